@@ -1,0 +1,3 @@
+"""Quiesce: self-hosted VM backup with application-consistent snapshots."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,122 @@
+"""Jobs and their two tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from quiesce.model.failure import FailureReport
+from quiesce.model.snapshot import ConsistencyLabel, FreezeReport
+
+
+class JobKind(StrEnum):
+    BACKUP = "backup"
+    RESTORE = "restore"
+    VERIFY = "verify"
+
+
+class TaskName(StrEnum):
+    TAKE_SNAPSHOT = "Take snapshot"
+    TRANSFER = "Transfer data to vault"
+    RESTORE = "Restore disks"
+    VERIFY = "Verify vault"
+
+
+class TaskStatus(StrEnum):
+    WAITING = "Waiting"
+    IN_PROGRESS = "In progress"
+    COMPLETED = "Completed"
+    SKIPPED = "Skipped"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class JobStatus(StrEnum):
+    QUEUED = "Queued"
+    IN_PROGRESS = "In progress"
+    COMPLETED = "Completed"
+    COMPLETED_WITH_WARNING = "Completed with warning"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a task is. `total_bytes` 0 means not known yet; `rate` is bytes per second."""
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+    stored_bytes: int = 0
+    rate: float = 0.0
+    phase: str = ""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        if self.rate <= 0 or self.total_bytes <= 0:
+            return None
+        return max(0.0, (self.total_bytes - self.done_bytes) / self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    name: TaskName
+    status: TaskStatus = TaskStatus.WAITING
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    progress: Progress = Progress()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a job's story. `level` is info, warning or error."""
+
+    at: datetime
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: str
+    kind: JobKind
+    vm: str
+    status: JobStatus
+    created_at: datetime
+    tasks: tuple[Task, ...]
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    trigger: str = "manual"
+    point_id: str = ""
+    consistency: ConsistencyLabel | None = None
+    freeze: FreezeReport | None = None
+    failure: FailureReport | None = None
+    warnings: tuple[str, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    cancel_requested: bool = False
+
+
+def backup_status(snapshot: TaskStatus, transfer: TaskStatus, *, warnings: bool) -> JobStatus:
+    """The status of a backup job, which follows from its two tasks.
+
+    snapshot Completed + transfer Failed is "Completed with warning": the snapshot was good and
+    the next transfer may be too, but there is no recovery point.
+    """
+    if TaskStatus.CANCELLED in (snapshot, transfer):
+        return JobStatus.CANCELLED
+    if snapshot is TaskStatus.FAILED:
+        return JobStatus.FAILED
+    if snapshot is TaskStatus.WAITING:
+        return JobStatus.QUEUED
+    if snapshot is TaskStatus.IN_PROGRESS or transfer in (
+        TaskStatus.WAITING,
+        TaskStatus.IN_PROGRESS,
+    ):
+        return JobStatus.IN_PROGRESS
+    if transfer is TaskStatus.FAILED:
+        return JobStatus.COMPLETED_WITH_WARNING
+    return JobStatus.COMPLETED_WITH_WARNING if warnings else JobStatus.COMPLETED

@@ -1,0 +1,59 @@
+"""VMs and their disks, as the hypervisor shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class PowerState(StrEnum):
+    """What the hypervisor says about a VM; OFF means no process runs it."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    MIGRATING = "migrating"
+    SHUT_DOWN = "shut-down"
+    """The guest has powered down but the VM's process still holds the disks."""
+    CRASHED = "crashed"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class VmAddress:
+    """How to reach one QEMU VM. Paths are absolute, on the hypervisor host.
+
+    `disks` (name → image file) is needed only to back the VM up while it is powered off; while
+    it runs, its disks are asked of QEMU and remembered.
+    """
+
+    name: str
+    qmp_socket: Path
+    qga_socket: Path | None = None
+    disks: tuple[tuple[str, Path], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One writable disk of a VM.
+
+    `name` is stable across reboots (the device id, else the drive id); `node` is QEMU's node
+    name of today; `bitmaps` are Quiesce's own bitmaps that may be used, newest last.
+    """
+
+    name: str
+    size_bytes: int
+    path: Path | None
+    format: str
+    node: str = ""
+    bitmaps: tuple[str, ...] = ()
+    persistent_bitmaps: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VmState:
+    power: PowerState
+    disks: tuple[Disk, ...]
+    hypervisor: str
+    """Name and version, such as "QEMU 7.2.22"."""

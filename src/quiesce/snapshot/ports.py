@@ -1,0 +1,127 @@
+"""What taking a snapshot needs from the hypervisor and from the VM's agent.
+
+`quiesce.hypervisor` and `quiesce.agent` fulfil these without importing them. Everything is
+synchronous, bounded by deadlines of its own, and raises only `quiesce.model.failure.Failure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from quiesce.model.policy import SnapshotOptions
+from quiesce.model.snapshot import FreezeReport, MountFreeze, SnapshotSession
+from quiesce.model.vm import VmState
+
+
+class Hypervisor(Protocol):
+    """One VM on its hypervisor. Every call is idempotent by `task_id`."""
+
+    def state(self) -> VmState:
+        """Power state and writable disks, now. A VM without a process is `PowerState.OFF`, with
+        the disks known from its address.
+
+        :raise VmFailure: vm.not-found when neither a process nor known disk images exist,
+            vm.unreachable when the process exists and does not answer in time.
+        """
+
+    def prepare(
+        self, task_id: str, *, bases: Mapping[str, Sequence[str]], options: SnapshotOptions
+    ) -> None:
+        """Everything slow that can be done before the freeze (scratch files, nodes, NBD server).
+
+        `bases`: per disk name, the generations that the vault holds a point for, newest first.
+        The first one whose bitmap is present and consistent makes that disk incremental.
+        Leaves nothing behind when it raises.
+        """
+
+    def take(self, task_id: str) -> datetime:
+        """The instant: one atomic point over all disks. The only call made while the guest is
+        frozen; milliseconds. Returns the UTC time of the point."""
+
+    def open(self, task_id: str) -> SnapshotSession:
+        """Export the taken point for reading. The session outlives this process."""
+
+    def release(self, task_id: str, *, committed: bool) -> None:
+        """Tear the session down. The same code on success, on failure and after a crash: needs
+        nothing but the task id, skips what is already gone.
+
+        `committed`: a recovery point with this session's generations exists. Then older bitmaps
+        of ours are removed; otherwise this task's own bitmaps are, and older ones stay.
+        """
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Task ids of which the hypervisor still holds anything but a kept bitmap."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptRun:
+    """One pre- or post-script that ran. `seconds` is its wall time."""
+
+    path: str
+    exit_code: int | None
+    seconds: float
+    stderr: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The guest is ready to be frozen: scripts ran, the watchdog stands.
+
+    `scripts_configured` is whether the operator configured any; `pre_script` is None when there
+    was none to run. `mounts` is the freeze plan, skipped ones with their reason.
+    """
+
+    extension_version: str
+    mounts: tuple[MountFreeze, ...]
+    scripts_configured: bool
+    pre_script: ScriptRun | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How the guest's side of the session ended."""
+
+    post_script: ScriptRun | None
+    warnings: tuple[str, ...] = ()
+
+
+class Guest(Protocol):
+    """The backup extension inside one VM, reached through the VM's agent.
+
+    Legal order: prepare → freeze → thaw → finish; `recover` at any time, from any process.
+    """
+
+    def prepare(self, task_id: str, options: SnapshotOptions) -> Readiness:
+        """Reach the agent, install or update the extension, inspect the mounts, run the
+        pre-script, start the watchdog. Nothing is frozen yet.
+
+        :raise AgentFailure: agent.channel-missing, agent.not-running, agent.hung,
+            agent.extensions-disabled, agent.disk-full
+        :raise ExtensionFailure: extension.install-failed, .runtime-missing, .timeout, …
+        :raise ScriptFailure: the pre-script failed and the operator's configuration says that
+            the backup must not go on
+        """
+
+    def freeze(self, task_id: str) -> None:
+        """Freeze every planned mount; returns when all are frozen.
+
+        :raise FreezeFailure: freeze.failed, .timeout, .busy, .mount-unavailable, with the mount
+            and errno; by then everything is thawed again.
+        """
+
+    def thaw(self, task_id: str) -> FreezeReport:
+        """Thaw and report. Never raises because the watchdog was first: then `held` is false.
+
+        :raise AgentFailure: the guest could not be reached; the watchdog thaws at its deadline.
+        """
+
+    def finish(self, task_id: str) -> Finish:
+        """Run the post-script (always, whatever went before) and end the guest's session."""
+
+    def recover(self, task_id: str) -> None:
+        """Whatever state a lost session left: thaw, post-script if it did not run, clean up.
+        Idempotent; quick when there is nothing to do."""

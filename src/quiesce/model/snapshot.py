@@ -40,7 +40,9 @@ class MountFreeze:
     """One mount during one freeze. Times in milliseconds.
 
     `freeze_ms` is what the freeze call took, `frozen_ms` how long writes were held. A mount that
-    was not frozen has `skipped` with the reason and zeros.
+    was not frozen has `skipped` with the reason and zeros. `downgrades` is true when leaving it out
+    costs consistency: it lies on a disk of this VM and something writes to it (an operator's own
+    skip counts too); a second mount of a frozen file system does not.
     """
 
     mount: str
@@ -48,6 +50,7 @@ class MountFreeze:
     freeze_ms: float = 0.0
     frozen_ms: float = 0.0
     skipped: str = ""
+    downgrades: bool = False
 
 
 @dataclass(frozen=True, slots=True)

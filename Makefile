@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` (the main job, on a real VM) and `make test`.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint unit root qemu e2e system-demo system-test clean docs
+
+demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
+	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
+
+test: system-test lint unit root qemu e2e  ## everything that CI checks
+
+lint: $(STAMP)  ## format, style, types, and the arrows between the rooms
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy src
+	$(BIN)/lint-imports
+
+unit: $(STAMP)  ## needs neither root nor a guest
+	$(BIN)/pytest tests/unit
+
+root: system-test $(STAMP)  ## freezes loop-mounted file systems: needs root
+	$(BIN)/pytest tests/root
+
+qemu: system-test $(STAMP)  ## a QEMU without an operating system
+	$(BIN)/pytest tests/qemu
+
+e2e: system-test $(STAMP)  ## real guests
+	$(BIN)/pytest tests/e2e
+
+docs: $(STAMP)  ## regenerate what is generated in docs/
+	$(BIN)/python -m quiesce.diagnosis.catalogue > docs/reference/failures.md
+
+system-demo system-test: system-%:
+	@./.ci/system $*
+
+$(STAMP): pyproject.toml constraints.txt
+	./.ci/python -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:  ## what building left here; not the cache of guest images
+	rm -rf $(VENV) build

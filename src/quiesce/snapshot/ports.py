@@ -7,13 +7,15 @@ synchronous, bounded by deadlines of its own, and raises only `quiesce.model.fai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from quiesce.model.extension import Finish, Readiness, ScriptRun
 from quiesce.model.policy import SnapshotOptions
-from quiesce.model.snapshot import FreezeReport, MountFreeze, SnapshotSession
+from quiesce.model.snapshot import FreezeReport, SnapshotSession
 from quiesce.model.vm import VmState
+
+__all__ = ["Finish", "Guest", "Hypervisor", "Readiness", "ScriptRun"]
 
 
 class Hypervisor(Protocol):
@@ -54,39 +56,6 @@ class Hypervisor(Protocol):
 
     def leftovers(self) -> tuple[str, ...]:
         """Task ids of which the hypervisor still holds anything but a kept bitmap."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptRun:
-    """One pre- or post-script that ran. `seconds` is its wall time."""
-
-    path: str
-    exit_code: int | None
-    seconds: float
-    stderr: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """The guest is ready to be frozen: scripts ran, the watchdog stands.
-
-    `scripts_configured` is whether the operator configured any; `pre_script` is None when there
-    was none to run. `mounts` is the freeze plan, skipped ones with their reason.
-    """
-
-    extension_version: str
-    mounts: tuple[MountFreeze, ...]
-    scripts_configured: bool
-    pre_script: ScriptRun | None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """How the guest's side of the session ended."""
-
-    post_script: ScriptRun | None
-    warnings: tuple[str, ...] = ()
 
 
 class Guest(Protocol):

@@ -18,6 +18,7 @@ family that carries facts; nothing but `quiesce.diagnosis` turns facts into caus
     ├── VaultFailure          vault contents: keys, packs, manifests
     ├── RestoreFailure        writing a point back
     ├── JobFailure            the job around all of it (cancelled, interrupted)
+    ├── LabFailure            the lab's own images and guests
     └── ServerFailure         the server process and the client's way to it
 
 Codes are stable, dotted and lower-case; `quiesce.diagnosis.catalogue` explains every one.
@@ -189,6 +190,10 @@ class RestoreFailure(Failure):
 
 class JobFailure(Failure):
     exit_code = ExitCode.JOB_FAILED
+
+
+class LabFailure(Failure):
+    exit_code = ExitCode.INTERNAL
 
 
 class ServerFailure(Failure):

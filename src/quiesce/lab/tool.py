@@ -1,0 +1,67 @@
+"""Running the system's own tools, with a failure that says what they said."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from quiesce.model.failure import Evidence, LabFailure
+
+REQUIRED_PACKAGES = (
+    "ca-certificates",
+    "btrfs-progs",
+    "debian-archive-keyring",
+    "e2fsprogs",
+    "fakeroot",
+    "mmdebstrap",
+    "qemu-system-x86",
+    "qemu-utils",
+    "tar",
+    "uidmap",
+    "util-linux",
+    "xfsprogs",
+    "zstd",
+)
+"""What the lab needs of the machine, by the names of Debian's and Ubuntu's packages."""
+
+
+def run_tool(
+    argv: Sequence[str], *, timeout_seconds: float = 600.0, folder: Path | None = None
+) -> str:
+    """Run a tool to its end and return its standard output.
+
+    Raises LabFailure `lab.tool-missing` or `lab.tool-failed`, the latter with the last lines of
+    standard error.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+            check=True,
+        )
+    except FileNotFoundError as inner:
+        raise LabFailure(
+            "lab.tool-missing",
+            f"The lab needs the program {argv[0]}, which is not installed.",
+            remedy=f"apt-get install --no-install-recommends {' '.join(REQUIRED_PACKAGES)}",
+        ) from inner
+    except subprocess.CalledProcessError as inner:
+        raise _tool_failed(argv, f"exit status {inner.returncode}", inner.stderr) from inner
+    except subprocess.TimeoutExpired as inner:
+        raise _tool_failed(argv, f"no end within {timeout_seconds:.0f} s", "") from inner
+    return done.stdout
+
+
+def _tool_failed(argv: Sequence[str], fact: str, stderr: str) -> LabFailure:
+    tail = "\n".join(stderr.splitlines()[-15:])
+    return LabFailure(
+        "lab.tool-failed",
+        f"{argv[0]} failed: {fact}.",
+        evidence=[Evidence(fact=fact, source=" ".join(argv)[:1000], raw=tail)],
+    )

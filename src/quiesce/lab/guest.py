@@ -1,0 +1,297 @@
+"""One real guest: a QEMU process in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from quiesce.agent.qga import QemuGuestAgent
+from quiesce.lab.cache import cache_folder
+from quiesce.lab.machine import DiskFile, GuestFiles, Hardware, Machine
+from quiesce.lab.monitor import qmp
+from quiesce.model.failure import AgentFailure, Evidence, LabFailure
+from quiesce.model.vm import VmAddress
+
+BOOT_SECONDS = 240.0
+"""Deadline for a boot until the agent answers: 15 s on a quiet machine without KVM, but tests
+share their machine."""
+
+TURN_SECONDS = 600.0
+"""How long an exclusive guest waits for the one that runs."""
+
+_POLL_SECONDS = 0.05
+
+
+class LabGuest:
+    """A guest that a test, a demo or a person may start, use, harm and stop.
+
+    Everything lies in `folder`, which must exist and be short enough for unix sockets. As a
+    context manager it starts the guest and kills it at the end. Not thread-safe.
+
+    `tied` guests die with the thread that started them; others outlive it. `exclusive` guests
+    wait for each other: a lock in the lab's cache is handed to QEMU and thus held exactly as long
+    as that guest lives.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        kernel: Path,
+        initrd: Path,
+        disks: Mapping[str, DiskFile],
+        hardware: Hardware,
+        saved_state: Path | None = None,
+        tied: bool = True,
+        exclusive: bool = True,
+    ) -> None:
+        self.files = GuestFiles(folder.resolve())
+        self.files.check()
+        self.disks = {name: disk.path for name, disk in disks.items()}
+        self._disk_files = dict(disks)
+        self._kernel, self._initrd, self._hardware = kernel, initrd, hardware
+        self._saved_state = saved_state
+        self._tied, self._exclusive = tied, exclusive
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.files.folder
+
+    @property
+    def qmp_socket(self) -> Path:
+        return self.files.qmp_socket
+
+    @property
+    def qga_socket(self) -> Path:
+        return self.files.qga_socket
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id. Raises LabFailure `lab.guest-off` when it does not run."""
+        if not self.running:
+            raise LabFailure("lab.guest-off", f"The guest in {self.folder} does not run.")
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether a QEMU process runs it; its guest may be paused or shut down."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def address(self) -> VmAddress:
+        """The guest as Quiesce is told of it, named after its folder."""
+        return VmAddress(
+            name=self.folder.name,
+            qmp_socket=self.qmp_socket,
+            qga_socket=self.qga_socket,
+            disks=tuple(self.disks.items()),
+        )
+
+    def start(self, *, wait_for_agent: bool = True) -> None:
+        """Resume the saved state if the guest has one and never ran, boot it otherwise.
+
+        Raises LabFailure `lab.start-failed`, and `lab.agent-silent` when the agent does not
+        answer in time.
+        """
+        if self.running:
+            raise LabFailure("lab.guest-runs", f"The guest in {self.folder} runs already.")
+        saved_state, self._saved_state = self._saved_state, None
+        machine = Machine(
+            hardware=self._hardware,
+            kernel=self._kernel,
+            initrd=self._initrd,
+            files=self.files,
+            disks=self._disk_files,
+            saved_state=saved_state,
+        )
+        self._spawn(machine.command())
+        self._wait_until(self._monitor_answers, 30.0, "lab.start-failed", "QEMU did not start")
+        if saved_state is not None:
+            self._wait_until(self._runs, 60.0, "lab.start-failed", "the state did not resume")
+        if wait_for_agent:
+            self.wait_for_agent()
+            if saved_state is not None:
+                self.agent_call("guest-set-time", {"time": time.time_ns()})
+
+    def wait_for_agent(self, seconds: float = BOOT_SECONDS) -> None:
+        """Return when the guest's agent answers. Raises LabFailure `lab.agent-silent`."""
+        self._wait_until(self._agent_answers, seconds, "lab.agent-silent", "the agent is silent")
+
+    def stop(self) -> None:
+        """Let QEMU close the disks and end, whatever the guest does. Nothing if it is off."""
+        if self.running:
+            with contextlib.suppress(LabFailure):
+                self.qmp("quit")
+            self._wait_for_end(30.0)
+
+    def kill(self) -> None:
+        """SIGKILL to QEMU, as a crash of the host's process. Nothing if it is off."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGKILL)
+            self._wait_for_end(30.0)
+
+    def powerdown(self, seconds: float = 120.0) -> None:
+        """Press the power button and wait until the guest has shut down and QEMU ended."""
+        self.qmp("system_powerdown")
+        self._wait_for_end(seconds)
+
+    def run(self, command: str | Sequence[str], *, seconds: float = 120.0) -> str:
+        """Run a program (a string: by sh) in the guest and return its standard output.
+
+        Raises LabFailure `lab.command-failed` with both outputs when it ends otherwise than 0.
+        """
+        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+        agent = QemuGuestAgent(self.qga_socket)
+        try:
+            result = agent.execute(argv[0], argv[1:], seconds=seconds)
+        finally:
+            agent.disconnect()
+        if not result.succeeded:
+            raise LabFailure(
+                "lab.command-failed",
+                f"A command in the guest failed: {shlex.join(argv)}",
+                evidence=[result.evidence(argv[0])],
+            )
+        return result.stdout.decode(errors="replace")
+
+    def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """One command to the lab's own monitor. Raises as `lab.monitor.qmp` does."""
+        return qmp(self.files.monitor_socket, command, arguments)
+
+    def agent_call(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        """One raw call to the agent, leaving its channel free afterwards."""
+        agent = QemuGuestAgent(self.qga_socket)
+        try:
+            return agent.call(command, arguments)
+        finally:
+            agent.disconnect()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def _spawn(self, command: list[str]) -> None:
+        if self._tied:
+            command = ["setpriv", "--pdeathsig", "KILL", *command]
+        for socket in (self.qmp_socket, self.files.monitor_socket, self.qga_socket):
+            socket.unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(self.files.qemu_log.open("ab"))
+            handed_over = []
+            if self._exclusive:
+                # The child's copy of the descriptor keeps the lock until QEMU ends.
+                turn = stack.enter_context((cache_folder() / "guest.lock").open("ab"))
+                _wait_for_turn(turn)
+                handed_over.append(turn.fileno())
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=handed_over,
+                start_new_session=True,
+            )
+
+    def _monitor_answers(self) -> bool:
+        if not self.files.monitor_socket.exists():
+            return False
+        with contextlib.suppress(LabFailure):
+            self.qmp("query-status")
+            return True
+        return False
+
+    def _runs(self) -> bool:
+        status = self.qmp("query-status")
+        return isinstance(status, dict) and status.get("status") == "running"
+
+    def _agent_answers(self) -> bool:
+        agent = QemuGuestAgent(self.qga_socket)
+        try:
+            agent.sync(seconds=1.0)
+        except AgentFailure:
+            return False
+        finally:
+            agent.disconnect()
+        return True
+
+    def _wait_until(
+        self, condition: Callable[[], bool], seconds: float, code: str, why: str
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if not self.running:
+                raise self._failed(code, f"{why}: QEMU has ended")
+            if time.monotonic() > deadline:
+                raise self._failed(code, f"{why} after {seconds:.0f} s")
+            time.sleep(_POLL_SECONDS)
+
+    def _failed(self, code: str, why: str) -> LabFailure:
+        logs = (self.files.qemu_log, self.files.console_log)
+        return LabFailure(
+            code,
+            f"The guest in {self.folder} failed: {why}.",
+            evidence=[
+                Evidence(fact="last lines of a log", source=str(log), raw=_tail(log))
+                for log in logs
+            ],
+        )
+
+    def _wait_for_end(self, seconds: float) -> None:
+        assert self._process is not None
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired as inner:
+            self._process.kill()
+            self._process.wait()
+            raise self._failed("lab.will-not-end", "it had to be killed") from inner
+        self.files.pid_file.unlink(missing_ok=True)
+
+
+def _wait_for_turn(turn: BinaryIO) -> None:
+    deadline = time.monotonic() + TURN_SECONDS
+    while True:
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as inner:
+            if time.monotonic() > deadline:
+                raise LabFailure(
+                    "lab.guest-busy",
+                    f"Another lab guest has been running for {TURN_SECONDS:.0f} s.",
+                    evidence=[Evidence(fact="the lock is held", source=turn.name)],
+                    remedy="Stop it (python -m quiesce.lab list), or start this one as not"
+                    " exclusive where the machine can bear two.",
+                ) from inner
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def _tail(path: Path, size_bytes: int = 2000) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size_bytes))
+        return file.read().decode(errors="replace")

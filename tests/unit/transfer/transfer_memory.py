@@ -1,0 +1,156 @@
+"""A vault and disks in memory, to the letter of `transfer.ports`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from quiesce.model.extent import Extent, ExtentKind
+from quiesce.model.failure import VaultFailure
+from quiesce.model.point import RecoveryPoint
+from quiesce.model.snapshot import (
+    Consistency,
+    ConsistencyLabel,
+    Route,
+    SessionDisk,
+    Snapshot,
+    SnapshotSession,
+)
+
+CHUNK = 128 * 1024
+
+
+@dataclass
+class MemorySource:
+    """Reads from `content`; extents as told; counts what travelled."""
+
+    content: bytes
+    told: Sequence[Extent]
+    on_read: Callable[[int], None] = lambda _: None
+    read_bytes: int = 0
+    closed: bool = False
+    _lock: Any = field(default_factory=Lock)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content)
+
+    def extents(self) -> Iterator[Extent]:
+        return iter(self.told)
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        self.on_read(offset_bytes)
+        part = self.content[offset_bytes : offset_bytes + len(buffer)]
+        assert len(part) == len(buffer), "read beyond the disk's end"
+        buffer[:] = part
+        with self._lock:
+            self.read_bytes += len(buffer)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class MemoryDisk:
+    """DiskWriter, and DiskReader once the point is committed."""
+
+    chunk_bytes = CHUNK
+
+    def __init__(self, vault: MemoryVault, size_bytes: int, base: bytes) -> None:
+        self._vault = vault
+        self.size_bytes = size_bytes
+        self.content = bytearray(base[:size_bytes].ljust(size_bytes, b"\0"))
+
+    def put(self, chunk_index: int, data: memoryview) -> int:
+        start = chunk_index * CHUNK
+        assert len(data) == min(CHUNK, self.size_bytes - start), "not a whole chunk"
+        self._vault.on_put(chunk_index)
+        copy = bytes(data)
+        self.content[start : start + len(copy)] = copy
+        with self._vault.lock:
+            new = copy not in self._vault.chunks and copy.strip(b"\0") != b""
+            self._vault.chunks.add(copy)
+        return len(copy) if new else 0
+
+    def zero(self, first_chunk: int, count: int) -> None:
+        start = first_chunk * CHUNK
+        end = min(start + count * CHUNK, self.size_bytes)
+        assert count > 0
+        assert start < end
+        self.content[start:end] = bytes(end - start)
+
+    def extents(self) -> Iterator[Extent]:
+        for start in range(0, self.size_bytes, CHUNK):
+            part = self.content[start : start + CHUNK]
+            kind = ExtentKind.DATA if any(part) else ExtentKind.ZERO
+            yield Extent(start, len(part), kind)
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        buffer[:] = self.content[offset_bytes : offset_bytes + len(buffer)]
+
+
+class MemoryVault:
+    """Both the vault and its point writers: `writer(job)` begins a point."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.chunks: set[bytes] = set()
+        self.generations: dict[tuple[str, str], bytes] = {}
+        self.points: dict[str, RecoveryPoint] = {}
+        self.on_put: Callable[[int], None] = lambda _: None
+
+    def writer(self, job_id: str) -> MemoryWriter:
+        return MemoryWriter(self, job_id)
+
+
+class MemoryWriter:
+    def __init__(self, vault: MemoryVault, job_id: str) -> None:
+        self._vault = vault
+        self._job_id = job_id
+        self.disks: dict[str, MemoryDisk] = {}
+        self.abandoned = False
+
+    @property
+    def committed(self) -> RecoveryPoint | None:
+        return self._vault.points.get(self._job_id)
+
+    def disk(self, name: str, size_bytes: int, *, base_generation: str = "") -> MemoryDisk:
+        base = b""
+        if base_generation:
+            try:
+                base = self._vault.generations[name, base_generation]
+            except KeyError:
+                raise VaultFailure("vault.base-missing", "no such generation") from None
+        self.disks[name] = MemoryDisk(self._vault, size_bytes, base)
+        return self.disks[name]
+
+    def commit(self, **facts: Any) -> RecoveryPoint:
+        assert not self.abandoned
+        for disk in facts["disks"]:
+            self._vault.generations[disk.name, disk.generation] = bytes(
+                self.disks[disk.name].content
+            )
+        point = RecoveryPoint(
+            id=f"point-{self._job_id}",
+            vm="vm",
+            job_id=self._job_id,
+            committed_at=datetime.now(UTC),
+            **facts,
+        )
+        self._vault.points[self._job_id] = point
+        return point
+
+    def abandon(self) -> None:
+        self.abandoned = True
+
+
+def snapshot_of(*disks: SessionDisk) -> Snapshot:
+    session = SnapshotSession("task", datetime(2026, 1, 2, tzinfo=UTC), Route.HOST, disks)
+    return Snapshot(session, ConsistencyLabel(Consistency.FILE_SYSTEM, "no scripts"), None)
+
+
+def session_disk(name: str, size_bytes: int, **more: Any) -> SessionDisk:
+    return SessionDisk(name, size_bytes, Path("/nowhere"), name, **more)

@@ -26,6 +26,7 @@ from quiesce.model.failure import AgentFailure, Evidence
 _PROC_UNIX = Path("/proc/net/unix")
 _CONNECTING = "02"
 """State of a stream socket in /proc/net/unix that nobody has accepted yet (SS_CONNECTING)."""
+_QUEUE_POLL_SECONDS = 0.05
 
 
 class Channel:
@@ -87,9 +88,8 @@ def somebody_waits_at(path: Path) -> bool:
 def _connect(path: Path, deadline: float) -> socket.socket:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        channel.settimeout(_remaining(deadline))
-        channel.connect(str(path))
-    except (TimeoutError, BlockingIOError) as inner:
+        _wait_and_connect(channel, path, deadline)
+    except TimeoutError as inner:
         channel.close()
         raise busy(path, "the queue of waiting clients is full") from inner
     except (FileNotFoundError, NotADirectoryError) as inner:
@@ -115,6 +115,15 @@ def _connect(path: Path, deadline: float) -> socket.socket:
             retryable=isinstance(inner, ConnectionRefusedError),
         ) from inner
     return channel
+
+
+def _wait_and_connect(channel: socket.socket, path: Path, deadline: float) -> None:
+    while True:
+        channel.settimeout(_remaining(deadline))
+        try:
+            return channel.connect(str(path))
+        except BlockingIOError:  # the queue is full; Linux does not wait for a place in it
+            time.sleep(min(_QUEUE_POLL_SECONDS, _remaining(deadline)))
 
 
 def busy(path: Path, fact: str) -> AgentFailure:

@@ -1,0 +1,333 @@
+"""The backup extension of one VM, reached through its QEMU guest agent and no network at all."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from quiesce.agent.framing import printable
+from quiesce.agent.installation import Installation
+from quiesce.agent.package import ExtensionPackage, extension_package
+from quiesce.agent.qga import QemuGuestAgent
+from quiesce.agent.remote_session import RemoteSession
+from quiesce.agent.session_state import Phase, SessionState, mount_plan
+from quiesce.model.extension import ExtensionState, Finish, GuestLog, GuestSession, Readiness
+from quiesce.model.failure import (
+    AgentFailure,
+    Evidence,
+    ExtensionFailure,
+    Failure,
+    FreezeFailure,
+    InputFailure,
+    ScriptFailure,
+)
+from quiesce.model.policy import SnapshotOptions
+from quiesce.model.snapshot import FreezeReport, MountFreeze
+
+_COMMAND_SECONDS = 60.0
+"""For one extension command. Python alone takes 1.5 s to start in an emulated guest."""
+_FREEZE_SHARE = 0.7
+"""Of the hold that the freeze itself may use up; the rest is for the snapshot."""
+_THAW_SECONDS = 10.0
+_SCRIPT_SECONDS = 7200.0
+"""The extension bounds the operator's scripts by their own configuration (at most 1800 s a try);
+this is for an extension that does not."""
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class QgaGuest:
+    """Fulfils `quiesce.snapshot.ports.Guest`. Thread-safe: operations take turns.
+
+    Keep one per VM: QEMU admits one client to an agent's channel. The channel is held from
+    `prepare` to `finish` or `recover`, and otherwise only during a call.
+    """
+
+    def __init__(
+        self,
+        qga_socket: Path,
+        *,
+        frontend_open: Callable[[], bool | None] | None = None,
+        package: ExtensionPackage | None = None,
+        script_seconds: float = _SCRIPT_SECONDS,
+    ) -> None:
+        self._agent = QemuGuestAgent(qga_socket, frontend_open=frontend_open)
+        self._installation = Installation(self._agent, package or extension_package())
+        self._script_seconds = script_seconds
+        self._lock = threading.RLock()
+        self._sessions: dict[str, RemoteSession] = {}
+        self._holds: dict[str, float] = {}
+
+    def prepare(self, task_id: str, options: SnapshotOptions) -> Readiness:
+        with self._turn():
+            session = self._session(task_id)
+            self._agent.sync()
+            self._installation.ensure()
+            if session.find() is not None:  # left by a lost process that had the same task
+                self._end(session)
+            self._start(task_id, options)
+            state = session.wait(
+                lambda seen: seen.phase is not Phase.PREPARING, seconds=self._script_seconds
+            )
+            if state.phase is not Phase.READY:
+                raise _failure(state, "The guest's session ended before it was ready.")
+            session.open_control()
+            self._sessions[task_id] = session
+            self._holds[task_id] = options.hold_seconds
+            return Readiness(
+                extension_version=state.version,
+                mounts=state.mounts,
+                scripts_configured=state.scripts_configured,
+                pre_script=state.pre_script,
+                warnings=state.warnings,
+            )
+
+    def freeze(self, task_id: str) -> None:
+        with self._turn():
+            session = self._session(task_id)
+            hold = self._holds.get(task_id, SnapshotOptions().hold_seconds)
+            try:
+                session.order("freeze")
+                state = session.wait(
+                    lambda seen: seen.phase not in (Phase.READY, Phase.FREEZING),
+                    seconds=hold * _FREEZE_SHARE,
+                )
+            except (AgentFailure, ExtensionFailure) as inner:
+                raise self._unfrozen(session, hold, inner) from inner
+            if state.phase is not Phase.FROZEN:
+                failure = _failure(state, "The guest's session ended instead of freezing.")
+                if isinstance(failure, FreezeFailure | AgentFailure):
+                    raise failure
+                raise FreezeFailure("freeze.failed", "The guest could not be frozen.") from failure
+
+    def thaw(self, task_id: str) -> FreezeReport:
+        with self._turn():
+            session = self._session(task_id)
+            try:
+                state = self._thawed(session)
+            except ExtensionFailure as inner:
+                raise AgentFailure(
+                    "agent.thaw-unconfirmed",
+                    "The guest did not confirm that it has thawed; its watchdog sees to it.",
+                ) from inner
+            hold = self._holds.get(task_id, 0.0)
+            return state.freeze or FreezeReport(mounts=state.mounts, held=False, hold_seconds=hold)
+
+    def finish(self, task_id: str) -> Finish:
+        """:raise Failure: what the session failed with. Its post-script has run all the same."""
+        with self._turn():
+            session = self._session(task_id)
+            state = session.state()
+            if not state.phase.ended:
+                session.order("finish")
+                state = session.wait(lambda seen: seen.phase.ended, seconds=self._script_seconds)
+            self._installation.forget_session(task_id)
+            self._forget(session)
+            if state.failure is not None and not isinstance(state.failure, ScriptFailure):
+                raise state.failure
+            said = (str(state.failure),) if state.failure is not None else ()
+            return Finish(post_script=state.post_script, warnings=(*state.warnings, *said))
+
+    def recover(self, task_id: str) -> None:
+        with self._turn():
+            session = self._session(task_id)
+            try:
+                found = session.find()
+            except ExtensionFailure:
+                self._installation.run("recover", "--task", task_id, seconds=_COMMAND_SECONDS)
+                found = None
+            if found is not None:
+                self._end(session)
+            self._forget(session)
+
+    def status(self) -> ExtensionState:
+        """The agent, the extension and its sessions, now; installs nothing.
+
+        :raise AgentFailure: the agent cannot be reached
+        """
+        with self._turn():
+            agent = self._agent.info()
+            system = self._agent.operating_system()
+            found = self._installation.found()
+            answered: dict[str, object] = {}
+            offered = self._installation.package
+            if found.packages:
+                current = offered.file_name in found.packages
+                name = offered.file_name if current else found.packages[-1]
+                answered = self._installation.run_found(name, "version", seconds=_COMMAND_SECONDS)
+            return ExtensionState(
+                installed=bool(answered),
+                version=_version_of(name) if answered else "",
+                offered_version=offered.full_version,
+                python=printable(str(answered.get("python", ""))),
+                agent_version=agent.version,
+                operating_system=system.name,
+                sessions=tuple(self._seen(task) for task in found.tasks),
+            )
+
+    def install(self) -> bool:
+        """Install or update now, instead of with the next backup; whether that was needed."""
+        with self._turn():
+            return self._installation.ensure()
+
+    def uninstall(self) -> None:
+        """End the guest's sessions and remove everything of ours. The next backup installs it
+        again.
+
+        :raise ExtensionFailure: extension.uninstall-failed when something is still there
+        """
+        with self._turn():
+            found = self._installation.found()
+            if found.packages:
+                with contextlib.suppress(ExtensionFailure):  # the sweep does not need its help
+                    self._installation.run_found(
+                        found.packages[-1], "uninstall", seconds=_COMMAND_SECONDS
+                    )
+            self._installation.sweep()
+            left = self._installation.found()
+            if left.packages or left.tasks:
+                raise ExtensionFailure(
+                    "extension.uninstall-failed",
+                    "Files of the backup extension could not be removed from the guest.",
+                    evidence=[
+                        Evidence(
+                            fact="still there",
+                            source="guest",
+                            raw=", ".join([*left.packages, *left.tasks]),
+                        )
+                    ],
+                )
+            self._sessions.clear()
+
+    def preflight(self, skip: tuple[str, ...] = ()) -> tuple[MountFreeze, ...]:
+        """What a freeze would touch and what it would leave out, with reasons; freezes nothing.
+        Installs the extension if need be."""
+        with self._turn():
+            self._installation.ensure()
+            answer = self._installation.run("preflight", *_skips(skip), seconds=_COMMAND_SECONDS)
+            try:
+                return mount_plan(answer.get("mounts"))
+            except (KeyError, TypeError) as inner:
+                raise ExtensionFailure(
+                    "extension.output-invalid", "The extension's preflight names no mounts."
+                ) from inner
+
+    def collect_logs(self) -> tuple[GuestLog, ...]:
+        """The ends of the logs that matter. Installs the extension if need be."""
+        with self._turn():
+            self._installation.ensure()
+            answer = self._installation.run("collect-logs", seconds=_COMMAND_SECONDS)
+            logs = answer.get("logs")
+            entries = logs if isinstance(logs, list) else []
+            return tuple(
+                GuestLog(
+                    path=printable(str(entry.get("path", ""))),
+                    text=printable(str(entry.get("tail", "")), limit=1 << 20),
+                )
+                for entry in entries
+                if isinstance(entry, dict)
+            )
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            finally:
+                if not self._sessions:
+                    self._agent.disconnect()
+
+    def _session(self, task_id: str) -> RemoteSession:
+        if not _TASK_ID.fullmatch(task_id):
+            raise InputFailure(
+                "extension.task-id-invalid",
+                f"{task_id!r} cannot name a session in a guest: letters, digits, . _ - only.",
+            )
+        return self._sessions.get(task_id) or RemoteSession(self._agent, task_id)
+
+    def _start(self, task_id: str, options: SnapshotOptions) -> None:
+        self._installation.run(
+            "session",
+            "--task",
+            task_id,
+            "--hold",
+            f"{options.hold_seconds:g}",
+            *_skips(options.skip_mounts),
+            seconds=_COMMAND_SECONDS,
+        )
+
+    def _thawed(self, session: RemoteSession) -> SessionState:
+        with contextlib.suppress(ExtensionFailure):  # ended by itself: nothing to order
+            session.order("thaw")
+        return session.wait(lambda seen: seen.phase.thawed, seconds=_THAW_SECONDS)
+
+    def _unfrozen(
+        self, session: RemoteSession, hold: float, inner: AgentFailure | ExtensionFailure
+    ) -> FreezeFailure | AgentFailure:
+        """Undo a freeze that was not seen to succeed, and say what came of it."""
+        try:
+            state = self._thawed(session)
+        except AgentFailure as silent:  # hung or gone; the watchdog thaws at its deadline
+            return silent
+        except ExtensionFailure as silent:
+            return FreezeFailure(
+                "freeze.failed",
+                "The guest's session was lost during the freeze; its watchdog thaws the guest "
+                f"within {hold:g} s.",
+                evidence=[*inner.evidence, *silent.evidence],
+                retryable=True,
+            )
+        slow = [mount.mount for mount in state.mounts if not mount.skipped]
+        return FreezeFailure(
+            "freeze.timeout",
+            f"The guest was not frozen within {hold * _FREEZE_SHARE:g} s and is thawed again.",
+            evidence=[
+                *inner.evidence,
+                Evidence(fact="mounts to freeze: " + ", ".join(slow), source="extension"),
+            ],
+            retryable=True,
+        )
+
+    def _end(self, session: RemoteSession) -> None:
+        """Abort a session; with a process of the extension's own when nobody obeys."""
+        try:
+            state = session.state()
+            if not state.phase.ended:
+                session.order("abort")
+                session.wait(lambda seen: seen.phase.ended, seconds=self._script_seconds)
+        except ExtensionFailure:
+            self._installation.run(
+                "recover", "--task", session.task_id, seconds=self._script_seconds
+            )
+        self._installation.forget_session(session.task_id)
+
+    def _forget(self, session: RemoteSession) -> None:
+        session.close_control()
+        self._sessions.pop(session.task_id, None)
+        self._holds.pop(session.task_id, None)
+
+    def _seen(self, task_id: str) -> GuestSession:
+        try:
+            state = RemoteSession(self._agent, task_id).find()
+        except ExtensionFailure:
+            state = None
+        return GuestSession(task_id, state.phase.value if state else "")
+
+
+def _failure(state: SessionState, otherwise: str) -> Failure:
+    return state.failure or ExtensionFailure(
+        "extension.session-lost",
+        otherwise,
+        evidence=[Evidence(fact=f"state {state.phase} without a failure", source="state.json")],
+        retryable=True,
+    )
+
+
+def _skips(mounts: tuple[str, ...]) -> list[str]:
+    return [word for mount in mounts for word in ("--skip", mount)]
+
+
+def _version_of(file_name: str) -> str:
+    return file_name.removeprefix("quiesce-extension-").removesuffix(".zip")

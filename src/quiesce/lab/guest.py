@@ -76,6 +76,11 @@ class LabGuest:
         return self.files.qga_socket
 
     @property
+    def accelerator(self) -> str:
+        """What QEMU runs it on: `kvm`, or `tcg,thread=multi` where KVM does not work."""
+        return self._hardware.accelerator
+
+    @property
     def pid(self) -> int:
         """QEMU's process id. Raises LabFailure `lab.guest-off` when it does not run."""
         if not self.running:
@@ -118,7 +123,8 @@ class LabGuest:
         self._spawn(machine.command())
         self._wait_until(self._monitor_answers, 30.0, "lab.start-failed", "QEMU did not start")
         if saved_state is not None:
-            self._wait_until(self._runs, 60.0, "lab.start-failed", "the state did not resume")
+            self._wait_until(self._loaded, 60.0, "lab.start-failed", "the state did not load")
+            self.qmp("cont")  # it was saved while paused
         if wait_for_agent:
             self.wait_for_agent()
             if saved_state is not None:
@@ -223,9 +229,9 @@ class LabGuest:
             return True
         return False
 
-    def _runs(self) -> bool:
+    def _loaded(self) -> bool:
         status = self.qmp("query-status")
-        return isinstance(status, dict) and status.get("status") == "running"
+        return isinstance(status, dict) and status.get("status") == "paused"
 
     def _agent_answers(self) -> bool:
         agent = QemuGuestAgent(self.qga_socket)

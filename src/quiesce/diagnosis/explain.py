@@ -42,7 +42,7 @@ def explain(question: str, *, source: Catalogue | None = None) -> Explanation:
     """Explain a code, an alias such as `GuestAgentSnapshotTaskStatusError` or `121`, a family
     such as `network`, or an error text that contains any of them.
 
-    :raise NotFoundFailure: request.unknown-code, with the nearest codes as evidence
+    :raise NotFoundFailure: input.unknown-code, with the nearest codes as evidence
     """
     known = source or catalogue()
     asked = question.strip()
@@ -116,5 +116,5 @@ def _unknown(known: Catalogue, asked: str) -> NotFoundFailure:
         f"Perhaps you mean: {', '.join(near)}." if near else "See all codes: `quiesce explain`."
     )
     return NotFoundFailure(
-        "request.unknown-code", f"The catalogue does not know {asked!r}.", remedy=remedy
+        "input.unknown-code", f"The catalogue does not know {asked!r}.", remedy=remedy
     )

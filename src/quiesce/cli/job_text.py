@@ -1,0 +1,132 @@
+"""A job in words: how it ended, what it moved, how long the guest was frozen, what went wrong."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rich.text import Text
+
+from quiesce.cli import screen
+from quiesce.cli.client import Json
+from quiesce.cli.remote_failure import report_from_json
+from quiesce.model.units import duration_text, size_text
+
+
+def show_outcome(job: Json) -> None:
+    """What somebody who waited for the job wants to know."""
+    what = f"{job['kind'].capitalize()} of {job['vm']}" if job["vm"] else job["kind"].capitalize()
+    took = _seconds(job["started_at"], job["ended_at"])
+    line = Text(f"{screen.clean(what)}: ")
+    line.append_text(screen.styled(job["status"]))
+    if took is not None:
+        line.append(f" in {duration_text(took)}")
+    screen.out.print(line)
+    screen.facts(
+        (
+            ("job", job["id"]),
+            ("point", job["point_id"]),
+            ("moved", _moved(job)),
+            ("consistency", consistency(job["consistency"])),
+            ("frozen", frozen(job["freeze"])),
+        )
+    )
+    _trouble(job)
+
+
+def show_job(job: Json) -> None:
+    """Everything about one job."""
+    screen.facts(
+        (
+            ("job", job["id"]),
+            ("kind", f"{job['kind']}, {job['trigger']}"),
+            ("VM", job["vm"]),
+            ("status", screen.styled(job["status"])),
+            ("created", screen.when(job["created_at"], seconds=True)),
+            ("started", screen.when(job["started_at"], seconds=True)),
+            ("ended", screen.when(job["ended_at"], seconds=True) if job["ended_at"] else ""),
+            ("point", job["point_id"]),
+            ("consistency", consistency(job["consistency"])),
+            ("frozen", frozen(job["freeze"])),
+            ("cancelling", "asked for" if job["cancel_requested"] and not job["ended_at"] else ""),
+        )
+    )
+    screen.out.print()
+    screen.table(
+        ("task", "status", "took", "read", "stored"),
+        (
+            (
+                task["name"],
+                screen.styled(task["status"]),
+                _took(task),
+                size_text(task["progress"]["done_bytes"]),
+                size_text(task["progress"]["stored_bytes"]),
+            )
+            for task in job["tasks"]
+        ),
+        right="took read stored",
+    )
+    if job["log"]:
+        screen.out.print()
+        for line in job["log"]:
+            style = {"warning": "yellow", "error": "red"}.get(line["level"], "")
+            at = datetime.fromisoformat(line["at"]).astimezone().strftime("%H:%M:%S")
+            screen.out.print(Text.assemble((f"{at} ", "dim"), (screen.clean(line["text"]), style)))
+    if job["failure"] or job["warnings"]:
+        screen.out.print()
+    _trouble(job)
+
+
+def consistency(label: Json | None) -> Text | str:
+    """`file-system` and, when it could have been better, why it is not."""
+    if not label:
+        return ""
+    words = screen.styled(label["level"])
+    if label["reason"]:
+        words = Text.assemble(words, f", {screen.clean(label['reason'])}")
+    return words
+
+
+def frozen(freeze: Json | None) -> str:
+    """How long writes were held on each mount."""
+    if not freeze:
+        return ""
+    mounts = [
+        f"{mount['mount']} {mount['frozen_ms']:.0f} ms"
+        if not mount["skipped"]
+        else f"{mount['mount']} skipped ({mount['skipped']})"
+        for mount in freeze["mounts"]
+    ]
+    held = (
+        ""
+        if freeze["held"]
+        else f" – not held: thawed at its limit of {freeze['hold_seconds']:g} s"
+    )
+    return ", ".join(mounts) + held
+
+
+def _trouble(job: Json) -> None:
+    for warning in job["warnings"]:
+        screen.say(f"Warning: {warning}", "yellow")
+    if job["failure"]:
+        screen.show_failure(report_from_json(job["failure"]), to=screen.out)
+
+
+def _moved(job: Json) -> str:
+    progress = job["tasks"][-1]["progress"]
+    if not progress["done_bytes"]:
+        return ""
+    done = size_text(progress["done_bytes"])
+    if job["kind"] != "backup":
+        return done
+    return f"{done} read, {size_text(progress['stored_bytes'])} new in the vault"
+
+
+def _took(task: Json) -> str:
+    seconds = _seconds(task["started_at"], task["ended_at"])
+    return "–" if seconds is None else duration_text(seconds)
+
+
+def _seconds(start: str | None, end: str | None) -> float | None:
+    if not start or not end:
+        return None
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

@@ -1,0 +1,87 @@
+"""Options that commands share, and values that are checked before the server is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cyclopts import Parameter
+
+from quiesce.cli.client import Client
+from quiesce.model.failure import InputFailure
+from quiesce.model.units import size_bytes
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Common:
+    """How to reach the server and how to answer."""
+
+    json: Annotated[bool, Parameter(show_default=False, help="Print the API's JSON.")] = False
+    server: Annotated[
+        str,
+        Parameter(
+            env_var="QUIESCE_SERVER",
+            help="URL of the server, or unix:PATH. Default: this machine's socket.",
+            show_default=False,
+        ),
+    ] = ""
+
+    def client(self) -> Client:
+        return Client(self.server)
+
+
+COMMON = Common()
+
+
+def time_of_day(text: str) -> str:
+    """`HH:MM` on a 24-hour clock, as the API wants it.
+
+    :raise InputFailure: input.time-invalid
+    """
+    try:
+        return datetime.strptime(text.strip(), "%H:%M").strftime("%H:%M")  # noqa: DTZ007
+    except ValueError as inner:
+        raise InputFailure("input.time-invalid", f"{text!r} is not a time of day.") from inner
+
+
+def time_zone(name: str) -> str:
+    """A name of the time zone database.
+
+    :raise InputFailure: input.zone-unknown
+    """
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError) as inner:
+        raise InputFailure("input.zone-unknown", f"There is no time zone {name!r}.") from inner
+
+
+def byte_count(text: str) -> int:
+    """A size with a binary unit.
+
+    :raise InputFailure: input.size-invalid
+    """
+    try:
+        return size_bytes(text)
+    except ValueError as inner:
+        raise InputFailure("input.size-invalid", f"{text!r} is not a size.") from inner
+
+
+def pairs(what: str, values: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=VALUE` options as a mapping.
+
+    :raise InputFailure: input.pair-invalid
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, separator, rest = value.partition("=")
+        if not (separator and name and rest):
+            raise InputFailure(
+                "input.pair-invalid",
+                f"{value!r} is not a {what}.",
+                remedy=f"Write it as {what}.",
+            )
+        found[name] = rest
+    return found

@@ -1,0 +1,148 @@
+"""`quiesce point`: recovery points."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from quiesce.cli import screen
+from quiesce.cli.client import Json
+from quiesce.cli.job_text import consistency, frozen
+from quiesce.cli.options import COMMON, Common
+from quiesce.model.failure import InputFailure
+from quiesce.model.units import size_text
+
+app = App(name="point", help="Recovery points: list, show, delete.")
+
+
+@app.command(name="list")
+def list_(
+    *,
+    vm: Annotated[str | None, Parameter(help="Only points of this VM.")] = None,
+    common: Common = COMMON,
+) -> None:
+    """Recovery points, newest first."""
+    with common.client() as client:
+        points = client.get("points", vm=vm)
+
+    def human() -> None:
+        if not points:
+            screen.say("There are no recovery points yet.")
+            screen.out.print(screen.with_commands("Make one: `quiesce backup VM --wait`"))
+            return
+        screen.table(
+            ("point", "VM", "taken", "consistency", "disks", "new"),
+            (
+                (
+                    point["id"],
+                    point["vm"],
+                    screen.when(point["taken_at"]),
+                    screen.styled(point["consistency"]["level"]),
+                    size_text(_sum(point, "size_bytes")),
+                    size_text(_sum(point, "stored_bytes")),
+                )
+                for point in points
+            ),
+            right="disks new",
+        )
+
+    screen.emit(points, as_json=common.json, human=human)
+
+
+@app.command
+def show(point: str, /, *, common: Common = COMMON) -> None:
+    """One recovery point with its disks."""
+    with common.client() as client:
+        found = client.get("points", point)
+    screen.emit(found, as_json=common.json, human=lambda: _show(found))
+
+
+@app.command
+def delete(
+    point: str,
+    /,
+    *,
+    dry_run: Annotated[
+        bool, Parameter(show_default=False, help="Only show what would go.")
+    ] = False,
+    yes: Annotated[bool, Parameter(show_default=False, help="Do not ask.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """Delete a recovery point. Other points stay whole."""
+    with common.client() as client:
+        plan = client.delete("points", point, dry_run=True)
+        if not dry_run:
+            if not yes and not _confirmed(plan, as_json=common.json):
+                screen.err.print("Nothing was deleted.")
+                return 0
+            plan = client.delete("points", point, dry_run=False)
+    screen.emit(plan, as_json=common.json, human=lambda: _plan(plan))
+    return 0
+
+
+def _confirmed(plan: Json, *, as_json: bool) -> bool:
+    if as_json or not sys.stdin.isatty():
+        raise InputFailure(
+            "input.confirmation-needed",
+            "Deleting a recovery point wants a confirmation.",
+        )
+    _plan(plan)
+    screen.err.print("Delete it? [y/N] ", end="")
+    return sys.stdin.readline().strip().casefold() in ("y", "yes")
+
+
+def _plan(plan: Json) -> None:
+    verb = "Deleted" if plan["executed"] else "Would delete"
+    for point in plan["removed"]:
+        screen.say(f"{verb} {point['id']} of {point['vm']}, {screen.when(point['taken_at'])}.")
+    freed = size_text(plan["freed_bytes"])
+    if plan["executed"]:
+        screen.say(f"{freed} will be free once the vault's clean-up has passed its margins.")
+    else:
+        screen.say(f"{freed} are needed by nothing else.")
+    if plan["kept"]:
+        screen.say(f"{len(plan['kept'])} other points stay.")
+
+
+def _show(point: Json) -> None:
+    screen.facts(
+        (
+            ("point", point["id"]),
+            ("VM", point["vm"]),
+            ("taken", screen.when(point["taken_at"], seconds=True)),
+            ("committed", screen.when(point["committed_at"], seconds=True)),
+            ("consistency", consistency(point["consistency"])),
+            ("frozen", frozen(point["freeze"])),
+            ("route", point["route"]),
+            ("job", point["job_id"]),
+        )
+    )
+    screen.out.print()
+    screen.table(
+        ("disk", "size", "kind", "read", "new in vault"),
+        (
+            (
+                disk["name"],
+                size_text(disk["size_bytes"]),
+                _kind(disk),
+                size_text(disk["read_bytes"]),
+                size_text(disk["stored_bytes"]),
+            )
+            for disk in point["disks"]
+        ),
+    )
+    screen.out.print(
+        screen.with_commands(f"Restore it: `quiesce restore {point['id']} --to FOLDER --wait`")
+    )
+
+
+def _kind(disk: Json) -> str:
+    if disk["incremental"]:
+        return "incremental"
+    return f"full: {disk['full_read_reason']}" if disk["full_read_reason"] else "full"
+
+
+def _sum(point: Json, field: str) -> int:
+    return sum(int(disk[field]) for disk in point["disks"])

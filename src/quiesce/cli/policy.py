@@ -1,0 +1,198 @@
+"""`quiesce policy`: when VMs are backed up, how, and how long points stay."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from quiesce.cli import screen
+from quiesce.cli.client import Json
+from quiesce.cli.options import COMMON, Common, byte_count, time_of_day, time_zone
+from quiesce.model.failure import InputFailure
+from quiesce.model.units import size_text
+
+app = App(name="policy", help="Policies: when VMs are backed up and how long points stay.")
+
+At = Annotated[str | None, Parameter(help="Local time of day, such as 02:30.")]
+Zone = Annotated[str | None, Parameter(help="Time zone, such as Europe/Berlin.")]
+KeepLast = Annotated[int | None, Parameter(help="Keep the newest N points.")]
+KeepDaily = Annotated[int | None, Parameter(help="Keep one point of each of the last N days.")]
+Hold = Annotated[float | None, Parameter(help="Longest freeze, in seconds.")]
+SkipMount = Annotated[
+    tuple[str, ...], Parameter(show_default=False, help="Never freeze this mount; may be repeated.")
+]
+Scratch = Annotated[
+    str | None,
+    Parameter(
+        help="Room for guest writes during a backup, such as 20GiB; 0: half of what is free."
+    ),
+]
+Level = Annotated[int | None, Parameter(help="zstd level, 1 to 19.")]
+
+
+@app.command
+def create(
+    name: str,
+    /,
+    *,
+    at: At = None,
+    zone: Zone = None,
+    keep_last: KeepLast = None,
+    keep_daily: KeepDaily = None,
+    hold: Hold = None,
+    skip_mount: SkipMount = (),
+    scratch: Scratch = None,
+    compression: Level = None,
+    common: Common = COMMON,
+) -> None:
+    """Make a policy. Without --at, VMs under it are backed up on demand only."""
+    body: Json = {"name": name, "snapshot": {}}
+    # A time means the local one unless a zone is said.
+    body["zone"] = time_zone(zone) if zone else _local_zone()
+    _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, compression)
+    with common.client() as client:
+        policy = client.post("policies", body=body)
+
+    def human() -> None:
+        screen.say(f"Policy {policy['name']} is there.", "green")
+        screen.out.print(
+            screen.with_commands(f"Use it: `quiesce protect VM --policy {policy['name']}`")
+        )
+
+    screen.emit(policy, as_json=common.json, human=human)
+
+
+@app.command
+def update(
+    name: str,
+    /,
+    *,
+    at: At = None,
+    on_demand: Annotated[
+        bool, Parameter(show_default=False, help="Take the time away: on demand only.")
+    ] = False,
+    zone: Zone = None,
+    keep_last: KeepLast = None,
+    keep_daily: KeepDaily = None,
+    hold: Hold = None,
+    skip_mount: SkipMount = (),
+    scratch: Scratch = None,
+    compression: Level = None,
+    common: Common = COMMON,
+) -> None:
+    """Change a policy; what is not said stays. --skip-mount replaces the whole list."""
+    if on_demand and at:
+        raise InputFailure("input.usage", "--at and --on-demand exclude each other.")
+    with common.client() as client:
+        body: Json = client.get("policies", name)
+        for field in ("name", "vms"):
+            body.pop(field)
+        if zone:
+            body["zone"] = time_zone(zone)
+        if on_demand:
+            body["at"] = None
+        _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, compression)
+        policy = client.put("policies", name, body=body)
+    screen.emit(policy, as_json=common.json, human=lambda: _show(policy))
+
+
+@app.command(name="list")
+def list_(*, common: Common = COMMON) -> None:
+    """All policies."""
+    with common.client() as client:
+        policies = client.get("policies")
+
+    def human() -> None:
+        if not policies:
+            screen.say("There are no policies yet.")
+            screen.out.print(
+                screen.with_commands("Make one: `quiesce policy create nightly --at 02:30`")
+            )
+            return
+        screen.table(
+            ("policy", "daily at", "keeps", "VMs"),
+            (
+                (
+                    policy["name"],
+                    _time(policy),
+                    f"last {policy['keep_last']}, {policy['keep_daily']} days",
+                    str(len(policy["vms"])),
+                )
+                for policy in policies
+            ),
+            right="VMs",
+        )
+
+    screen.emit(policies, as_json=common.json, human=human)
+
+
+@app.command
+def show(name: str, /, *, common: Common = COMMON) -> None:
+    """One policy and the VMs under it."""
+    with common.client() as client:
+        policy = client.get("policies", name)
+    screen.emit(policy, as_json=common.json, human=lambda: _show(policy))
+
+
+@app.command
+def remove(name: str, /, *, common: Common = COMMON) -> None:
+    """Remove a policy that protects no VM."""
+    with common.client() as client:
+        client.delete("policies", name)
+    screen.emit(
+        {"removed": name},
+        as_json=common.json,
+        human=lambda: screen.say(f"Policy {name} is removed."),
+    )
+
+
+def _fill(
+    body: Json,
+    at: str | None,
+    keep_last: int | None,
+    keep_daily: int | None,
+    hold: float | None,
+    skip_mounts: tuple[str, ...],
+    scratch: str | None,
+    compression: int | None,
+) -> None:
+    """Put what was said into a request's body; what was not stays as it is there."""
+    if at is not None:
+        body["at"] = time_of_day(at)
+    said = {"keep_last": keep_last, "keep_daily": keep_daily, "compression_level": compression}
+    body.update({field: value for field, value in said.items() if value is not None})
+    if hold is not None:
+        body["snapshot"]["hold_seconds"] = hold
+    if skip_mounts:
+        body["snapshot"]["skip_mounts"] = list(skip_mounts)
+    if scratch is not None:
+        body["snapshot"]["scratch_bytes"] = byte_count(scratch)
+
+
+def _local_zone() -> str:
+    """This machine's time zone by name, UTC when it has none that the database knows."""
+    from tzlocal import get_localzone_name  # a small library; the OS has no single call for it
+
+    return get_localzone_name() or "UTC"
+
+
+def _time(policy: Json) -> str:
+    return f"{policy['at']} {policy['zone']}" if policy["at"] else "on demand"
+
+
+def _show(policy: Json) -> None:
+    snapshot = policy["snapshot"]
+    scratch = snapshot["scratch_bytes"]
+    screen.facts(
+        (
+            ("policy", policy["name"]),
+            ("daily at", _time(policy)),
+            ("keeps", f"the newest {policy['keep_last']} and one a day for {policy['keep_daily']}"),
+            ("longest freeze", f"{snapshot['hold_seconds']:g} s"),
+            ("never freezes", ", ".join(snapshot["skip_mounts"])),
+            ("scratch space", size_text(scratch) if scratch else "half of what is free"),
+            ("compression", f"zstd level {policy['compression_level']}"),
+            ("VMs", ", ".join(policy["vms"]) or "none"),
+        )
+    )

@@ -1,0 +1,42 @@
+"""`quiesce restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from quiesce.cli.client import Json
+from quiesce.cli.follow import finish_or_follow
+from quiesce.cli.options import COMMON, Common
+
+
+def restore(
+    point: str,
+    /,
+    *,
+    to: Annotated[Path, Parameter(help="A folder; for a single disk also the file itself.")],
+    disk: Annotated[
+        tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
+    ] = (),
+    format: Annotated[Literal["raw", "qcow2"], Parameter(help="Of the files written.")] = "raw",  # noqa: A002 - the option's name
+    overwrite: Annotated[
+        bool, Parameter(show_default=False, help="Replace files that exist already.")
+    ] = False,
+    wait: Annotated[
+        bool, Parameter(show_default=False, help="Show progress until the job ends.")
+    ] = False,
+    common: Common = COMMON,
+) -> int:
+    """Write disks of a recovery point to files on the server's host."""
+    body: Json = {
+        "point": point,
+        "to": str(to.absolute()),
+        "disks": list(disk) or None,
+        "format": format,
+        "overwrite": overwrite,
+    }
+    with common.client() as client:
+        job = client.post("restores", body=body)
+        return finish_or_follow(client, job, wait=wait, as_json=common.json)

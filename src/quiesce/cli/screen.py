@@ -1,0 +1,170 @@
+"""What commands print: tables, times, and failures with their evidence and next step.
+
+Results go to standard output, failures and questions to standard error. Names and raw error texts
+come from elsewhere: they are never taken as markup, and control characters in them are made
+visible, so that a guest's words cannot steer the operator's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from quiesce.diagnosis.catalogue import catalogue
+from quiesce.model.failure import FailureReport
+from quiesce.model.job import JobStatus, TaskStatus
+
+out = Console(markup=False, highlight=False, emoji=False)
+err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+_STYLES = {
+    JobStatus.COMPLETED: "green",
+    JobStatus.COMPLETED_WITH_WARNING: "yellow",
+    JobStatus.FAILED: "red",
+    JobStatus.CANCELLED: "yellow",
+    JobStatus.IN_PROGRESS: "cyan",
+    TaskStatus.SKIPPED: "yellow",
+    "running": "green",
+    "crashed": "red",
+    "application": "green",
+    "file-system": "green",
+    "offline": "green",
+    "crash": "yellow",
+}
+
+
+def emit(value: Any, *, as_json: bool, human: Callable[[], None]) -> None:
+    """Print an answer: as JSON for programs, else by `human` for people."""
+    if as_json:
+        print_json(value)
+    else:
+        human()
+
+
+def print_json(value: Any) -> None:
+    # Not rich's: that would wrap long strings at the terminal's width.
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def clean(text: object) -> str:
+    """`text` with control characters made visible; line ends and tabs stay."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+        for character in str(text)
+    )
+
+
+def styled(word: str) -> Text:
+    """A status or label in the colour it has everywhere."""
+    return Text(clean(word), style=_STYLES.get(word, ""))
+
+
+def when(stamp: str | None, *, seconds: bool = False) -> str:
+    """An ISO time as local time with its zone; "–" for none."""
+    if not stamp:
+        return "–"
+    local = datetime.fromisoformat(stamp).astimezone()
+    return local.strftime("%Y-%m-%d %H:%M:%S %Z" if seconds else "%Y-%m-%d %H:%M %Z")
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: str = ""
+) -> None:
+    """Rows under headings; headings named in `right` (separated by spaces) are aligned right."""
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for heading in headings:
+        grid.add_column(
+            heading, justify="right" if heading in right.split() else "left", overflow="fold"
+        )
+    for row in rows:
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
+    out.print(grid)
+
+
+def facts(pairs: Iterable[tuple[str, str | Text]]) -> None:
+    """One thing's properties, a name and a value on each line; empty values are left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            grid.add_row(name, value if isinstance(value, Text) else Text(clean(value)))
+    out.print(grid)
+
+
+def say(text: str, style: str = "") -> None:
+    out.print(Text(clean(text), style=style))
+
+
+def show_failure(failure: FailureReport, *, to: Console | None = None) -> None:
+    """A failure for a person: sentence, code, evidence, inner causes, next step."""
+    console = to or err
+    console.print(
+        Text.assemble((clean(failure.message), "bold red"), (f"  [{clean(failure.code)}]", "dim"))
+    )
+    _show_evidence(failure, console)
+    cause = failure.cause
+    while cause is not None:
+        console.print(Text(f"  because: {clean(cause.message)} [{clean(cause.code)}]"))
+        _show_evidence(cause, console)
+        cause = cause.cause
+    steps = remedy_steps(failure)
+    if steps:
+        console.print(Text("Next step" if len(steps) == 1 else "Next steps", style="bold"))
+    for step in steps:
+        console.print(Padding(with_commands(step, console), (0, 0, 0, 2)))
+    if failure.code in catalogue().entries:
+        console.print(Text(f"More: quiesce explain {failure.code}", style="dim"))
+
+
+def remedy_steps(failure: FailureReport) -> tuple[str, ...]:
+    """What to do next: the failure's own remedy, else the catalogue's."""
+    if failure.remedy:
+        return (failure.remedy,)
+    entry = catalogue().entries.get(failure.code)
+    return entry.remedy if entry else ()
+
+
+def failure_json(failure: FailureReport) -> Any:
+    """The object printed for a failure under `--json`."""
+    return asdict(failure)
+
+
+def with_commands(text: str, console: Console = out) -> Text:
+    """A sentence whose `backticked` parts are set apart as commands: by colour on a terminal,
+    else by the backticks."""
+    words = Text()
+    for index, part in enumerate(clean(text).split("`")):
+        if index % 2 == 0:
+            words.append(part)
+        elif console.is_terminal and not console.no_color:
+            words.append(part, style="bold cyan")
+        else:
+            words.append(f"`{part}`")
+    return words
+
+
+def _show_evidence(failure: FailureReport, console: Console) -> None:
+    if not failure.evidence:
+        return
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    grid.add_column("seen at", no_wrap=True)
+    grid.add_column("where", overflow="fold", ratio=2)
+    grid.add_column("evidence", overflow="fold", ratio=3)
+    for item in failure.evidence:
+        words = Text(clean(item.fact))
+        if item.raw:
+            words.append(f"\n{clean(item.raw)}", style="dim")
+        at = item.observed_at.astimezone().strftime("%H:%M:%S")
+        grid.add_row(Text(at), Text(clean(item.source)), words)
+    console.print(Padding(grid, (0, 0, 0, 2)))

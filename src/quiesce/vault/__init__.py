@@ -1,0 +1,17 @@
+"""Recovery points at rest. See docs/explanation/vault-format.md."""
+
+from quiesce.vault.keys import KdfCost, KeyFile, KeyMaterial, Passphrase, RecoveryKey
+from quiesce.vault.store import LocalStore, Store
+from quiesce.vault.vault import Vault, VaultStatus
+
+__all__ = [
+    "KdfCost",
+    "KeyFile",
+    "KeyMaterial",
+    "LocalStore",
+    "Passphrase",
+    "RecoveryKey",
+    "Store",
+    "Vault",
+    "VaultStatus",
+]

@@ -1,0 +1,330 @@
+"""What a vault holds, as one process knows it: the index kept in step with the store."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from quiesce.model.failure import Evidence, Failure, VaultFailure
+from quiesce.vault.index import (
+    SEGMENT_ROWS,
+    ChunkIndex,
+    Location,
+    PackedRows,
+    SegmentError,
+    read_segment,
+    write_segment,
+)
+from quiesce.vault.keys import VaultKeys
+from quiesce.vault.pack import (
+    HEAD_BYTES,
+    Entry,
+    Kind,
+    NewerPackError,
+    PackError,
+    blob_id,
+    head_cipher,
+    open_blob,
+    pack_key,
+    pack_name,
+    read_footer,
+)
+from quiesce.vault.records import Records
+from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError, content_name, seal, unseal
+from quiesce.vault.store import ObjectMissing, Store
+
+Clock = Callable[[], datetime]
+_INDEX_KIND = "index"
+_CIPHERS = 1024
+_GAP_BYTES = 64 * 1024
+_READ_BYTES = 8 * 1024 * 1024
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def newer(what: str, inner: ValueError) -> VaultFailure:
+    return VaultFailure(
+        "vault.version-unsupported",
+        f"{what} was written by a newer Quiesce than this one.",
+        evidence=[Evidence(str(inner), what)],
+        remedy="Upgrade Quiesce on this machine; nothing was changed.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """What a look at the store found wrong with the index itself.
+
+    `damaged_segments` could not be read; `unindexed` packs are told of by no readable segment,
+    `unreadable_packs` are such packs whose footer cannot be read either.
+    """
+
+    damaged_segments: tuple[str, ...]
+    unindexed: int
+    unreadable_packs: tuple[str, ...]
+
+
+class Contents:
+    """Index, keys and store of one open vault. Thread-safe."""
+
+    def __init__(self, store: Store, keys: VaultKeys, chunk_bytes: int, clock: Clock) -> None:
+        self.store = store
+        self.keys = keys
+        self.chunk_bytes = chunk_bytes
+        self.clock = clock
+        self.index = ChunkIndex()
+        self.records = Records(store, keys)
+        self._segments: dict[str, frozenset[bytes]] = {}
+        self._bad_segments: dict[str, str] = {}
+        self._refreshing = threading.Lock()
+        self._saving = threading.Lock()
+        self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
+        self._cipher_lock = threading.Lock()
+
+    # ── keeping the index in step ────────────────────────────────────────────────────────────
+
+    def refresh(self, *, scan_unindexed: bool = False) -> Refresh:
+        """Learn what other writers have added and collected meanwhile.
+
+        With `scan_unindexed`, or when a segment cannot be read, the footers of packs that no
+        readable segment tells of are read too: this finds the packs of a writer that was killed
+        and rebuilds a lost or damaged index.
+        """
+        with self._refreshing:
+            # Marks before packs: a pack marked and deleted in between is then merely absent.
+            garbage = frozenset(pack for mark in self.records.garbage() for pack in mark.packs)
+            damage = self.records.damage()
+            for _ in range(3):
+                if self._load_segments():
+                    break
+            sizes = self.pack_sizes()
+            scanned = 0
+            unreadable: tuple[str, ...] = ()
+            if scan_unindexed or self._bad_segments:
+                scanned, unreadable = self._scan(sizes)
+            self.index.observe(
+                sizes,
+                indexed=frozenset().union(*self._segments.values()),
+                garbage=garbage,
+                damaged=frozenset(
+                    (pack, chunk) for pack, chunks in damage.items() for chunk in chunks
+                ),
+            )
+            return Refresh(tuple(sorted(self._bad_segments)), scanned, unreadable)
+
+    def pack_sizes(self) -> dict[bytes, int]:
+        sizes = {}
+        for info in self.store.list("packs/"):
+            name = pack_name(info.key)
+            if name is not None:
+                sizes[name] = info.size_bytes
+        return sizes
+
+    def _load_segments(self) -> bool:
+        """Whether all listed segments were there: one may be merged away while we look."""
+        listed = {info.key for info in self.store.list("index/")}
+        complete = True
+        for key in listed - self._segments.keys() - self._bad_segments.keys():
+            try:
+                stored = self.store.get(key, limit_bytes=LIMIT_BYTES)
+                names, rows = read_segment(unseal(self.keys, _INDEX_KIND, "", stored))
+            except ObjectMissing:
+                complete = False
+                continue
+            except NewerSealError as inner:
+                raise newer(key, inner) from inner
+            except (SealError, SegmentError) as inner:
+                self._bad_segments[key] = str(inner)
+                continue
+            self.index.add_segment(names, rows)
+            self._segments[key] = frozenset(name for name, _ in names)
+        for gone in self._segments.keys() - listed:
+            del self._segments[gone]
+        for gone in self._bad_segments.keys() - listed:
+            del self._bad_segments[gone]
+        return complete
+
+    def _scan(self, sizes: dict[bytes, int]) -> tuple[int, tuple[str, ...]]:
+        scanned = 0
+        unreadable = []
+        for name, size in sizes.items():
+            if self.index.knows(name):
+                continue
+            try:
+                entries = read_footer(self.keys, self.store, name, size)
+            except ObjectMissing:
+                continue
+            except NewerPackError as inner:
+                raise newer(pack_key(name), inner) from inner
+            except PackError:
+                unreadable.append(pack_key(name))
+                continue
+            self.index.add_pack(PackedRows(name, size, tuple(entries)), saved=False)
+            scanned += 1
+        return scanned, tuple(sorted(unreadable))
+
+    def bad_segments(self) -> dict[str, str]:
+        """Segment → what is wrong with it."""
+        return dict(self._bad_segments)
+
+    def segment_keys(self) -> tuple[str, ...]:
+        return tuple(self._segments)
+
+    def save_index(self) -> None:
+        """Store segments that tell of every pack known here, then drop damaged ones.
+
+        When this returns, every pack that any writer of this process has finished is told of by
+        a stored segment.
+        """
+        with self._saving:
+            packs = self.index.unsaved()
+            for group in _groups(packs):
+                self._segments[self.put_segment(group)] = frozenset(p.name for p in group)
+                self.index.saved(group)
+            for key in list(self._bad_segments):
+                self.store.delete(key)
+                self._bad_segments.pop(key, None)
+
+    def put_segment(self, packs: Sequence[PackedRows]) -> str:
+        stored = seal(self.keys, _INDEX_KIND, "", write_segment(packs))
+        key = f"index/{content_name(stored)}"
+        self.store.put(key, stored)
+        return key
+
+    # ── reading blobs ────────────────────────────────────────────────────────────────────────
+
+    def read_blobs(self, kind: Kind, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Blobs by id, opened and proven. Neighbours in a pack are read at once.
+
+        :raise VaultFailure: vault.pack-missing, vault.corrupt-chunk; names pack and range
+        """
+        try:
+            return self._read_blobs(kind, ids)
+        except Failure as failure:
+            if failure.code not in ("vault.pack-missing", "storage.object-missing"):
+                raise
+        # Another process may have moved things or lost an index segment: look again, once.
+        self.refresh(scan_unindexed=True)
+        try:
+            return self._read_blobs(kind, ids)
+        except ObjectMissing as inner:
+            raise VaultFailure(
+                "vault.pack-missing",
+                "A pack vanished from the vault while it was being read.",
+                evidence=inner.evidence,
+            ) from inner
+
+    def read_blob(self, kind: Kind, blob: bytes) -> bytes:
+        return self.read_blobs(kind, [blob])[blob]
+
+    def _read_blobs(self, kind: Kind, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        places: list[tuple[Location, bytes]] = []
+        for blob in dict.fromkeys(ids):
+            location = self.index.locate(blob)
+            if location is None:
+                raise self._unplaced(blob)
+            places.append((location, blob))
+        places.sort()
+        opened: dict[bytes, bytes] = {}
+        at = 0
+        while at < len(places):
+            end = at + 1
+            first, last = places[at][0], places[at][0]
+            while end < len(places):
+                following = places[end][0]
+                if (
+                    following.pack != first.pack
+                    or following.offset - (last.offset + last.length) > _GAP_BYTES
+                    or following.offset + following.length - first.offset > _READ_BYTES
+                ):
+                    break
+                last = following
+                end += 1
+            length = last.offset + last.length - first.offset
+            key = pack_key(self.index.name_of(first.pack))
+            stored = memoryview(self.store.get_range(key, first.offset, length))
+            cipher = self._cipher(first.pack)
+            for location, blob in places[at:end]:
+                start = location.offset - first.offset
+                piece = stored[start : start + location.length]
+                opened[blob] = self._open(cipher, key, location, blob, kind, piece)
+            at = end
+        return opened
+
+    def _open(
+        self, cipher: AESGCM, key: str, place: Location, blob: bytes, kind: Kind, data: memoryview
+    ) -> bytes:
+        try:
+            entry = Entry(blob, place.offset, place.length, place.codec, kind)
+            plain = open_blob(cipher, entry, data)
+            if blob_id(self.keys, kind, plain) != blob:
+                raise PackError("content does not have its id")
+        except PackError as inner:
+            raise VaultFailure(
+                "vault.corrupt-chunk",
+                f"A {'chunk' if kind is Kind.CHUNK else 'map part'} in {key} is damaged.",
+                evidence=[
+                    Evidence(
+                        f"bytes {place.offset}–{place.offset + place.length}: {inner}",
+                        f"{self.store.address}/{key}",
+                        raw=blob.hex(),
+                    )
+                ],
+            ) from inner
+        return plain
+
+    def _cipher(self, pack: int) -> AESGCM:
+        with self._cipher_lock:
+            cipher = self._ciphers.get(pack)
+            if cipher is not None:
+                self._ciphers.move_to_end(pack)
+                return cipher
+        key = pack_key(self.index.name_of(pack))
+        try:
+            cipher = head_cipher(self.keys, self.store.get_range(key, 0, HEAD_BYTES))
+        except NewerPackError as inner:
+            raise newer(key, inner) from inner
+        except PackError as inner:
+            raise VaultFailure(
+                "vault.corrupt-chunk",
+                f"The header of {key} is damaged.",
+                evidence=[Evidence(str(inner), f"{self.store.address}/{key}")],
+            ) from inner
+        with self._cipher_lock:
+            self._ciphers[pack] = cipher
+            if len(self._ciphers) > _CIPHERS:
+                self._ciphers.popitem(last=False)
+        return cipher
+
+    def _unplaced(self, blob: bytes) -> VaultFailure:
+        missing = self.index.missing_packs()
+        evidence = [Evidence("no stored pack holds it whole", "index", raw=blob.hex())]
+        evidence += [
+            Evidence("missing or truncated", f"{self.store.address}/{pack_key(name)}")
+            for name in missing[:8]
+        ]
+        return VaultFailure(
+            "vault.pack-missing",
+            "A pack that this recovery point needs is missing from the vault.",
+            evidence=evidence,
+        )
+
+
+def _groups(packs: Sequence[PackedRows]) -> list[list[PackedRows]]:
+    """Packs in groups of at most `SEGMENT_ROWS` rows (each pack has far fewer)."""
+    groups: list[list[PackedRows]] = []
+    rows = SEGMENT_ROWS
+    for pack in packs:
+        if rows + len(pack.entries) > SEGMENT_ROWS:
+            groups.append([])
+            rows = 0
+        groups[-1].append(pack)
+        rows += len(pack.entries)
+    return groups

@@ -1,0 +1,376 @@
+"""Which blob lies where: immutable sorted segments in the store, sorted arrays in memory.
+
+A segment is a sealed object (kind "index", bound to no name) `index/<its checksum, hex>`:
+    packs u32 · rows u32 · packs × (BLAKE3 32 · size u32) · rows × row, sorted by id
+    row (44 bytes): id 32 · pack u32 (place in the list above) · offset u32
+                    · length u32 (tag included; top bit set: codec zstd)
+Integers are little-endian. Segments only repeat what the packs' footers say: a lost or damaged
+one is rebuilt from them. A pack may appear in several segments.
+
+In memory a blob takes 28 bytes: the first 16 bytes of its keyed id, pack, offset, length. Two
+different chunks of one vault share these 128 bits with a chance of about 2^-80 at 10^7 chunks, and
+a reader would notice, since the whole id is authenticated with the blob.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quiesce.vault.pack import HEAD_BYTES, PACK_BYTES, TAG_BYTES, Codec, Entry
+
+_COUNTS = struct.Struct("<II")
+_PACK = struct.Struct("<32sI")
+_ROW = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("rest", "V16"), ("pack", "<u4"), ("offset", "<u4"),
+                 ("length", "<u4")])  # fmt: skip
+_ZSTD = 0x8000_0000
+SEGMENT_ROWS = 1 << 20
+_RECENT_ROWS = 1 << 15
+_ID = struct.Struct(">QQ")
+
+Numbers = NDArray[np.uint64]
+Fields = NDArray[np.uint32]
+
+
+class SegmentError(ValueError):
+    """The opened bytes are no index segment; says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRows:
+    """A stored pack and what lies in it."""
+
+    name: bytes
+    size_bytes: int
+    entries: tuple[Entry, ...]
+
+
+class Location(NamedTuple):
+    """Where a blob lies. `pack` is the pack's number in this process."""
+
+    pack: int
+    offset: int
+    length: int
+    codec: Codec
+
+
+def write_segment(packs: Sequence[PackedRows]) -> bytes:
+    rows = sorted(
+        (
+            (entry.id, number, entry.offset, entry.length | _flag(entry.codec))
+            for number, pack in enumerate(packs)
+            for entry in pack.entries
+        ),
+    )
+    parts = [_COUNTS.pack(len(packs), len(rows))]
+    parts += [_PACK.pack(pack.name, pack.size_bytes) for pack in packs]
+    row = struct.Struct("<32sIII")
+    parts += [row.pack(*values) for values in rows]
+    return b"".join(parts)
+
+
+def _flag(codec: Codec) -> int:
+    return _ZSTD if codec is Codec.ZSTD else 0
+
+
+def read_segment(plain: bytes) -> tuple[list[tuple[bytes, int]], NDArray[Any]]:
+    """(name, size) of each pack, and the rows as a structured array.
+
+    :raise SegmentError: what is wrong
+    """
+    if len(plain) < _COUNTS.size:
+        raise SegmentError("too short")
+    packs, count = _COUNTS.unpack_from(plain)
+    start = _COUNTS.size + packs * _PACK.size
+    if len(plain) != start + count * _ROW.itemsize:
+        raise SegmentError("its counts do not fit its length")
+    names = list(_PACK.iter_unpack(plain[_COUNTS.size : start]))
+    rows = np.frombuffer(plain, _ROW, count, start)
+    if count:
+        ends = rows["offset"].astype(np.uint64) + (rows["length"] & np.uint32(_ZSTD - 1))
+        if (
+            int(rows["pack"].max()) >= packs
+            or int(rows["offset"].min()) < HEAD_BYTES
+            or int((rows["length"] & np.uint32(_ZSTD - 1)).min()) < TAG_BYTES
+            or int(ends.max()) > PACK_BYTES
+        ):
+            raise SegmentError("a row is out of range")
+    return names, rows
+
+
+class _Run:
+    """Rows sorted by id. Immutable. Views of plain integers serve single look-ups, the arrays
+    serve whole-index work."""
+
+    __slots__ = ("_hi", "_lo", "fields", "hi", "lo")
+
+    def __init__(self, hi: Numbers, lo: Numbers, fields: Fields) -> None:
+        self.hi = hi
+        self.lo = lo
+        self.fields = fields
+        """rows × (pack, offset, length with codec bit)"""
+        self._hi = hi.data
+        self._lo = lo.data
+
+    @classmethod
+    def sorted(cls, hi: Numbers, lo: Numbers, fields: Fields) -> _Run:
+        order = np.lexsort((lo, hi))
+        return cls(hi[order], lo[order], fields[order])
+
+    def __len__(self) -> int:
+        return len(self._hi)
+
+    def find(self, hi: int, lo: int) -> Iterator[int]:
+        at = bisect_left(self._hi, hi)
+        while at < len(self._hi) and self._hi[at] == hi:
+            if self._lo[at] == lo:
+                yield at
+            at += 1
+
+
+class ChunkIndex:
+    """The index of one vault in one process, shared by its writers and readers. Thread-safe;
+    look-ups take no lock: they see whole, immutable runs.
+
+    A pack is *present* when the store holds it in full, and *usable* when besides it is not
+    marked as garbage: only usable packs are deduplicated against, any present one is read.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._names: list[bytes] = []
+        self._sizes: list[int] = []
+        self._present: list[bool] = []
+        self._usable: list[bool] = []
+        self._numbers: dict[bytes, int] = {}
+        self._runs: tuple[_Run, ...] = ()
+        self._recent: dict[bytes, Location] = {}
+        self._damaged: frozenset[tuple[int, bytes]] = frozenset()
+        self._unsaved: dict[bytes, PackedRows] = {}
+        self._gone: frozenset[int] = frozenset()
+
+    def find(self, blob: bytes, *, usable: bool = True) -> Location | None:
+        """Where this blob lies; `usable`: only where new points may refer to it."""
+        allowed = self._usable if usable else self._present
+        short = blob[:16]
+        recent = self._recent.get(short)
+        if recent is not None and allowed[recent.pack] and not self._is_damaged(recent, short):
+            return recent
+        hi, lo = _ID.unpack(short)
+        for run in self._runs:
+            for at in run.find(hi, lo):
+                pack, offset, length = run.fields[at].tolist()
+                if allowed[pack] and (pack, short) not in self._damaged:
+                    codec = Codec.ZSTD if length & _ZSTD else Codec.PLAIN
+                    return Location(pack, offset, length & (_ZSTD - 1), codec)
+        return None
+
+    def locate(self, blob: bytes) -> Location | None:
+        """Where to read this blob: a usable place if there is one."""
+        return self.find(blob) or self.find(blob, usable=False)
+
+    def _is_damaged(self, location: Location, short: bytes) -> bool:
+        return bool(self._damaged) and (location.pack, short) in self._damaged
+
+    def name_of(self, pack: int) -> bytes:
+        return self._names[pack]
+
+    def knows(self, pack: bytes) -> bool:
+        return pack in self._numbers
+
+    def add_pack(self, rows: PackedRows, *, saved: bool) -> None:
+        """A pack that is durably stored. `saved`: some stored segment tells of it."""
+        with self._lock:
+            if rows.name in self._numbers:
+                return
+            number = self._number(rows.name, rows.size_bytes)
+            for entry in rows.entries:
+                self._recent[entry.id[:16]] = Location(
+                    number, entry.offset, entry.length, entry.codec
+                )
+            if not saved:
+                self._unsaved[rows.name] = rows
+            if len(self._recent) > _RECENT_ROWS:
+                self._fold()
+
+    def add_segment(self, names: Sequence[tuple[bytes, int]], rows: NDArray[Any]) -> None:
+        """A segment as `read_segment` gives it; packs known already are passed over."""
+        with self._lock:
+            new = np.array([name not in self._numbers for name, _ in names], dtype=np.bool_)
+            numbers = np.array(
+                [
+                    self._number(name, size) if fresh else 0
+                    for (name, size), fresh in zip(names, new, strict=True)
+                ],
+                dtype=np.uint32,
+            )
+            if not len(rows) or not new.any():
+                return
+            rows = rows[new[rows["pack"]]]
+            fields = np.empty((len(rows), 3), np.uint32)
+            fields[:, 0] = numbers[rows["pack"]]
+            fields[:, 1] = rows["offset"]
+            fields[:, 2] = rows["length"]
+            hi = rows["hi"].astype(np.uint64)
+            self._insert(_Run.sorted(hi, rows["lo"].astype(np.uint64), fields))
+
+    def unsaved(self) -> tuple[PackedRows, ...]:
+        """Packs of which no stored segment tells yet."""
+        with self._lock:
+            return tuple(self._unsaved.values())
+
+    def saved(self, packs: Iterable[PackedRows]) -> None:
+        with self._lock:
+            for pack in packs:
+                self._unsaved.pop(pack.name, None)
+
+    def observe(
+        self,
+        sizes: Mapping[bytes, int],
+        *,
+        indexed: Set[bytes],
+        garbage: frozenset[bytes],
+        damaged: frozenset[tuple[bytes, bytes]],
+    ) -> None:
+        """What the store holds now: size per pack, packs that some segment tells of, packs
+        marked as garbage, damaged (pack, id).
+
+        A pack of another size than was indexed is as good as missing. One that is neither stored
+        nor told of any more was deleted as garbage, which is no damage.
+        """
+        with self._lock:
+            gone = set()
+            for number, name in enumerate(self._names):
+                whole = sizes.get(name) == self._sizes[number] or name in self._unsaved
+                self._present[number] = whole
+                self._usable[number] = whole and name not in garbage
+                if not whole and name not in indexed:
+                    gone.add(number)
+            self._gone = frozenset(gone)
+            self._damaged = frozenset(
+                (self._numbers[pack], blob[:16]) for pack, blob in damaged if pack in self._numbers
+            )
+
+    @property
+    def any_damage(self) -> bool:
+        """Whether anything indexed is known to be missing or damaged."""
+        return bool(self._damaged) or bool(self.missing_packs())
+
+    def missing_packs(self) -> tuple[bytes, ...]:
+        """Packs that should be in the store and are not, or not in full."""
+        with self._lock:
+            return tuple(
+                name
+                for number, name in enumerate(self._names)
+                if not self._present[number] and number not in self._gone
+            )
+
+    def snapshot(self) -> IndexSnapshot:
+        """All rows at this moment, for work over the whole index."""
+        with self._lock:
+            self._fold()
+            self._runs = (_merged(self._runs),) if self._runs else ()
+            run = self._runs[0] if self._runs else _EMPTY
+            if self._gone and len(run):
+                keep = ~np.isin(run.fields[:, 0], np.array(sorted(self._gone), np.uint32))
+                run = _Run(run.hi[keep], run.lo[keep], run.fields[keep])
+                self._runs = (run,)
+            return IndexSnapshot(
+                run, tuple(self._names), tuple(self._sizes), tuple(self._present),
+                tuple(self._usable), self._damaged,
+            )  # fmt: skip
+
+    def _number(self, name: bytes, size_bytes: int) -> int:
+        number = len(self._names)
+        self._names.append(name)
+        self._sizes.append(size_bytes)
+        self._present.append(True)
+        self._usable.append(True)
+        self._numbers[name] = number
+        return number
+
+    def _fold(self) -> None:
+        if not self._recent:
+            return
+        pairs = [_ID.unpack(short) for short in self._recent]
+        fields = np.array(
+            [(w.pack, w.offset, w.length | _flag(w.codec)) for w in self._recent.values()],
+            np.uint32,
+        )
+        ids = np.array(pairs, np.uint64)
+        self._insert(_Run.sorted(ids[:, 0].copy(), ids[:, 1].copy(), fields))
+        # Published after the run: a look-up that finds the dict empty finds the run in place.
+        self._recent = {}
+
+    def _insert(self, run: _Run) -> None:
+        """Keep runs few: one is merged with its neighbour unless that is over twice as long."""
+        runs = [*self._runs, run]
+        while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
+            runs[-2:] = [_merged(runs[-2:])]
+        self._runs = tuple(runs)
+
+
+class IndexSnapshot:
+    """All rows of an index at one moment, one row per place of a blob."""
+
+    def __init__(
+        self,
+        run: _Run,
+        names: tuple[bytes, ...],
+        sizes: tuple[int, ...],
+        present: tuple[bool, ...],
+        usable: tuple[bool, ...],
+        damaged: frozenset[tuple[int, bytes]],
+    ) -> None:
+        self._run = run
+        self.names = names
+        self.sizes = sizes
+        self._present = present
+        self._usable = usable
+        self._damaged = damaged
+
+    def __len__(self) -> int:
+        return len(self._run)
+
+    @property
+    def pack_of(self) -> Fields:
+        return self._run.fields[:, 0]
+
+    @property
+    def length_of(self) -> Fields:
+        return self._run.fields[:, 2] & np.uint32(_ZSTD - 1)
+
+    def row(self, blob: bytes) -> int:
+        """The one place that serves this blob, or -1. The choice is the same in every process
+        that sees the same store: usable before merely present, then by the pack's name."""
+        hi, lo = _ID.unpack(blob[:16])
+        best = -1
+        rank: tuple[bool, bytes] | None = None
+        for at in self._run.find(hi, lo):
+            pack = int(self._run.fields[at, 0])
+            if not self._present[pack] or (pack, blob[:16]) in self._damaged:
+                continue
+            candidate = (not self._usable[pack], self.names[pack])
+            if rank is None or candidate < rank:
+                best, rank = at, candidate
+        return best
+
+
+def _merged(runs: Sequence[_Run]) -> _Run:
+    if len(runs) == 1:
+        return runs[0]
+    return _Run.sorted(
+        np.concatenate([run.hi for run in runs]),
+        np.concatenate([run.lo for run in runs]),
+        np.concatenate([run.fields for run in runs]),
+    )
+
+
+_EMPTY = _Run(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, 3), np.uint32))

@@ -1,0 +1,177 @@
+"""From plain blobs to stored packs: deduplicate, compress, encrypt into the pack, upload."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import zstandard
+from blake3 import blake3
+
+from quiesce.model.failure import Failure
+from quiesce.vault.contents import Contents
+from quiesce.vault.index import PackedRows
+from quiesce.vault.pack import PACK_BYTES, Codec, Entry, Kind, PackBuilder, PackError, pack_key
+from quiesce.vault.store import Buffer
+
+_UPLOADS = 2
+_BUFFERS = _UPLOADS + 1
+"""One pack is filled while two are on their way: 96 MiB at most, whatever the disk's size."""
+_SAVE_INDEX_EVERY = 64
+
+
+class _Pending:
+    """A blob of this writer that is not durable yet; its place is known once it is reserved."""
+
+    __slots__ = ("place",)
+
+    def __init__(self) -> None:
+        self.place: tuple[PackBuilder, Entry] | None = None
+
+
+class PackStream:
+    """The packs of one writer. `add` is called by many threads at once.
+
+    The first failure ends the stream: every later call raises it, so that no point can be
+    committed that refers to a blob which never became durable.
+    """
+
+    def __init__(self, contents: Contents, level: int, on_pack: Callable[[], None]) -> None:
+        self._contents = contents
+        self._level = level
+        self._on_pack = on_pack
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._pending: dict[bytes, _Pending] = {}
+        self._builder: PackBuilder | None = None
+        self._buffer: memoryview | None = None
+        self._buffers: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._buffers.put(None)
+        self._uploads: set[Future[None]] = set()
+        self._pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="vault-upload")
+        self._failure: BaseException | None = None
+        self._stored = 0
+
+    def add(self, kind: Kind, blob: bytes, plain: Buffer) -> int:
+        """Make sure the vault will hold this blob. The bytes it newly occupies, 0 if none."""
+        if self._failure is not None:
+            raise self._failure
+        if self._contents.index.find(blob) is not None:
+            return 0
+        pending = _Pending()
+        # One atomic step decides which thread stores a blob that several bring at once.
+        if self._pending.setdefault(blob, pending) is not pending:
+            return 0
+        try:
+            data: Buffer = self._compressor().compress(plain)
+            codec = Codec.ZSTD
+            if len(data) >= len(plain):
+                data, codec = plain, Codec.PLAIN
+            with self._lock:
+                builder, entry = self._reserve(blob, len(data), codec, kind)
+                pending.place = builder, entry
+            builder.fill(entry, data)
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+        return entry.length
+
+    def read(self, blob: bytes) -> bytes | None:
+        """A blob of this writer that is not durable yet, or None."""
+        pending = self._pending.get(blob)
+        if pending is None:
+            return None
+        while pending.place is None and self._failure is None:
+            time.sleep(0.001)
+        if pending.place is None:
+            return None
+        builder, entry = pending.place
+        try:
+            return builder.read(entry)
+        except PackError:
+            return None  # its buffer is in use again: by now the blob is in the store
+
+    def flush(self) -> None:
+        """Everything added so far is durable and indexed in memory when this returns."""
+        with self._lock:
+            self._retire()
+            uploads = list(self._uploads)
+        for upload in uploads:
+            upload.result()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """End the threads; packs under way are still stored. Idempotent."""
+        self._pool.shutdown(wait=True)
+
+    def _compressor(self) -> zstandard.ZstdCompressor:
+        try:
+            compressor: zstandard.ZstdCompressor = self._local.compressor
+        except AttributeError:
+            compressor = self._local.compressor = zstandard.ZstdCompressor(level=self._level)
+        return compressor
+
+    def _reserve(
+        self, blob: bytes, size: int, codec: Codec, kind: Kind
+    ) -> tuple[PackBuilder, Entry]:
+        while True:
+            if self._builder is not None:
+                entry = self._builder.reserve(blob, size, codec, kind)
+                if entry is not None:
+                    return self._builder, entry
+                self._retire()
+            # Waits for an upload when all buffers are under way: this bounds the memory.
+            # Uploads never take this lock, so waiting while holding it cannot dead-lock.
+            buffer = self._buffers.get()
+            if self._failure is not None:
+                self._buffers.put(buffer)
+                raise self._failure
+            if buffer is None:
+                # Anonymous memory is given page by page: a small increment stays small.
+                buffer = memoryview(mmap.mmap(-1, PACK_BYTES))
+            self._buffer = buffer
+            self._builder = PackBuilder(self._contents.keys, buffer)
+
+    def _retire(self) -> None:
+        if self._builder is None or self._buffer is None:
+            return
+        builder, buffer = self._builder, self._buffer
+        self._builder = self._buffer = None
+        upload = self._pool.submit(self._upload, builder, buffer)
+        self._uploads = {other for other in self._uploads if not other.done()}
+        self._uploads.add(upload)
+
+    def _upload(self, builder: PackBuilder, buffer: memoryview) -> None:
+        try:
+            if self._failure is not None:
+                return
+            data = builder.seal()
+            name = blake3(data).digest()
+            self._contents.store.put(pack_key(name), data)
+            entries = tuple(builder.entries)
+            self._contents.index.add_pack(PackedRows(name, len(data), entries), saved=False)
+            for entry in entries:
+                self._pending.pop(entry.id, None)
+            self._on_pack()
+            self._stored += 1
+            if self._stored % _SAVE_INDEX_EVERY == 0:
+                self._contents.save_index()
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+        finally:
+            self._buffers.put(buffer)
+
+
+def close_quietly(stream: PackStream, contents: Contents) -> None:
+    """Give up a stream, keeping what is durable findable. Never raises a `Failure`."""
+    stream.close()
+    with contextlib.suppress(Failure):
+        contents.save_index()

@@ -1,0 +1,321 @@
+"""A vault: recovery points of many VMs in one store."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
+from quiesce.model.point import RecoveryPoint
+from quiesce.vault.config import FORMAT_KEY, VaultConfig, read_config, write_config
+from quiesce.vault.contents import Clock, Contents, newer, utc_now
+from quiesce.vault.diskmap import ID_BYTES, ZERO_ID, ids_of
+from quiesce.vault.keys import SLOT_LIMIT_BYTES, KeyMaterial, VaultKeys, unlock, wrap
+from quiesce.vault.manifest import (
+    POINT_ID_DIGITS,
+    Manifest,
+    ManifestError,
+    NewerManifestError,
+    point_id_of,
+    point_key,
+    read_manifest,
+)
+from quiesce.vault.reader import DiskMap, VaultDiskReader
+from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError
+from quiesce.vault.store import ObjectMissing, Put, Store
+from quiesce.vault.writer import Base, VaultPointWriter
+
+_SLOTS = "keys/slot-"
+_POINT_ID = re.compile(rf"[0-9a-f]{{{POINT_ID_DIGITS}}}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class VaultStatus:
+    """Figures of a vault. `stored_bytes` is what packs occupy; `protected_bytes` is the size of
+    all disks of all points; `unreadable_points` are manifests that are damaged."""
+
+    address: str
+    vault_id: str
+    points: int
+    vms: int
+    packs: int
+    stored_bytes: int
+    protected_bytes: int
+    free_bytes: int | None
+    missing_packs: int
+    damaged_segments: int
+    unreadable_points: tuple[str, ...]
+
+
+class Vault:
+    """An open vault. Thread-safe; any number of processes may use one vault at once."""
+
+    def __init__(self, contents: Contents, config: VaultConfig) -> None:
+        """Use `create` or `open`."""
+        self.contents = contents
+        self.config = config
+        self._manifests: dict[str, Manifest] = {}
+
+    # ── making and opening ───────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def create(cls, store: Store, *keys: KeyMaterial, clock: Clock = utc_now) -> Vault:
+        """A new, empty vault, opened by any of `keys`.
+
+        :raise VaultFailure: vault.exists
+        """
+        if not keys:
+            raise ValueError("a vault needs at least one key")
+        with contextlib.suppress(ObjectMissing):
+            store.stat(FORMAT_KEY)
+            raise _exists(store)
+        config = VaultConfig.new(clock())
+        vault_key = secrets.token_bytes(32)
+        for material in keys:
+            slot = f"{_SLOTS}{secrets.token_hex(8)}"
+            store.put(slot, wrap(vault_key, material, config.bound))
+        # Last: the vault exists from here on.
+        if store.put(FORMAT_KEY, write_config(config)) is Put.ALREADY_THERE:
+            raise _exists(store)
+        return cls._opened(store, VaultKeys(vault_key), config, clock)
+
+    @classmethod
+    def open(cls, store: Store, key: KeyMaterial | None, *, clock: Clock = utc_now) -> Vault:
+        """:raise VaultFailure: vault.not-a-vault, vault.locked, vault.version-unsupported,
+            vault.corrupt-format
+        :raise AuthFailure: auth.key-wrong
+        """
+        config = read_config(store)
+        slots = [
+            store.get(info.key, limit_bytes=SLOT_LIMIT_BYTES)
+            for info in store.list("keys/")
+            if info.key.startswith(_SLOTS) and info.size_bytes <= SLOT_LIMIT_BYTES
+        ]
+        return cls._opened(store, unlock(slots, key, config.bound), config, clock)
+
+    @classmethod
+    def _opened(cls, store: Store, keys: VaultKeys, config: VaultConfig, clock: Clock) -> Vault:
+        vault = cls(Contents(store, keys, config.chunk_bytes, clock), config)
+        vault.contents.refresh()
+        return vault
+
+    def add_key(self, key: KeyMaterial) -> str:
+        """Let one more key open this vault; rewrites no data. The slot's id."""
+        slot = secrets.token_hex(8)
+        self.contents.store.put(f"{_SLOTS}{slot}", self.contents.keys.wrap(key, self.config.bound))
+        return slot
+
+    def key_slots(self) -> tuple[str, ...]:
+        listed = (info.key for info in self.contents.store.list("keys/"))
+        return tuple(sorted(key.removeprefix(_SLOTS) for key in listed if key.startswith(_SLOTS)))
+
+    def remove_key(self, slot: str) -> None:
+        """Whoever has copied the vault with this slot before can still open that copy.
+
+        :raise NotFoundFailure: vault.key-slot-unknown
+        :raise VaultFailure: vault.last-key when it is the only one
+        """
+        slots = self.key_slots()
+        if slot not in slots:
+            raise NotFoundFailure("vault.key-slot-unknown", f"The vault has no key slot {slot!r}.")
+        if len(slots) == 1:
+            raise VaultFailure("vault.last-key", "The only key of a vault cannot be removed.")
+        self.contents.store.delete(f"{_SLOTS}{slot}")
+
+    # ── points ───────────────────────────────────────────────────────────────────────────────
+
+    def points(self, vm: str | None = None) -> tuple[RecoveryPoint, ...]:
+        """Committed points, oldest first; of one VM, or of all. Points with a damaged manifest
+        are left out here and named by `status` and `verify`."""
+        found = [m.point for m in self.manifests() if vm is None or m.point.vm == vm]
+        return tuple(sorted(found, key=lambda point: (point.taken_at, point.id)))
+
+    def point(self, point_id: str) -> RecoveryPoint:
+        """:raise NotFoundFailure: vault.point-unknown
+        :raise VaultFailure: vault.corrupt-manifest
+        """
+        return self.manifest(point_id).point
+
+    def writer(self, vm: str, job_id: str, *, compression_level: int = 1) -> VaultPointWriter:
+        """Begin, or go on with, the point that this job makes."""
+        point_id = point_id_of(self.contents.keys, job_id)
+
+        def find_committed() -> RecoveryPoint | None:
+            try:
+                found = self.load_manifest(point_id).point
+            except ObjectMissing:
+                return None
+            if found.job_id != job_id or found.vm != vm:
+                raise VaultFailure(
+                    "vault.job-conflict",
+                    f"Job {job_id} has made a point of another VM: {found.vm}.",
+                    evidence=[Evidence(f"point of job {found.job_id}", point_key(point_id))],
+                )
+            return found
+
+        return VaultPointWriter(
+            self.contents,
+            vm=vm,
+            job_id=job_id,
+            point_id=point_id,
+            find_base=lambda disk, generation: self._base(vm, disk, generation),
+            find_committed=find_committed,
+            compression_level=compression_level,
+        )
+
+    def reader(self, point_id: str, disk: str) -> VaultDiskReader:
+        """:raise NotFoundFailure: vault.point-unknown, vault.disk-unknown"""
+        manifest = self.manifest(point_id)
+        for part in manifest.maps:
+            if part.name == disk:
+                label = f"disk {disk!r} of point {point_id}"
+                return VaultDiskReader(self.contents, part, label)
+        raise NotFoundFailure(
+            "vault.disk-unknown",
+            f"Point {point_id} has no disk {disk!r}.",
+            evidence=[Evidence(f"it has {', '.join(p.name for p in manifest.maps)}", point_id)],
+        )
+
+    def status(self) -> VaultStatus:
+        refresh = self.contents.refresh()
+        manifests, damaged = self.read_all_manifests()
+        sizes = self.contents.pack_sizes()
+        return VaultStatus(
+            address=self.contents.store.address,
+            vault_id=self.config.vault_id,
+            points=len(manifests),
+            vms=len({m.point.vm for m in manifests}),
+            packs=len(sizes),
+            stored_bytes=sum(sizes.values()),
+            protected_bytes=sum(m.point.size_bytes for m in manifests),
+            free_bytes=self.contents.store.free_bytes(),
+            missing_packs=len(self.contents.index.missing_packs()),
+            damaged_segments=len(refresh.damaged_segments),
+            unreadable_points=tuple(damaged),
+        )
+
+    # ── manifests ────────────────────────────────────────────────────────────────────────────
+
+    def manifest(self, point_id: str) -> Manifest:
+        """:raise NotFoundFailure: vault.point-unknown
+        :raise VaultFailure: vault.corrupt-manifest
+        """
+        try:
+            if _POINT_ID.match(point_id) and point_id not in self.contents.records.deleted():
+                return self.load_manifest(point_id)
+        except ObjectMissing:
+            pass
+        raise NotFoundFailure(
+            "vault.point-unknown", f"The vault has no recovery point {point_id!r}."
+        )
+
+    def manifests(self) -> tuple[Manifest, ...]:
+        """Of all committed points that are not deleted and can be read."""
+        return self.read_all_manifests()[0]
+
+    def read_all_manifests(
+        self, *, with_deleted: bool = False
+    ) -> tuple[tuple[Manifest, ...], dict[str, VaultFailure]]:
+        """Readable manifests, and the failure of each damaged one by point id."""
+        hidden = {} if with_deleted else self.contents.records.deleted()
+        found = []
+        damaged = {}
+        for info in self.contents.store.list("points/"):
+            point_id = info.key.rpartition("/")[2]
+            if point_id in hidden:
+                continue
+            try:
+                found.append(self.load_manifest(point_id))
+            except ObjectMissing:
+                continue
+            except VaultFailure as failure:
+                if failure.code != "vault.corrupt-manifest":
+                    raise
+                damaged[point_id] = failure
+        return tuple(found), damaged
+
+    def load_manifest(self, point_id: str, *, fresh: bool = False) -> Manifest:
+        """:raise ObjectMissing: storage.object-missing
+        :raise VaultFailure: vault.corrupt-manifest
+        """
+        key = point_key(point_id)
+        kept = self._manifests.get(point_id)
+        if kept is not None and not fresh:
+            self.contents.store.stat(key)
+            return kept
+        stored = self.contents.store.get(key, limit_bytes=LIMIT_BYTES)
+        try:
+            manifest = read_manifest(self.contents.keys, point_id, stored)
+        except (NewerSealError, NewerManifestError) as inner:
+            raise newer(key, inner) from inner
+        except (SealError, ManifestError) as inner:
+            raise VaultFailure(
+                "vault.corrupt-manifest",
+                f"The manifest of recovery point {point_id} is damaged.",
+                evidence=[Evidence(str(inner), f"{self.contents.store.address}/{key}")],
+                remedy="This point is lost unless a copy of the vault has the file. Others are "
+                "not affected; back the VM up again.",
+            ) from inner
+        self._manifests[point_id] = manifest
+        return manifest
+
+    # ── bases ────────────────────────────────────────────────────────────────────────────────
+
+    def _base(self, vm: str, disk: str, generation: str) -> Base:
+        for manifest in sorted(
+            self.manifests(), key=lambda m: (m.point.taken_at, m.point.id), reverse=True
+        ):
+            if manifest.point.vm != vm:
+                continue
+            for row, part in zip(manifest.point.disks, manifest.maps, strict=True):
+                if row.name == disk and row.generation == generation:
+                    if part.chunk_bytes != self.config.chunk_bytes:
+                        raise _base_missing(disk, generation, "its chunks have another size")
+                    self._check_base(disk, generation, part.nodes, DiskMap(self.contents, part))
+                    return Base(manifest.point.id, part)
+        raise _base_missing(disk, generation, "no point of this VM and disk has this generation")
+
+    def _check_base(
+        self, disk: str, generation: str, nodes: tuple[bytes, ...], base: DiskMap
+    ) -> None:
+        """A base that is known to be damaged is none: a full read heals what an increment would
+        carry on. Costs nothing while the vault has no known damage."""
+        find = self.contents.index.find
+        if not self.contents.index.any_damage:
+            return
+        if any(node != ZERO_ID and find(node) is None for node in nodes):
+            raise _base_missing(disk, generation, "its map is damaged")
+        leaves = base.leaf_ids()
+        for number, leaf in enumerate(_ids(leaves)):
+            if leaf == ZERO_ID:
+                continue
+            if find(leaf) is None:
+                raise _base_missing(disk, generation, "its map is damaged")
+            for chunk in ids_of(base.leaf(number)):
+                if chunk != ZERO_ID and find(chunk) is None:
+                    raise _base_missing(disk, generation, f"chunk {chunk.hex()} is damaged")
+
+
+def _ids(joined: bytes) -> Iterator[bytes]:
+    return (joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES))
+
+
+def _base_missing(disk: str, generation: str, why: str) -> VaultFailure:
+    return VaultFailure(
+        "vault.base-missing",
+        f"The vault has no usable point to build an increment of disk {disk!r} on.",
+        evidence=[Evidence(why, f"generation {generation}")],
+        remedy="Read the disk in full this time.",
+    )
+
+
+def _exists(store: Store) -> VaultFailure:
+    return VaultFailure(
+        "vault.exists",
+        f"A vault exists at {store.address} already.",
+        evidence=[Evidence("its format object is there", f"{store.address}/{FORMAT_KEY}")],
+        remedy="Open it with its key, or choose an empty folder.",
+    )

@@ -1,0 +1,332 @@
+"""Writing a recovery point: disks chunk by chunk, then the manifest, last and at once.
+
+Order of writes, each durable before the next: session record · packs · index segments ·
+manifest (put if absent: from here on the point exists) · session record deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from quiesce.model.failure import Evidence, Failure, VaultFailure
+from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
+from quiesce.vault.contents import Contents
+from quiesce.vault.diskmap import (
+    FANOUT,
+    ID_BYTES,
+    PART_BYTES,
+    ZERO_ID,
+    ZERO_PART,
+    chunk_count,
+    leaf_count,
+)
+from quiesce.vault.manifest import DiskMapRef, Manifest, point_key, write_manifest
+from quiesce.vault.pack import Kind, blob_id
+from quiesce.vault.packing import PackStream, close_quietly
+from quiesce.vault.reader import DiskMap
+from quiesce.vault.store import ObjectMissing, Put
+
+_LOOSE_LIMIT = 1 << 16
+"""Ids of unfinished leaves kept in memory per disk, about 200 bytes each."""
+
+HEARTBEAT = timedelta(hours=1)
+SESSION_LIMIT = timedelta(hours=24)
+"""A writer that has given no sign for so long is dead to garbage collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The map that a disk starts from, in the point it was found in."""
+
+    point_id: str
+    map: DiskMapRef
+
+
+class VaultDiskWriter:
+    """One disk being written; fulfils `quiesce.transfer.ports.DiskWriter`."""
+
+    def __init__(
+        self, contents: Contents, stream: PackStream, name: str, size_bytes: int, base: Base | None
+    ) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self._contents = contents
+        self._stream = stream
+        self._chunks = chunk_count(size_bytes, contents.chunk_bytes)
+        self._leaves = bytearray(leaf_count(size_bytes, contents.chunk_bytes) * ID_BYTES)
+        self._loose: dict[int, dict[int, bytes]] = {}
+        self._loose_ids = 0
+        self._lock = threading.Lock()
+        self._zero_ids: dict[int, bytes] = {}
+        if base is not None:
+            self._start_from(base.map)
+
+    @property
+    def chunk_bytes(self) -> int:
+        return self._contents.chunk_bytes
+
+    def put(self, chunk_index: int, data: memoryview) -> int:
+        if not 0 <= chunk_index < self._chunks or len(data) != self._length(chunk_index):
+            raise ValueError(f"chunk {chunk_index} of {len(data)} bytes does not fit {self.name!r}")
+        blob = blob_id(self._contents.keys, Kind.CHUNK, data)
+        if blob == self._zero_id(len(data)):
+            stored, blob = 0, ZERO_ID
+        else:
+            stored = self._stream.add(Kind.CHUNK, blob, data)
+        with self._lock:
+            self._set(chunk_index, blob)
+        return stored
+
+    def zero(self, first_chunk: int, count: int) -> None:
+        end = first_chunk + count
+        if not 0 <= first_chunk <= end <= self._chunks:
+            raise ValueError(f"chunks {first_chunk}–{end} do not lie in {self.name!r}")
+        at = first_chunk
+        with self._lock:
+            while at < end:
+                leaf = at // FANOUT
+                leaf_end = min((leaf + 1) * FANOUT, self._chunks)
+                if at == leaf * FANOUT and end >= leaf_end:
+                    self._loose_ids -= len(self._loose.pop(leaf, ()))
+                    self._place(leaf, ZERO_ID)
+                    at = leaf_end
+                else:
+                    self._set(at, ZERO_ID)
+                    at += 1
+
+    def finish(self) -> DiskMapRef:
+        """Add what is left of the map. Idempotent."""
+        with self._lock:
+            self._settle_all()
+            nodes = []
+            for at in range(0, len(self._leaves), PART_BYTES):
+                part = bytes(self._leaves[at : at + PART_BYTES]).ljust(PART_BYTES, b"\0")
+                nodes.append(self._add_part(part))
+            return DiskMapRef(self.name, self.size_bytes, self.chunk_bytes, tuple(nodes))
+
+    def _length(self, chunk: int) -> int:
+        return min(self.chunk_bytes, self.size_bytes - chunk * self.chunk_bytes)
+
+    def _zero_id(self, length: int) -> bytes:
+        found = self._zero_ids.get(length)
+        if found is None:
+            found = blob_id(self._contents.keys, Kind.CHUNK, bytes(length))
+            self._zero_ids[length] = found
+        return found
+
+    def _start_from(self, base: DiskMapRef) -> None:
+        leaves = DiskMap(self._contents, base).leaf_ids()
+        keep = min(len(self._leaves), len(leaves))
+        self._leaves[:keep] = leaves[:keep]
+        if self.size_bytes < base.size_bytes and self._chunks:
+            self._cut(self._chunks - 1)
+
+    def _cut(self, last: int) -> None:
+        """The disk shrank: what the base held beyond its end must not come back when it grows."""
+        leaf = last // FANOUT
+        self._loose.setdefault(leaf, {})  # settling drops places beyond the end
+        part = self._part(leaf)
+        at = last % FANOUT * ID_BYTES
+        blob = part[at : at + ID_BYTES]
+        length = self._length(last)
+        if blob != ZERO_ID and length < self.chunk_bytes:
+            plain = self._contents.read_blob(Kind.CHUNK, blob)
+            if len(plain) > length:
+                cut = memoryview(plain)[:length]
+                self.put(last, cut)
+
+    def _set(self, chunk: int, blob: bytes) -> None:
+        leaf, place = divmod(chunk, FANOUT)
+        loose = self._loose.setdefault(leaf, {})
+        self._loose_ids += place not in loose
+        loose[place] = blob
+        if len(loose) == min(FANOUT, self._chunks - leaf * FANOUT):
+            self._settle(leaf)
+        elif self._loose_ids > _LOOSE_LIMIT:
+            self._settle_all()
+
+    def _settle_all(self) -> None:
+        for leaf in sorted(self._loose):
+            self._settle(leaf)
+
+    def _settle(self, leaf: int) -> None:
+        """Turn the loose ids of a leaf, over the leaf that stood there, into a new leaf."""
+        loose = self._loose[leaf]
+        places = min(FANOUT, self._chunks - leaf * FANOUT)
+        part = bytearray(PART_BYTES if len(loose) == places else self._part(leaf))
+        part[places * ID_BYTES :] = bytes(PART_BYTES - places * ID_BYTES)
+        for place, blob in loose.items():
+            part[place * ID_BYTES : (place + 1) * ID_BYTES] = blob
+        self._place(leaf, self._add_part(bytes(part)))
+        del self._loose[leaf]
+        self._loose_ids -= len(loose)
+
+    def _place(self, leaf: int, blob: bytes) -> None:
+        self._leaves[leaf * ID_BYTES : (leaf + 1) * ID_BYTES] = blob
+
+    def _part(self, leaf: int) -> bytes:
+        blob = bytes(self._leaves[leaf * ID_BYTES : (leaf + 1) * ID_BYTES])
+        if blob == ZERO_ID:
+            return ZERO_PART
+        return self._stream.read(blob) or self._contents.read_blob(Kind.MAP, blob)
+
+    def _add_part(self, part: bytes) -> bytes:
+        if part == ZERO_PART:
+            return ZERO_ID
+        blob = blob_id(self._contents.keys, Kind.MAP, part)
+        self._stream.add(Kind.MAP, blob, part)
+        return blob
+
+
+class VaultPointWriter:
+    """A point in the making; fulfils `quiesce.transfer.ports.PointWriter`."""
+
+    def __init__(
+        self,
+        contents: Contents,
+        *,
+        vm: str,
+        job_id: str,
+        point_id: str,
+        find_base: Callable[[str, str], Base],
+        find_committed: Callable[[], RecoveryPoint | None],
+        compression_level: int,
+    ) -> None:
+        self._contents = contents
+        self._vm = vm
+        self._job_id = job_id
+        self._point_id = point_id
+        self._find_base = find_base
+        self._find_committed = find_committed
+        self._disks: dict[str, VaultDiskWriter] = {}
+        self._lock = threading.Lock()
+        self._session = ""
+        self._committed = find_committed()
+        if self._committed is None:
+            self._join()
+        self._stream = PackStream(contents, compression_level, self._beat)
+
+    @property
+    def committed(self) -> RecoveryPoint | None:
+        return self._committed
+
+    def disk(self, name: str, size_bytes: int, *, base_generation: str = "") -> VaultDiskWriter:
+        """:raise VaultFailure: vault.base-missing: read the disk in full instead"""
+        if name in self._disks:
+            raise ValueError(f"disk {name!r} is being written already")
+        base = self._find_base(name, base_generation) if base_generation else None
+        writer = VaultDiskWriter(self._contents, self._stream, name, size_bytes, base)
+        self._disks[name] = writer
+        return writer
+
+    def commit(
+        self,
+        *,
+        taken_at: datetime,
+        route: Route,
+        consistency: ConsistencyLabel,
+        freeze: FreezeReport | None,
+        disks: tuple[PointDisk, ...],
+    ) -> RecoveryPoint:
+        """:raise VaultFailure: vault.session-expired · :raise StorageFailure: as `Store.put`"""
+        if self._committed is not None:
+            return self._committed
+        maps = self._finish_disks(disks)
+        self._stream.flush()
+        self._contents.save_index()
+        point = RecoveryPoint(
+            id=self._point_id,
+            vm=self._vm,
+            job_id=self._job_id,
+            taken_at=taken_at,
+            committed_at=self._contents.clock(),
+            route=route,
+            consistency=consistency,
+            freeze=freeze,
+            disks=disks,
+        )
+        stored = write_manifest(self._contents.keys, Manifest(point, maps))
+        self._check_session()
+        if self._contents.store.put(point_key(self._point_id), stored) is Put.ALREADY_THERE:
+            # Our own manifest whose answer was lost, or the same job run twice at once: what is
+            # there is whole, and it is this job's point.
+            found = self._find_committed()
+            if found is not None:
+                point = found
+        self._committed = point
+        self._leave()
+        return point
+
+    def abandon(self) -> None:
+        if self._committed is None:
+            close_quietly(self._stream, self._contents)
+        self._leave()
+
+    def _finish_disks(self, disks: Sequence[PointDisk]) -> tuple[DiskMapRef, ...]:
+        if {disk.name for disk in disks} != self._disks.keys() or len(disks) != len(self._disks):
+            raise ValueError("the disks of the point are not those that were written")
+        maps = []
+        for disk in disks:
+            writer = self._disks[disk.name]
+            if disk.size_bytes != writer.size_bytes:
+                raise ValueError(f"disk {disk.name!r} was written with another size")
+            maps.append(writer.finish())
+        return tuple(maps)
+
+    def _join(self) -> None:
+        """Tell garbage collection that this writer lives, then learn what the vault holds.
+
+        In this order: whatever is marked as garbage after the record was stored is not deleted
+        before this session ends, and whatever was marked before is seen and not referred to.
+        """
+        contents = self._contents
+        earlier = contents.records.session_keys(self._point_id)
+        now = contents.clock()
+        self._started = self._beaten = now
+        self._session = contents.records.put_session(self._point_id, now, now)
+        for key in earlier:
+            contents.store.delete(key)
+        contents.refresh(scan_unindexed=bool(earlier))
+
+    def _beat(self) -> None:
+        now = self._contents.clock()
+        with self._lock:
+            if not self._session or now - self._beaten < HEARTBEAT:
+                return
+            self._check_session()
+            old = self._session
+            self._session = self._contents.records.put_session(self._point_id, self._started, now)
+            self._beaten = now
+        self._contents.store.delete(old)
+
+    def _check_session(self) -> None:
+        """Garbage collection removes the record of a writer that it holds for dead before it
+        deletes anything that writer could refer to."""
+        late = self._contents.clock() - self._beaten
+        inner: Failure | None = None
+        if late < SESSION_LIMIT:
+            try:
+                self._contents.store.stat(self._session)
+                return
+            except ObjectMissing as missing:
+                inner = missing
+        raise VaultFailure(
+            "vault.session-expired",
+            "This backup gave no sign for so long that the vault no longer keeps its place.",
+            evidence=[Evidence(f"last sign {late} ago", self._session)],
+            remedy="Run the backup again; what it has stored is used where it still exists.",
+            retryable=True,
+        ) from inner
+
+    def _leave(self) -> None:
+        self._stream.close()
+        if self._session:
+            # A record that stays only delays garbage collection.
+            with contextlib.suppress(Failure):
+                self._contents.store.delete(self._session)
+            self._session = ""

@@ -1,0 +1,399 @@
+"""A snapshot session inside a running QEMU (7.1 or newer), from prepare to release.
+
+    prepare   scratch + copy-before-write filter per disk (not in the guest's way yet), NBD server
+    take      stop · transaction over all disks' bitmaps · filter into every disk's way · cont
+    open      the frozen view (snapshot-access) and its NBD export per disk
+    release   all of it back, in the opposite order
+
+QEMU refuses edits of the block graph in a `transaction`, hence the `stop`: with the VM stopped
+and drained, no write lies between the bitmaps' instant and the filters'. The caller holds one
+`Monitor` during each step, which shuts out every other Quiesce process (see qmp.py).
+
+Each function finds in QEMU what earlier ones left, by name, and so can be repeated after any
+crash. Source of the commands: QEMU's qapi/block-core.json and qapi/block-export.json.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from quiesce.hypervisor import bitmaps, names, scratch
+from quiesce.hypervisor.inventory import (
+    Attachment,
+    Inventory,
+    node_names,
+    runs_in_iothread,
+    take_stock,
+)
+from quiesce.hypervisor.qmp import Monitor, QmpRefused
+from quiesce.hypervisor.taskfolder import Record, RecordedDisk, TaskFolder, free_bytes
+from quiesce.model.failure import Evidence, SnapshotFailure, VmFailure
+from quiesce.model.policy import SnapshotOptions
+from quiesce.model.snapshot import Route, SessionDisk, SnapshotSession
+from quiesce.model.vm import PowerState
+
+OLDEST_QEMU = (7, 1, 0)
+"""First with copy-before-write's on-cbw-error and cbw-timeout, and with snapshot-access."""
+IOTHREAD_QEMU = (9, 0, 0)
+"""First whose NBD server survives a client that leaves while the disk runs in an iothread; an
+older one ends with the assertion in nbd_blockdev_client_closed, and the guest with it."""
+NBD_CONNECTIONS = 64
+EXPORT_END_SECONDS = 20.0
+
+
+def prepare(
+    monitor: Monitor,
+    vm: str,
+    task_id: str,
+    folder: TaskFolder,
+    bases: Mapping[str, Sequence[str]],
+    options: SnapshotOptions,
+) -> None:
+    """:raise SnapshotFailure, StorageFailure, VmFailure: nothing is left behind then"""
+    stock = take_stock(monitor)
+    record = folder.read()
+    if record is not None and record.taken_at is not None and _is_held(stock, record):
+        return
+    _refuse_what_cannot_work(monitor, stock, task_id)
+    if task_id in stock.tasks:
+        release(monitor, task_id, folder, committed=False)
+    try:
+        _build(monitor, vm, task_id, folder, stock, bases, options)
+    except BaseException:
+        release(monitor, task_id, folder, committed=False)
+        folder.remove()
+        raise
+
+
+def _build(
+    monitor: Monitor,
+    vm: str,
+    task_id: str,
+    folder: TaskFolder,
+    stock: Inventory,
+    bases: Mapping[str, Sequence[str]],
+    options: SnapshotOptions,
+) -> None:
+    folder.create()
+    disks = tuple(_decide(task_id, a, bases.get(a.disk.name, ())) for a in stock.attachments)
+    folder.write(Record(vm, task_id, Route.HOST, disks))
+    budget = options.scratch_bytes or free_bytes(folder.path) // 2
+    limits = scratch.shares(budget, [disk.size_bytes for disk in disks])
+    lengths = [
+        scratch.create(folder.scratch_file(i), size_bytes=disk.size_bytes, limit_bytes=limit)
+        for i, (disk, limit) in enumerate(zip(disks, limits, strict=True))
+    ]
+    folder.give_to(monitor.uid)
+    for i, (disk, length) in enumerate(zip(disks, lengths, strict=True)):
+        monitor.execute(
+            "blockdev-add",
+            scratch.filter_over(task_id, i, disk.node, folder.scratch_file(i), length),
+        )
+    _start_nbd_server(monitor, folder)
+
+
+def _decide(task_id: str, attachment: Attachment, bases: Sequence[str]) -> RecordedDisk:
+    disk = attachment.disk
+    base = bitmaps.choose_base(attachment, bases)
+    return RecordedDisk(
+        name=disk.name,
+        size_bytes=disk.size_bytes,
+        format=disk.format,
+        node=disk.node,
+        device=attachment.device,
+        base=base.generation,
+        full_read_reason=base.full_read_reason,
+        generation=names.generation(task_id, disk.size_bytes),
+        persistent=disk.persistent_bitmaps,
+    )
+
+
+def _refuse_what_cannot_work(monitor: Monitor, stock: Inventory, task_id: str) -> None:
+    if monitor.version < OLDEST_QEMU:
+        raise SnapshotFailure(
+            "hypervisor.too-old",
+            f"{monitor.hypervisor} cannot take a snapshot that leaves the guest unharmed when "
+            "scratch space runs out; 7.1 is the oldest that can.",
+            evidence=[Evidence(f"version {monitor.hypervisor}", str(monitor.address))],
+            remedy="Upgrade QEMU to 7.1 or newer and power-cycle the VM.",
+        )
+    if stock.power is PowerState.MIGRATING:
+        raise VmFailure(
+            "vm.migrating",
+            "The VM is being moved to or from another host.",
+            evidence=[Evidence("migration in progress", str(monitor.address))],
+            retryable=True,
+        )
+    others = sorted(stock.tasks - {task_id})
+    if others:
+        raise SnapshotFailure(
+            "snapshot.busy",
+            "Another snapshot of this VM is still open.",
+            evidence=[
+                Evidence(f"QEMU holds task {other}", str(monitor.address)) for other in others
+            ],
+            retryable=True,
+        )
+    if not stock.attachments:
+        raise VmFailure(
+            "vm.no-disks",
+            "The VM has no writable disk to back up.",
+            evidence=[Evidence(f"{name}: {why}", "query-block") for name, why in stock.skipped],
+        )
+    if monitor.version < IOTHREAD_QEMU:
+        for attachment in stock.attachments:
+            if runs_in_iothread(monitor, attachment.device):
+                raise SnapshotFailure(
+                    "hypervisor.iothread-unsafe",
+                    f"Reading disk {attachment.disk.name} could crash the VM: it runs in an "
+                    f"iothread, and {monitor.hypervisor} fails when a reader of such a disk "
+                    "disconnects.",
+                    evidence=[Evidence("iothread is set", attachment.device)],
+                    remedy="Remove iothread= from the disk (or its controller) and power-cycle "
+                    "the VM, upgrade QEMU to 9.0 or newer, or back up while it is off.",
+                )
+
+
+def _start_nbd_server(monitor: Monitor, folder: TaskFolder) -> None:
+    try:
+        monitor.execute(
+            "nbd-server-start",
+            {
+                "addr": {"type": "unix", "data": {"path": str(folder.nbd_socket)}},
+                "max-connections": NBD_CONNECTIONS,
+            },
+        )
+    except QmpRefused as inner:
+        raise SnapshotFailure(
+            "hypervisor.nbd-server-busy",
+            "Another program uses this VM's only NBD server.",
+            evidence=inner.evidence,
+            remedy="Let the other backup or migration end; if none runs, end its server with the "
+            "monitor command nbd-server-stop.",
+            retryable=True,
+        ) from inner
+
+
+def take(monitor: Monitor, folder: TaskFolder) -> datetime:
+    """The instant, in UTC. A running VM is stopped for milliseconds and goes on in any case.
+
+    :raise SnapshotFailure: snapshot.not-prepared, snapshot.take-failed
+    :raise VmFailure: vm.gone, vm.unreachable
+    """
+    record = _record(folder)
+    if record.taken_at is not None:
+        return record.taken_at
+    task_id = record.task_id
+    actions = [
+        action
+        for i, disk in enumerate(record.disks)
+        for action in bitmaps.at_the_instant(
+            task_id,
+            i,
+            disk.node,
+            base=disk.base,
+            generation=disk.generation,
+            persistent=disk.persistent,
+        )
+    ]
+    running = bool(monitor.execute("query-status")["running"])
+    try:
+        if running:
+            # Said in QEMU itself before the deed: whoever finds the marker knows who stopped
+            # the VM, and it cannot outlive the process it speaks of.
+            monitor.execute(
+                "blockdev-add",
+                {"driver": "null-co", "node-name": names.stopped_marker(task_id), "size": 0},
+            )
+            monitor.execute("stop")
+        monitor.execute("transaction", {"actions": actions})
+        for i, disk in enumerate(record.disks):
+            _put_in_the_way(monitor, disk.device, names.node(task_id, "c", i))
+        taken_at = datetime.now(UTC)
+    except QmpRefused as inner:
+        raise SnapshotFailure(
+            "snapshot.take-failed",
+            f"QEMU could not take the point: {inner.desc}",
+            evidence=inner.evidence,
+        ) from inner
+    finally:
+        if running:
+            resume(monitor, task_id)
+    folder.write(replace(record, taken_at=taken_at))
+    return taken_at
+
+
+def resume(monitor: Monitor, task_id: str) -> None:
+    """Let a VM run again that this task has stopped, then take the marker away."""
+    try:
+        _resume(monitor, task_id)
+    except VmFailure:
+        # A lost connection is no reason to leave a guest standing: QEMU may well be there.
+        monitor.close()
+        with Monitor(monitor.address) as again:
+            _resume(again, task_id)
+
+
+def _resume(monitor: Monitor, task_id: str) -> None:
+    # Any state but "paused" is not our stop's: an I/O error or a guest's own shutdown since.
+    if monitor.execute("query-status")["status"] == "paused":
+        monitor.execute("cont")
+    marker = names.stopped_marker(task_id)
+    if marker in node_names(monitor):
+        monitor.execute("blockdev-del", {"node-name": marker})
+
+
+def heal(monitor: Monitor) -> None:
+    """Resume a VM that a process of ours stopped and then died. Being connected proves that it
+    did: QEMU serves one monitor client at a time, and the marker goes before the connection."""
+    for node in node_names(monitor):
+        task_id = names.owner(node)
+        if task_id is not None and node == names.stopped_marker(task_id):
+            resume(monitor, task_id)
+
+
+def _put_in_the_way(monitor: Monitor, device: str, node: str) -> None:
+    monitor.execute("qom-set", {"path": device, "property": "drive", "value": node})
+
+
+def open_session(monitor: Monitor, folder: TaskFolder) -> SnapshotSession:
+    """:raise SnapshotFailure: snapshot.not-prepared, .not-taken, .session-lost"""
+    record = _record(folder)
+    if record.taken_at is None:
+        raise SnapshotFailure("snapshot.not-taken", "The point of this task was never taken.")
+    stock = take_stock(monitor)
+    if not _is_held(stock, record):
+        raise SnapshotFailure(
+            "snapshot.session-lost",
+            "QEMU no longer holds this point: its process was restarted since.",
+            evidence=[Evidence(f"no nodes of task {record.task_id}", str(monitor.address))],
+        )
+    for i, disk in enumerate(record.disks):
+        _export(monitor, record.task_id, i, disk, stock)
+    return SnapshotSession(
+        record.task_id,
+        record.taken_at,
+        record.route,
+        tuple(
+            SessionDisk(
+                name=disk.name,
+                size_bytes=disk.size_bytes,
+                nbd_socket=folder.nbd_socket,
+                export=f"disk{i}",
+                dirty_bitmap=names.node(record.task_id, "d", i) if disk.base else None,
+                base_generation=disk.base,
+                full_read_reason=disk.full_read_reason,
+                generation=disk.generation,
+                format=disk.format,
+            )
+            for i, disk in enumerate(record.disks)
+        ),
+    )
+
+
+def _export(
+    monitor: Monitor, task_id: str, index: int, disk: RecordedDisk, stock: Inventory
+) -> None:
+    view = names.node(task_id, "a", index)
+    export = names.node(task_id, "e", index)
+    if view not in stock.nodes:
+        monitor.execute(
+            "blockdev-add",
+            {
+                "driver": "snapshot-access",
+                "node-name": view,
+                "file": names.node(task_id, "c", index),
+            },
+        )
+    if export not in stock.exports:
+        # The export's name is the disk's number: a disk may be called anything.
+        frozen = {"node": disk.node, "name": names.node(task_id, "d", index)}
+        monitor.execute(
+            "block-export-add",
+            {
+                "type": "nbd",
+                "id": export,
+                "node-name": view,
+                "name": f"disk{index}",
+                "writable": False,
+                "bitmaps": [frozen] if disk.base else [],
+            },
+        )
+
+
+def release(monitor: Monitor, task_id: str, folder: TaskFolder, *, committed: bool) -> None:
+    """Take everything of the task out of QEMU; the folder itself is the caller's to remove.
+    Skips what is not there.
+
+    :raise SnapshotFailure: snapshot.release-failed; repeating it goes on where this one ended
+    """
+    try:
+        _end_exports(monitor, task_id, folder)
+        stock = take_stock(monitor)
+        for attachment in stock.attachments:
+            if names.owner(attachment.filter_node) == task_id:
+                _put_in_the_way(monitor, attachment.device, attachment.disk.node)
+        for kind in ("a", "c"):
+            for node in sorted(stock.nodes):
+                if node.startswith(names.prefix(task_id) + kind):
+                    monitor.execute("blockdev-del", {"node-name": node})
+        bitmaps.settle(monitor, stock, task_id, committed=committed)
+    except QmpRefused as inner:
+        raise SnapshotFailure(
+            "snapshot.release-failed",
+            f"QEMU did not let go of the point: {inner.desc}",
+            evidence=inner.evidence,
+            retryable=True,
+        ) from inner
+
+
+def _end_exports(monitor: Monitor, task_id: str, folder: TaskFolder) -> None:
+    exports = [export["id"] for export in monitor.execute("query-block-exports")]
+    ours = [export for export in exports if names.owner(export) == task_id]
+    serves_us = bool(ours) or _is_served(folder)
+    for export in ours:
+        monitor.execute("block-export-del", {"id": export, "mode": "hard"})
+    deadline = time.monotonic() + EXPORT_END_SECONDS
+    while any(e["id"] in ours for e in monitor.execute("query-block-exports")):
+        if time.monotonic() > deadline:
+            raise SnapshotFailure(
+                "snapshot.release-failed",
+                f"QEMU's exports did not end within {EXPORT_END_SECONDS:g} s.",
+                evidence=[Evidence("exports still listed", "query-block-exports")],
+                retryable=True,
+            )
+        time.sleep(0.01)
+    if serves_us and len(ours) == len(exports):
+        # Somebody else's export on our server would die with it; then it stays.
+        monitor.execute("nbd-server-stop")
+
+
+def _is_served(folder: TaskFolder) -> bool:
+    """Whether QEMU's NBD server listens at this task's own socket: it has only one server, and
+    does not say where. Finds the one that was started and given no export yet."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(str(folder.nbd_socket))
+        except OSError:
+            return False
+        return True
+
+
+def _is_held(stock: Inventory, record: Record) -> bool:
+    return all(names.node(record.task_id, "c", i) in stock.nodes for i in range(len(record.disks)))
+
+
+def _record(folder: TaskFolder) -> Record:
+    record = folder.read()
+    if record is None:
+        raise SnapshotFailure(
+            "snapshot.not-prepared",
+            "There is no prepared snapshot of this task.",
+            evidence=[Evidence("no record", str(folder.path))],
+        )
+    return record

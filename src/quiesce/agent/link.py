@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -107,7 +108,7 @@ class AgentLink:
         self._frames.forget()
         try:
             self._channel.send(wire, deadline)
-            while self._sync_answer() != token:
+            while not self._answered(token):
                 self._frames.feed(self._channel.receive(deadline))
         except TimeoutError as inner:
             raise self._unanswered(self._channel) from inner
@@ -116,16 +117,14 @@ class AgentLink:
             raise _lost(self.path, inner) from inner
         self._in_step = True
 
-    def _sync_answer(self) -> object:
-        """The next integer that arrived as a return, or None when there is none yet."""
+    def _answered(self, token: int) -> bool:
+        """Whether the sync with this token is among what arrived; anything before it is left
+        over from earlier calls, whole or broken."""
         while (frame := self._frames.next()) is not None:
-            try:
-                value = framing.answer(frame).get("return")
-            except AgentFailure:
-                continue  # what an earlier call left behind
-            if type(value) is int:
-                return value
-        return None
+            with contextlib.suppress(AgentFailure):
+                if framing.answer(frame).get("return") == token:
+                    return True
+        return False
 
     def _exchange(
         self, command: str, arguments: dict[str, object] | None, deadline: float, seconds: float

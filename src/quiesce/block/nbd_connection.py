@@ -264,17 +264,17 @@ class Connection:
             self._finish(cookie, request)
 
     def _take_chunk(self, request: _Request, kind: int, length: int) -> None:
+        into, head = request.into, wire.U64.size
         if kind & wire.CHUNK_ERROR_BIT:
             self._take_error(request, length)
         elif kind == Chunk.NONE and length == 0:
             pass
-        elif kind == Chunk.OFFSET_DATA and request.into is not None and length > wire.U64.size:
-            start = wire.U64.unpack(wire.receive(self._sock, wire.U64.size))[0] - request.offset
-            part = _claim(request, request.into, start, length - wire.U64.size)
-            wire.receive_into(self._sock, part)
-        elif kind == Chunk.OFFSET_HOLE and request.into is not None and length == 12:
+        elif kind == Chunk.OFFSET_DATA and into and head < length <= head + request.length:
+            start = wire.U64.unpack(wire.receive(self._sock, head))[0] - request.offset
+            wire.receive_into(self._sock, _claim(request, into, start, length - head))
+        elif kind == Chunk.OFFSET_HOLE and into and length == 12:
             start, count = struct.unpack(">QI", wire.receive(self._sock, 12))
-            hole = _claim(request, request.into, start - request.offset, count)
+            hole = _claim(request, into, start - request.offset, count)
             hole[:] = bytes(len(hole))
         elif kind == Chunk.BLOCK_STATUS and request.command is Command.BLOCK_STATUS:
             self._take_status(request, length)

@@ -50,7 +50,7 @@ def test_a_disk_of_no_bytes_is_a_point_all_the_same():
 
 
 def test_zero_ranges_never_travel():
-    size = 1 << 30
+    size = 1 << 26
     source = MemorySource(bytes(size), [Extent(0, size, ZERO)])
     point = one_disk(MemoryVault(), source)
     assert point.read_bytes == source.read_bytes == 0

@@ -334,13 +334,13 @@ def release(monitor: Monitor, task_id: str, folder: TaskFolder, *, committed: bo
     try:
         _end_exports(monitor, task_id, folder)
         stock = take_stock(monitor)
+        # The views first: while one reads through a filter, the filter forbids anybody else to
+        # write to the disk's node, and so the device could not have it back.
+        _delete_nodes(monitor, stock, names.prefix(task_id) + "a")
         for attachment in stock.attachments:
             if names.owner(attachment.filter_node) == task_id:
                 _put_in_the_way(monitor, attachment.device, attachment.disk.node)
-        for kind in ("a", "c"):
-            for node in sorted(stock.nodes):
-                if node.startswith(names.prefix(task_id) + kind):
-                    monitor.execute("blockdev-del", {"node-name": node})
+        _delete_nodes(monitor, stock, names.prefix(task_id) + "c")
         bitmaps.settle(monitor, stock, task_id, committed=committed)
     except QmpRefused as inner:
         raise SnapshotFailure(
@@ -349,6 +349,12 @@ def release(monitor: Monitor, task_id: str, folder: TaskFolder, *, committed: bo
             evidence=inner.evidence,
             retryable=True,
         ) from inner
+
+
+def _delete_nodes(monitor: Monitor, stock: Inventory, prefix: str) -> None:
+    for node in sorted(stock.nodes):
+        if node.startswith(prefix):
+            monitor.execute("blockdev-del", {"node-name": node})
 
 
 def _end_exports(monitor: Monitor, task_id: str, folder: TaskFolder) -> None:

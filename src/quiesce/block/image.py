@@ -65,7 +65,7 @@ def open_target(
     except (FileNotFoundError, NotADirectoryError):
         found = None
     except OSError as error:
-        raise _write_failure(error, path, "looking at the target") from error
+        raise _not_writable(error, path) from error
     if found is not None and not overwrite:
         raise RestoreFailure(
             "restore.target-exists",

@@ -14,10 +14,12 @@ ARCHITECTURE = "amd64"
 PACKAGES = (
     "btrfs-progs",
     "busybox-static",
+    "dbus",  # without it logind does not run, nobody hears the power button or `shutdown`
     "e2fsprogs",
     "kmod",  # without it udev loads no virtio-serial module and the agent never starts
     "linux-image-cloud-amd64",
     "mount",
+    "procps",
     "python3",
     "qemu-guest-agent",
     "systemd",

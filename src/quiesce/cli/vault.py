@@ -56,6 +56,13 @@ def _show(vault: Json) -> None:
             ("protected", size_text(protected)),
             ("stored", size_text(stored) + ratio),
             ("packs", f"{vault['packs']}, with {vault['chunks']} chunks"),
-            ("free", size_text(vault["free_bytes"])),
+            ("free", "" if vault["free_bytes"] is None else size_text(vault["free_bytes"])),
         )
     )
+    if vault["missing_packs"] or vault["unreadable_points"]:
+        screen.say(
+            f"Damage was noticed: {vault['missing_packs']} packs are missing, "
+            f"{len(vault['unreadable_points'])} points cannot be read.",
+            "red",
+        )
+        screen.out.print(screen.with_commands("See what suffers: `quiesce vault verify`"))

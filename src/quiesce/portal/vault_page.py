@@ -1,0 +1,46 @@
+"""The vault's figures, and its check."""
+
+from __future__ import annotations
+
+from nicegui import ui
+
+from quiesce.model.failure import Failure
+from quiesce.model.units import size_text
+from quiesce.portal.failure_card import failure_html
+from quiesce.portal.frame import ask, attempt, button, card, fact, heading, html, page_frame
+from quiesce.portal.sessions import Session
+from quiesce.portal.words import job_link
+from quiesce.service.service import Service
+
+
+async def vault_page(service: Service, session: Session) -> None:
+    """Where the vault is, what it holds, and a button to check every stored file."""
+    vault = await ask(service.points.vault_view)
+
+    async def verify() -> None:
+        job = await attempt(lambda: service.jobs.start_verify("packs"))
+        if job is not None:
+            ui.navigate.to(job_link(job.id))
+
+    with page_frame(session, "/vault"):
+        with ui.row().classes("items-center justify-between full-width"):
+            heading("Vault")
+            button("Verify", verify)
+        if not isinstance(vault, Failure) and (vault.missing_packs or vault.unreadable_points):
+            ui.label(
+                f"Damage was noticed: {vault.missing_packs} packs are missing, "
+                f"{len(vault.unreadable_points)} recovery points cannot be read. "
+                "Verify names what suffers."
+            ).classes("note")
+        with card():
+            if isinstance(vault, Failure):
+                html(failure_html(vault.report()))
+                return
+            with ui.element("div").classes("card-body"), ui.element("div").classes("facts"):
+                fact("Where", vault.location, wide=True)
+                fact("Recovery points", f"{vault.points} of {vault.vms} VMs")
+                fact("Protected", size_text(vault.protected_bytes))
+                fact("Stored", size_text(vault.stored_bytes))
+                fact("Free", "–" if vault.free_bytes is None else size_text(vault.free_bytes))
+                fact("Packs", f"{vault.packs}")
+                fact("Chunks", f"{vault.chunks}")

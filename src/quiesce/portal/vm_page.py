@@ -1,0 +1,246 @@
+"""One VM: its state, points, extension and jobs."""
+
+from __future__ import annotations
+
+from nicegui import ui
+
+from quiesce.model.extension import ExtensionState
+from quiesce.model.failure import Failure
+from quiesce.model.units import size_text
+from quiesce.portal.failure_card import failure_html
+from quiesce.portal.frame import (
+    ask,
+    attempt,
+    button,
+    card,
+    chip,
+    empty,
+    fact,
+    heading,
+    html,
+    page_frame,
+    set_chip,
+    show_failure,
+)
+from quiesce.portal.restore_dialog import restore_dialog
+from quiesce.portal.sessions import Session
+from quiesce.portal.tables import (
+    JOB_COLUMNS,
+    POINT_COLUMNS,
+    job_row,
+    paged_table,
+    point_row,
+    refresh,
+)
+from quiesce.portal.words import job_link, when
+from quiesce.service.service import Service
+from quiesce.service.views import VmView
+
+_REFRESH_SECONDS = 2.0
+_NO_POLICY = "None – on demand only"
+_NEWEST_JOBS = 100
+
+
+async def vm_page(service: Service, session: Session, name: str) -> None:
+    """The page of one VM. It opens with what was last seen; the VM itself is asked meanwhile."""
+    vm = await ask(lambda: _known(service, name))
+    with page_frame(session):
+        if isinstance(vm, Failure):
+            show_failure(vm.report())
+            return
+        await _Page(service, vm).build()
+
+
+def _known(service: Service, name: str) -> VmView:
+    """The VM as it was last seen, without waiting for it.
+
+    :raise NotFoundFailure: vm.unknown
+    """
+    for vm in service.vms.all():
+        if vm.name == name:
+            return vm
+    return service.vms.show(name)
+
+
+class _Page:
+    def __init__(self, service: Service, vm: VmView) -> None:
+        self._service = service
+        self._vm = vm
+        self._name = vm.name
+
+    async def build(self) -> None:
+        ui.link("VMs", "/").classes("crumb")
+        with ui.row().classes("items-center justify-between full-width"):
+            with ui.row().classes("items-center gap-3"):
+                heading(self._name)
+                self._power = chip(str(self._vm.power or "never seen"))
+            self._back_up = button("Back up now", self._start_backup, main=True)
+        self._problem = ui.element("div").classes("full-width")
+        await self._state_card()
+        await self._points_card()
+        self._extension_card()
+        await self._jobs_card()
+        ui.timer(0.1, self._look, once=True)
+        ui.timer(_REFRESH_SECONDS, self._fresh)
+
+    async def _state_card(self) -> None:
+        policies = await ask(self._service.policies.all)
+        names = [] if isinstance(policies, Failure) else [policy.name for policy in policies]
+        with card(), ui.element("div").classes("card-body"), ui.element("div").classes("facts"):
+            with ui.element("div").classes("fact"):
+                ui.label("Policy")
+                ui.select(
+                    [_NO_POLICY, *names],
+                    value=self._vm.policy or _NO_POLICY,
+                    on_change=lambda event: self._protect(event.value),
+                ).props("dense borderless options-dense aria-label=Policy")
+            self._next_run = fact("Next backup", when(self._vm.next_run))
+            self._hypervisor = fact("Hypervisor", self._vm.hypervisor or "–")
+            self._seen = fact("Seen", when(self._vm.seen_at, seconds=True))
+            self._disks = fact("Disks", _disks(self._vm), wide=True)
+
+    async def _points_card(self) -> None:
+        points = await ask(lambda: self._service.points.all(vm=self._name))
+        self._points = () if isinstance(points, Failure) else points
+        with card("Recovery points"):
+            if isinstance(points, Failure):
+                html(failure_html(points.report()))
+            elif not points:
+                empty("No recovery point yet", "Press “Back up now” to make the first one.")
+            self._points_table = paged_table(
+                POINT_COLUMNS,
+                [point_row(point) for point in self._points],
+                on_act=self._restore,
+                page_rows=10,
+            )
+            self._points_table.set_visibility(bool(self._points))
+
+    def _extension_card(self) -> None:
+        with ui.element("section").classes("card"):
+            with ui.element("div").classes("card-head"):
+                heading("Backup extension", 2)
+                self._uninstall = button("Uninstall", self._confirm_uninstall)
+                self._uninstall.classes("small").set_visibility(False)
+            self._extension = ui.element("div").classes("card-body")
+        with self._extension:
+            ui.label("Asking the VM's agent …").classes("quiet")
+
+    async def _jobs_card(self) -> None:
+        jobs = await self._jobs()
+        with card("Jobs"):
+            self._no_jobs = ui.label("No job has run yet.").classes("empty full-width")
+            self._jobs_table = paged_table(JOB_COLUMNS, jobs, page_rows=10)
+            self._no_jobs.set_visibility(not jobs)
+            self._jobs_table.set_visibility(bool(jobs))
+
+    async def _jobs(self) -> list[dict[str, object]]:
+        jobs = await ask(lambda: self._service.jobs.newest(vm=self._name, limit=_NEWEST_JOBS))
+        return [] if isinstance(jobs, Failure) else [job_row(job) for job in jobs]
+
+    # --- kept fresh
+
+    async def _look(self) -> None:
+        """Ask the VM and its agent once, after the page is there: either may take seconds."""
+        vm = await ask(lambda: self._service.vms.show(self._name))
+        if not isinstance(vm, Failure):
+            self._show(vm)
+            if vm.problem:
+                with self._problem:
+                    html(failure_html(vm.problem), "section").classes("card failure")
+        await self._look_inside()
+
+    async def _look_inside(self) -> None:
+        state = await ask(lambda: self._service.vms.extension(self._name))
+        self._extension.clear()
+        with self._extension:
+            if isinstance(state, Failure):
+                html(failure_html(state.report())).classes("full-width")
+                self._extension.classes(replace="")
+                return
+            _extension_facts(state)
+        self._uninstall.set_visibility(state.installed)
+
+    async def _fresh(self) -> None:
+        vm = await ask(lambda: _known(self._service, self._name))
+        if isinstance(vm, Failure):
+            return
+        before = (self._vm.point_count, self._vm.active_job, self._vm.last_job)
+        self._show(vm)
+        if before != (vm.point_count, vm.active_job, vm.last_job):
+            points = await ask(lambda: self._service.points.all(vm=self._name))
+            if not isinstance(points, Failure):
+                self._points = points
+                refresh(self._points_table, [point_row(point) for point in points])
+                self._points_table.set_visibility(bool(points))
+            rows = await self._jobs()
+            refresh(self._jobs_table, rows)
+            self._jobs_table.set_visibility(bool(rows))
+            self._no_jobs.set_visibility(not rows)
+
+    def _show(self, vm: VmView) -> None:
+        self._vm = vm
+        set_chip(self._power, str(vm.power or "never seen"))
+        self._back_up.set_enabled(not vm.active_job)
+        self._next_run.text = when(vm.next_run)
+        self._hypervisor.text = vm.hypervisor or "–"
+        self._seen.text = when(vm.seen_at, seconds=True)
+        self._disks.text = _disks(vm)
+
+    # --- what buttons do
+
+    async def _start_backup(self) -> None:
+        job = await attempt(lambda: self._service.jobs.start_backup(self._name))
+        if job is not None:
+            ui.navigate.to(job_link(job.id))
+
+    async def _protect(self, policy: str) -> None:
+        if policy == _NO_POLICY:
+            await attempt(lambda: self._service.vms.stop_protection(self._name))
+        else:
+            await attempt(lambda: self._service.vms.protect(self._name, policy))
+
+    def _restore(self, point_id: str) -> None:
+        for point in self._points:
+            if point.id == point_id:
+                restore_dialog(self._service, point)
+
+    def _confirm_uninstall(self) -> None:
+        with ui.dialog(value=True) as dialog, card("Uninstall the extension?"):
+            body = ui.element("div").classes("card-body")
+            with body:
+                ui.label(
+                    f"Everything that Quiesce put into {self._name} is removed. "
+                    "The next backup installs it again."
+                )
+                with ui.row().classes("justify-end full-width"):
+                    button("Keep it", dialog.close)
+
+                    async def uninstall() -> None:
+                        dialog.close()
+                        await attempt(lambda: self._service.vms.uninstall_extension(self._name))
+                        await self._look_inside()
+
+                    button("Uninstall", uninstall, main=True)
+
+
+def _extension_facts(state: ExtensionState) -> None:
+    with ui.element("div").classes("facts"):
+        if not state.installed:
+            installed = "not installed"
+        elif state.update_pending:
+            installed = f"{state.version}, the next backup brings {state.offered_version}"
+        else:
+            installed = state.version
+        fact("Version", installed)
+        fact("Guest agent", state.agent_version or "–")
+        fact("Guest", state.operating_system or "–")
+        fact("Python in the guest", state.python or "–")
+    if not state.installed:
+        ui.label("The next backup installs it.").classes("quiet")
+
+
+def _disks(vm: VmView) -> str:
+    return (
+        ", ".join(f"{disk.name} {size_text(disk.size_bytes)} {disk.format}" for disk in vm.disks)
+        or "–"
+    )

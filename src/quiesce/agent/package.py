@@ -56,7 +56,7 @@ def extension_package() -> ExtensionPackage:
 def build(source: Traversable) -> ExtensionPackage:
     """Pack `source`, a folder with `__main__.py` in it. Raises as `extension_package`."""
     files = {name: entry.read_bytes() for name, entry in _shipped(source, "")}
-    if "__main__.py" not in files or "HandlerManifest.json" not in files:
+    if "__main__.py" not in files:
         raise ExtensionFailure(
             "extension.package-corrupt",
             f"This installation of Quiesce lacks the extension's files in {source}.",

@@ -3,7 +3,7 @@
 Needs no network but the machine's own apt sources, no loop device, and as an ordinary user only
 what `mmdebstrap` needs to unshare. The folder of an image holds
 
-    vmlinuz  initrd  root.qcow2  xfs.qcow2  btrfs.qcow2  image.json
+    vmlinuz  initrd  root.qcow2  image.json  [data-xfs/disk.qcow2]  [data-btrfs/disk.qcow2]
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pathlib import Path
 from quiesce.lab.cache import cache_folder, made_once
 from quiesce.lab.recipe import Recipe
 from quiesce.lab.tool import run_tool
+
+
+DATA_DISK_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,12 @@ class Image:
         return self.folder / "root.qcow2"
 
     def data_disk(self, file_system: str) -> Path:
-        """The empty data disk of a file system, `xfs` or `btrfs`."""
-        return self.folder / f"{file_system}.qcow2"
+        """An empty data disk of a file system, `xfs` or `btrfs`; made at the first call, since
+        only guests with data disks need the machine to have that file system's tools."""
+        folder = self.folder / f"data-{file_system}"
+        return (
+            made_once(folder, lambda temporary: _data_disk(file_system, temporary)) / "disk.qcow2"
+        )
 
     @property
     def name(self) -> str:
@@ -79,8 +86,6 @@ def _build(recipe: Recipe, folder: Path) -> None:
     release = kernel.name.removeprefix("vmlinuz-")
     _write_initrd(recipe, root, release, work / "initrd", folder / "initrd")
     _to_qcow2(root_raw, folder / "root.qcow2")
-    for file_system in ("xfs", "btrfs"):
-        _data_disk(file_system, recipe.data_bytes, work, folder)
     (folder / "image.json").write_text(
         json.dumps(
             {
@@ -184,12 +189,12 @@ def load_order(modules_dep: str, wanted: tuple[str, ...]) -> list[str]:
     return list(ordered)
 
 
-def _data_disk(file_system: str, size_bytes: int, work: Path, folder: Path) -> None:
-    raw = work / f"{file_system}.raw"
+def _data_disk(file_system: str, folder: Path) -> None:
+    raw = folder / "disk.raw"
     with raw.open("wb") as file:
-        file.truncate(size_bytes)
+        file.truncate(DATA_DISK_BYTES)
     run_tool([f"mkfs.{file_system}", "-q", "-L", f"lab-{file_system}", str(raw)])
-    _to_qcow2(raw, folder / f"{file_system}.qcow2")
+    _to_qcow2(raw, folder / "disk.qcow2")
 
 
 def _to_qcow2(raw: Path, target: Path) -> None:

@@ -126,7 +126,6 @@ class Recipe:
     init: str = INIT
     initrd_modules: tuple[str, ...] = INITRD_MODULES
     root_bytes: int = 2 << 30
-    data_bytes: int = 512 << 20
     revision: int = 1
     """Raised when the way of building changes what comes out of the same ingredients."""
 

@@ -31,11 +31,10 @@ class Layout(StrEnum):
     THREE_DISKS = "three-disks"
     """vda: ext4 on /; vdb: XFS on /mnt/xfs; vdc: btrfs on /mnt/btrfs"""
 
-
-_MOUNTS = {
-    Layout.ONE_DISK: ("/",),
-    Layout.THREE_DISKS: ("/", "/mnt/xfs", "/mnt/btrfs"),
-}
+    @property
+    def mounts(self) -> tuple[str, ...]:
+        """Where the disks are mounted, in the disks' order."""
+        return ("/",) if self is Layout.ONE_DISK else ("/", "/mnt/xfs", "/mnt/btrfs")
 
 
 def fresh_guest(
@@ -161,7 +160,7 @@ def _save(image: Image, layout: Layout, hardware: Hardware, folder: Path) -> Non
 def _settle(guest: LabGuest, layout: Layout) -> None:
     """Wait until the boot is over and its disks are mounted and written out."""
     guest.run("systemctl is-system-running --wait || true", seconds=240.0)
-    for mount in _MOUNTS[layout]:
+    for mount in layout.mounts:
         guest.run(f"until mountpoint -q {mount}; do sleep 0.2; done", seconds=60.0)
     guest.run("sync; echo 3 > /proc/sys/vm/drop_caches")
 

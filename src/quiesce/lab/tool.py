@@ -10,20 +10,20 @@ from quiesce.model.failure import Evidence, LabFailure
 
 REQUIRED_PACKAGES = (
     "ca-certificates",
-    "btrfs-progs",
-    "debian-archive-keyring",
+    "debian-archive-keyring",  # Ubuntu has it not by itself
     "e2fsprogs",
-    "fakeroot",
+    "fakeroot",  # as an ordinary user
     "mmdebstrap",
     "qemu-system-x86",
     "qemu-utils",
-    "tar",
-    "uidmap",
+    "uidmap",  # as an ordinary user
     "util-linux",
-    "xfsprogs",
     "zstd",
 )
-"""What the lab needs of the machine, by the names of Debian's and Ubuntu's packages."""
+"""What building and running a guest needs, by the names of Debian's and Ubuntu's packages."""
+
+DATA_DISK_PACKAGES = ("btrfs-progs", "xfsprogs")
+"""What guests with data disks need besides."""
 
 
 def run_tool(
@@ -49,7 +49,8 @@ def run_tool(
         raise LabFailure(
             "lab.tool-missing",
             f"The lab needs the program {argv[0]}, which is not installed.",
-            remedy=f"apt-get install --no-install-recommends {' '.join(REQUIRED_PACKAGES)}",
+            remedy=f"apt-get install --no-install-recommends "
+            + " ".join(REQUIRED_PACKAGES + DATA_DISK_PACKAGES),
         ) from inner
     except subprocess.CalledProcessError as inner:
         raise _tool_failed(argv, f"exit status {inner.returncode}", inner.stderr) from inner

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.block.nbd import NbdSource
-from quiesce.hypervisor.qmp import Monitor
 from quiesce.hypervisor.qemu import QemuVm
+from quiesce.hypervisor.qmp import Monitor, QmpRefused
 from quiesce.model.extent import ExtentKind
 from quiesce.model.snapshot import SessionDisk
 from quiesce.model.vm import VmAddress
@@ -21,8 +21,8 @@ MIB = 1024 * KIB
 START_SECONDS = 20.0
 
 
-def make_image(path: Path, size_bytes: int, *, format: str = "qcow2", options: str = "") -> Path:
-    command = ["qemu-img", "create", "-q", "-f", format]
+def make_image(path: Path, size_bytes: int, *, kind: str = "qcow2", options: str = "") -> Path:
+    command = ["qemu-img", "create", "-q", "-f", kind]
     if options:
         command += ["-o", options]
     subprocess.run([*command, str(path), str(size_bytes)], check=True)
@@ -59,8 +59,8 @@ class BareQemu:
         command = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-nodefaults"]
         command += ["-display", "none", "-m", "32", "-no-user-config"]
         command += ["-qmp", f"unix:{self.socket},server=on,wait=off"]
-        for i, (name, (path, format)) in enumerate(self.disks.items()):
-            blockdev = f"driver={format},node-name=node{i},discard=unmap,file.driver=file"
+        for i, (name, (path, kind)) in enumerate(self.disks.items()):
+            blockdev = f"driver={kind},node-name=node{i},discard=unmap,file.driver=file"
             command += ["-blockdev", f"{blockdev},file.filename={path}"]
             command += ["-device", f"virtio-blk-pci,id={name},drive=node{i}"]
         command += ["-S"] if paused else []
@@ -153,8 +153,6 @@ class BareQemu:
     @staticmethod
     def _has_nbd_server(monitor: Monitor) -> bool:
         """Stopping is refused when there is none; a test that asks ends the VM's session anyway."""
-        from quiesce.hypervisor.qmp import QmpRefused
-
         try:
             monitor.execute("nbd-server-stop")
         except QmpRefused:
@@ -174,11 +172,20 @@ def read(disk: SessionDisk, offset: int, length: int) -> bytes:
 
 def dirty_ranges(disk: SessionDisk) -> list[tuple[int, int]]:
     """(offset, length) of what is not CLEAN, neighbours joined."""
+    return _ranges(disk, {ExtentKind.DATA, ExtentKind.ZERO})
+
+
+def data_ranges(disk: SessionDisk) -> list[tuple[int, int]]:
+    """(offset, length) of what must be read, neighbours joined."""
+    return _ranges(disk, {ExtentKind.DATA})
+
+
+def _ranges(disk: SessionDisk, kinds: set[ExtentKind]) -> list[tuple[int, int]]:
     source = NbdSource(disk.nbd_socket, disk.export, disk.dirty_bitmap)
     try:
         joined: list[tuple[int, int]] = []
         for extent in source.extents():
-            if extent.kind is ExtentKind.CLEAN:
+            if extent.kind not in kinds:
                 continue
             if joined and sum(joined[-1]) == extent.offset_bytes:
                 joined[-1] = (joined[-1][0], joined[-1][1] + extent.length_bytes)

@@ -22,10 +22,10 @@ def bare(tmp_path: Path) -> Iterator[Callable[..., BareQemu]]:
         formats = disks or {"vda": "qcow2"}
         files = {
             name: (
-                make_image(tmp_path / f"{name}.img", size_bytes, format=format, options=options),
-                format,
+                make_image(tmp_path / f"{name}.img", size_bytes, kind=kind, options=options),
+                kind,
             )
-            for name, format in formats.items()
+            for name, kind in formats.items()
         }
         made.append(BareQemu(tmp_path, files, extra))
         return made[-1]

@@ -60,11 +60,11 @@ def test_three_disks_share_one_instant(bare: Bare) -> None:
     }
 
 
-@pytest.mark.parametrize("format", ["qcow2", "raw"])
+@pytest.mark.parametrize("kind", ["qcow2", "raw"])
 def test_an_incremental_shows_exactly_what_changed_since_the_committed_point(
-    bare: Bare, format: str
+    bare: Bare, kind: str
 ) -> None:
-    qemu = bare({"vda": format}).start()
+    qemu = bare({"vda": kind}).start()
     vm = qemu.vm()
     qemu.write("vda", 0, 8 * MIB, 0x11)
     first = point(vm, T1)

@@ -7,6 +7,7 @@ instant of the point is when the last image is locked. Bitmaps in the images are
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -115,19 +116,12 @@ def stop_servers(folder: TaskFolder) -> None:
     """
     for pid_file in sorted(folder.path.glob("nbd*.pid")):
         index = int(pid_file.stem.removeprefix("nbd"))
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            pid = _server_pid(folder, index)
-            if pid is None:
-                break
-            os.kill(pid, number)
+        pid = _server_pid(folder, index)
+        if pid is not None:
+            # It only reads, so nothing is lost; a SIGTERM that meets it while it is starting is.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             _wait_for_end(folder, index)
-        else:
-            raise SnapshotFailure(
-                "snapshot.release-failed",
-                "A qemu-nbd process of the offline snapshot does not end.",
-                evidence=[Evidence(f"pid {pid} is still there", str(pid_file))],
-                retryable=True,
-            )
         pid_file.unlink(missing_ok=True)
         folder.disk_socket(index).unlink(missing_ok=True)
 
@@ -164,7 +158,14 @@ def _server_pid(folder: TaskFolder, index: int) -> int | None:
 
 def _wait_for_end(folder: TaskFolder, index: int) -> None:
     deadline = time.monotonic() + _END_SECONDS
-    while _server_pid(folder, index) is not None and time.monotonic() < deadline:
+    while (pid := _server_pid(folder, index)) is not None:
+        if time.monotonic() > deadline:
+            raise SnapshotFailure(
+                "snapshot.release-failed",
+                "A qemu-nbd process of the offline snapshot does not end.",
+                evidence=[Evidence(f"pid {pid} is still there", str(folder.disk_pid_file(index)))],
+                retryable=True,
+            )
         time.sleep(0.01)
 
 

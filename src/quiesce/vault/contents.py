@@ -11,15 +11,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from quiesce.model.failure import Evidence, Failure, VaultFailure
-from quiesce.vault.index import (
-    SEGMENT_ROWS,
-    ChunkIndex,
-    Location,
-    PackedRows,
-    SegmentError,
-    read_segment,
-    write_segment,
-)
+from quiesce.vault.index import ChunkIndex, Location
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.pack import (
     HEAD_BYTES,
@@ -36,6 +28,13 @@ from quiesce.vault.pack import (
 )
 from quiesce.vault.records import Records
 from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError, content_name, seal, unseal
+from quiesce.vault.segment import (
+    SEGMENT_ROWS,
+    PackedRows,
+    SegmentError,
+    read_segment,
+    write_segment,
+)
 from quiesce.vault.store import ObjectMissing, Store
 
 Clock = Callable[[], datetime]
@@ -108,7 +107,7 @@ class Contents:
             scanned = 0
             unreadable: tuple[str, ...] = ()
             if scan_unindexed or self._bad_segments:
-                scanned, unreadable = self._scan(sizes)
+                scanned, unreadable = self._scan(sizes, garbage)
             self.index.observe(
                 sizes,
                 indexed=frozenset().union(*self._segments.values()),
@@ -133,8 +132,7 @@ class Contents:
         complete = True
         for key in listed - self._segments.keys() - self._bad_segments.keys():
             try:
-                stored = self.store.get(key, limit_bytes=LIMIT_BYTES)
-                names, rows = read_segment(unseal(self.keys, _INDEX_KIND, "", stored))
+                names, rows = read_segment(self.open_segment(key))
             except ObjectMissing:
                 complete = False
                 continue
@@ -151,7 +149,9 @@ class Contents:
             del self._bad_segments[gone]
         return complete
 
-    def _scan(self, sizes: dict[bytes, int]) -> tuple[int, tuple[str, ...]]:
+    def _scan(
+        self, sizes: dict[bytes, int], garbage: frozenset[bytes]
+    ) -> tuple[int, tuple[str, ...]]:
         scanned = 0
         unreadable = []
         for name, size in sizes.items():
@@ -166,16 +166,19 @@ class Contents:
             except PackError:
                 unreadable.append(pack_key(name))
                 continue
-            self.index.add_pack(PackedRows(name, size, tuple(entries)), saved=False)
+            # What is about to be collected is read if need be, but not indexed anew.
+            rows = PackedRows(name, size, tuple(entries))
+            self.index.add_pack(rows, saved=name in garbage)
             scanned += 1
         return scanned, tuple(sorted(unreadable))
 
-    def bad_segments(self) -> dict[str, str]:
-        """Segment → what is wrong with it."""
-        return dict(self._bad_segments)
+    def segments(self) -> dict[str, frozenset[bytes]]:
+        """Readable segments and the packs that each tells of."""
+        return dict(self._segments)
 
-    def segment_keys(self) -> tuple[str, ...]:
-        return tuple(self._segments)
+    def open_segment(self, key: str) -> bytes:
+        """:raise SealError: what is wrong · :raise ObjectMissing: merged away meanwhile"""
+        return unseal(self.keys, _INDEX_KIND, "", self.store.get(key, limit_bytes=LIMIT_BYTES))
 
     def save_index(self) -> None:
         """Store segments that tell of every pack known here, then drop damaged ones.
@@ -186,14 +189,16 @@ class Contents:
         with self._saving:
             packs = self.index.unsaved()
             for group in _groups(packs):
-                self._segments[self.put_segment(group)] = frozenset(p.name for p in group)
+                key = self.put_segment(write_segment(group))
+                self._segments[key] = frozenset(pack.name for pack in group)
                 self.index.saved(group)
             for key in list(self._bad_segments):
                 self.store.delete(key)
                 self._bad_segments.pop(key, None)
 
-    def put_segment(self, packs: Sequence[PackedRows]) -> str:
-        stored = seal(self.keys, _INDEX_KIND, "", write_segment(packs))
+    def put_segment(self, plain: bytes) -> str:
+        """Store a segment; its key."""
+        stored = seal(self.keys, _INDEX_KIND, "", plain)
         key = f"index/{content_name(stored)}"
         self.store.put(key, stored)
         return key

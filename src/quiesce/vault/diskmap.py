@@ -17,8 +17,8 @@ ZERO_PART = bytes(PART_BYTES)
 
 
 def ids_of(part: bytes) -> Iterator[bytes]:
-    """The 256 ids of a leaf or node."""
-    for at in range(0, PART_BYTES, ID_BYTES):
+    """The ids in a leaf, a node or a part of one."""
+    for at in range(0, len(part), ID_BYTES):
         yield part[at : at + ID_BYTES]
 
 

@@ -1,15 +1,8 @@
-"""Which blob lies where: immutable sorted segments in the store, sorted arrays in memory.
+"""The index in memory: sorted arrays, shared by all writers and readers of a process.
 
-A segment is a sealed object (kind "index", bound to no name) `index/<its checksum, hex>`:
-    packs u32 · rows u32 · packs × (BLAKE3 32 · size u32) · rows × row, sorted by id
-    row (44 bytes): id 32 · pack u32 (place in the list above) · offset u32
-                    · length u32 (tag included; top bit set: codec zstd)
-Integers are little-endian. Segments only repeat what the packs' footers say: a lost or damaged
-one is rebuilt from them. A pack may appear in several segments.
-
-In memory a blob takes 28 bytes: the first 16 bytes of its keyed id, pack, offset, length. Two
-different chunks of one vault share these 128 bits with a chance of about 2^-80 at 10^7 chunks, and
-a reader would notice, since the whole id is authenticated with the blob.
+A blob takes 28 bytes: the first 16 bytes of its keyed id, pack, offset, length. Two different
+chunks of one vault share these 128 bits with a chance of about 2^-80 at 10^7 chunks, and a reader
+would notice, since the whole id is authenticated with the blob. Stored form: see `segment`.
 """
 
 from __future__ import annotations
@@ -18,38 +11,19 @@ import struct
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quiesce.vault.pack import HEAD_BYTES, PACK_BYTES, TAG_BYTES, Codec, Entry
+from quiesce.vault.pack import Codec
+from quiesce.vault.segment import ZSTD_BIT, PackedRows, codec_bit
 
-_COUNTS = struct.Struct("<II")
-_PACK = struct.Struct("<32sI")
-_ROW = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("rest", "V16"), ("pack", "<u4"), ("offset", "<u4"),
-                 ("length", "<u4")])  # fmt: skip
-_ZSTD = 0x8000_0000
-SEGMENT_ROWS = 1 << 20
 _RECENT_ROWS = 1 << 15
 _ID = struct.Struct(">QQ")
 
 Numbers = NDArray[np.uint64]
 Fields = NDArray[np.uint32]
-
-
-class SegmentError(ValueError):
-    """The opened bytes are no index segment; says what is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class PackedRows:
-    """A stored pack and what lies in it."""
-
-    name: bytes
-    size_bytes: int
-    entries: tuple[Entry, ...]
 
 
 class Location(NamedTuple):
@@ -59,50 +33,6 @@ class Location(NamedTuple):
     offset: int
     length: int
     codec: Codec
-
-
-def write_segment(packs: Sequence[PackedRows]) -> bytes:
-    rows = sorted(
-        (
-            (entry.id, number, entry.offset, entry.length | _flag(entry.codec))
-            for number, pack in enumerate(packs)
-            for entry in pack.entries
-        ),
-    )
-    parts = [_COUNTS.pack(len(packs), len(rows))]
-    parts += [_PACK.pack(pack.name, pack.size_bytes) for pack in packs]
-    row = struct.Struct("<32sIII")
-    parts += [row.pack(*values) for values in rows]
-    return b"".join(parts)
-
-
-def _flag(codec: Codec) -> int:
-    return _ZSTD if codec is Codec.ZSTD else 0
-
-
-def read_segment(plain: bytes) -> tuple[list[tuple[bytes, int]], NDArray[Any]]:
-    """(name, size) of each pack, and the rows as a structured array.
-
-    :raise SegmentError: what is wrong
-    """
-    if len(plain) < _COUNTS.size:
-        raise SegmentError("too short")
-    packs, count = _COUNTS.unpack_from(plain)
-    start = _COUNTS.size + packs * _PACK.size
-    if len(plain) != start + count * _ROW.itemsize:
-        raise SegmentError("its counts do not fit its length")
-    names = list(_PACK.iter_unpack(plain[_COUNTS.size : start]))
-    rows = np.frombuffer(plain, _ROW, count, start)
-    if count:
-        ends = rows["offset"].astype(np.uint64) + (rows["length"] & np.uint32(_ZSTD - 1))
-        if (
-            int(rows["pack"].max()) >= packs
-            or int(rows["offset"].min()) < HEAD_BYTES
-            or int((rows["length"] & np.uint32(_ZSTD - 1)).min()) < TAG_BYTES
-            or int(ends.max()) > PACK_BYTES
-        ):
-            raise SegmentError("a row is out of range")
-    return names, rows
 
 
 class _Run:
@@ -168,8 +98,8 @@ class ChunkIndex:
             for at in run.find(hi, lo):
                 pack, offset, length = run.fields[at].tolist()
                 if allowed[pack] and (pack, short) not in self._damaged:
-                    codec = Codec.ZSTD if length & _ZSTD else Codec.PLAIN
-                    return Location(pack, offset, length & (_ZSTD - 1), codec)
+                    codec = Codec.ZSTD if length & ZSTD_BIT else Codec.PLAIN
+                    return Location(pack, offset, length & (ZSTD_BIT - 1), codec)
         return None
 
     def locate(self, blob: bytes) -> Location | None:
@@ -225,6 +155,10 @@ class ChunkIndex:
         """Packs of which no stored segment tells yet."""
         with self._lock:
             return tuple(self._unsaved.values())
+
+    def __len__(self) -> int:
+        """Rows of all runs: blobs, counting a blob once per pack it lies in."""
+        return len(self._recent) + sum(map(len, self._runs))
 
     def saved(self, packs: Iterable[PackedRows]) -> None:
         with self._lock:
@@ -301,7 +235,7 @@ class ChunkIndex:
             return
         pairs = [_ID.unpack(short) for short in self._recent]
         fields = np.array(
-            [(w.pack, w.offset, w.length | _flag(w.codec)) for w in self._recent.values()],
+            [(w.pack, w.offset, w.length | codec_bit(w.codec)) for w in self._recent.values()],
             np.uint32,
         )
         ids = np.array(pairs, np.uint64)
@@ -318,7 +252,12 @@ class ChunkIndex:
 
 
 class IndexSnapshot:
-    """All rows of an index at one moment, one row per place of a blob."""
+    """All rows of an index at one moment, one row per place of a blob.
+
+    Where a blob lies in several places, the one that serves it is the same in every process that
+    sees the same store: good before damaged or missing, usable before merely present, then by
+    the pack's name.
+    """
 
     def __init__(
         self,
@@ -329,38 +268,48 @@ class IndexSnapshot:
         usable: tuple[bool, ...],
         damaged: frozenset[tuple[int, bytes]],
     ) -> None:
-        self._run = run
         self.names = names
         self.sizes = sizes
-        self._present = present
-        self._usable = usable
-        self._damaged = damaged
+        self.present = present
+        rank = np.empty(len(names), np.uint32)
+        order = sorted(range(len(names)), key=lambda number: (not usable[number], names[number]))
+        rank[order] = np.arange(len(names), dtype=np.uint32)
+        good = np.array(present, np.bool_)[run.fields[:, 0]]
+        for pack, short in damaged:
+            for at in run.find(*_ID.unpack(short)):
+                if run.fields[at, 0] == pack:
+                    good[at] = False
+        order_of_rows = np.lexsort((rank[run.fields[:, 0]], ~good, run.lo, run.hi))
+        self._hi, self._lo = run.hi[order_of_rows], run.lo[order_of_rows]
+        self._fields = run.fields[order_of_rows]
+        self.good: NDArray[np.bool_] = good[order_of_rows]
 
     def __len__(self) -> int:
-        return len(self._run)
+        return len(self._hi)
 
     @property
     def pack_of(self) -> Fields:
-        return self._run.fields[:, 0]
+        return self._fields[:, 0]
 
-    @property
-    def length_of(self) -> Fields:
-        return self._run.fields[:, 2] & np.uint32(_ZSTD - 1)
-
-    def row(self, blob: bytes) -> int:
-        """The one place that serves this blob, or -1. The choice is the same in every process
-        that sees the same store: usable before merely present, then by the pack's name."""
-        hi, lo = _ID.unpack(blob[:16])
-        best = -1
-        rank: tuple[bool, bytes] | None = None
-        for at in self._run.find(hi, lo):
-            pack = int(self._run.fields[at, 0])
-            if not self._present[pack] or (pack, blob[:16]) in self._damaged:
-                continue
-            candidate = (not self._usable[pack], self.names[pack])
-            if rank is None or candidate < rank:
-                best, rank = at, candidate
-        return best
+    def rows(self, ids: bytes) -> NDArray[np.int64]:
+        """For ids of 32 bytes, joined: the row of the one place that serves each, or -1."""
+        pairs = np.frombuffer(ids, ">u8").reshape(-1, 4)[:, :2].astype(np.uint64)
+        at = np.searchsorted(self._hi, pairs[:, 0])
+        found = np.full(len(pairs), -1, np.int64)
+        if not len(self._hi):
+            return found
+        inside = np.minimum(at, len(self._hi) - 1)
+        same_hi = (at < len(self._hi)) & (self._hi[inside] == pairs[:, 0])
+        hit = same_hi & (self._lo[inside] == pairs[:, 1])
+        found[hit] = inside[hit]
+        for number in np.flatnonzero(same_hi & ~hit):  # two ids share 64 bits: almost never
+            place = int(inside[number])
+            while place < len(self._hi) and self._hi[place] == pairs[number, 0]:
+                if self._lo[place] == pairs[number, 1]:
+                    found[number] = place
+                    break
+                place += 1
+        return found
 
 
 def _merged(runs: Sequence[_Run]) -> _Run:

@@ -201,26 +201,39 @@ def head_cipher(keys: VaultKeys, head: bytes) -> AESGCM:
 
 
 def read_footer(keys: VaultKeys, store: Store, name: bytes, size_bytes: int) -> list[Entry]:
-    """What a stored pack holds, by two or three small reads.
+    """What a stored pack holds, by three small reads.
 
     :raise PackError: what is wrong
     :raise StorageFailure: as `Store.get_range`
     """
-    if not HEAD_BYTES + _TRAILER.size <= size_bytes <= PACK_BYTES:
-        raise PackError(f"{size_bytes} bytes long")
     key = pack_key(name)
     head = store.get_range(key, 0, HEAD_BYTES)
-    cipher = head_cipher(keys, head)
-    trailer = store.get_range(key, size_bytes - _TRAILER.size, _TRAILER.size)
-    if len(trailer) != _TRAILER.size:
-        raise PackError("truncated")
+    trailer = store.get_range(key, max(0, size_bytes - _TRAILER.size), _TRAILER.size)
+    start, length = _parse_trailer(trailer, size_bytes)
+    stored = store.get_range(key, start, length)
+    return _parse_footer(head_cipher(keys, head), head, start, stored)
+
+
+def whole_footer(keys: VaultKeys, data: bytes) -> list[Entry]:
+    """What a pack holds of which all bytes are at hand.
+
+    :raise PackError: what is wrong
+    """
+    head = data[:HEAD_BYTES]
+    start, length = _parse_trailer(data[-_TRAILER.size :], len(data))
+    return _parse_footer(head_cipher(keys, head), head, start, data[start : start + length])
+
+
+def _parse_trailer(trailer: bytes, size_bytes: int) -> tuple[int, int]:
+    if len(trailer) != _TRAILER.size or not HEAD_BYTES + _TRAILER.size <= size_bytes <= PACK_BYTES:
+        raise PackError(f"truncated, or {size_bytes} bytes long")
     start, length, magic = _TRAILER.unpack(trailer)
     if magic != END_MAGIC or start < HEAD_BYTES or start + length + _TRAILER.size != size_bytes:
         raise PackError("trailer is damaged")
-    return parse_footer(cipher, head, start, store.get_range(key, start, length))
+    return start, length
 
 
-def parse_footer(cipher: AESGCM, head: bytes, start: int, stored: bytes) -> list[Entry]:
+def _parse_footer(cipher: AESGCM, head: bytes, start: int, stored: bytes) -> list[Entry]:
     """:raise PackError: what is wrong"""
     if len(stored) < TAG_BYTES:
         raise PackError("footer is truncated")

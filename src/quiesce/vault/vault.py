@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
+from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
+from quiesce.vault.collect import CollectPlan, execute_collect, plan_collect
 from quiesce.vault.config import FORMAT_KEY, VaultConfig, read_config, write_config
 from quiesce.vault.contents import Clock, Contents, newer, utc_now
+from quiesce.vault.deletion import DeletionPlan, execute_deletion, plan_deletion
 from quiesce.vault.diskmap import ID_BYTES, ZERO_ID, ids_of
 from quiesce.vault.keys import SLOT_LIMIT_BYTES, KeyMaterial, VaultKeys, unlock, wrap
 from quiesce.vault.manifest import (
@@ -26,6 +29,7 @@ from quiesce.vault.manifest import (
 from quiesce.vault.reader import DiskMap, VaultDiskReader
 from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError
 from quiesce.vault.store import ObjectMissing, Put, Store
+from quiesce.vault.verify import VerifyMode, VerifyReport, verify_vault
 from quiesce.vault.writer import Base, VaultPointWriter
 
 _SLOTS = "keys/slot-"
@@ -42,6 +46,7 @@ class VaultStatus:
     points: int
     vms: int
     packs: int
+    chunks: int
     stored_bytes: int
     protected_bytes: int
     free_bytes: int | None
@@ -189,6 +194,7 @@ class Vault:
             points=len(manifests),
             vms=len({m.point.vm for m in manifests}),
             packs=len(sizes),
+            chunks=len(self.contents.index),
             stored_bytes=sum(sizes.values()),
             protected_bytes=sum(m.point.size_bytes for m in manifests),
             free_bytes=self.contents.store.free_bytes(),
@@ -196,6 +202,55 @@ class Vault:
             damaged_segments=len(refresh.damaged_segments),
             unreadable_points=tuple(damaged),
         )
+
+    # ── upkeep ───────────────────────────────────────────────────────────────────────────────
+
+    def plan_deletion(self, point_ids: Sequence[str]) -> DeletionPlan:
+        """:raise NotFoundFailure: vault.point-unknown"""
+        manifests, damaged = self.read_all_manifests()
+        return plan_deletion(self.contents, manifests, tuple(damaged), point_ids)
+
+    def execute(self, plan: DeletionPlan) -> None:
+        """The plan's points are gone when this returns; their data goes with `collect`."""
+        execute_deletion(self.contents, plan)
+
+    def plan_collect(self) -> CollectPlan:
+        """What garbage collection would do now. See `quiesce.vault.collect`.
+
+        :raise VaultFailure: vault.collect-refused
+        """
+        return plan_collect(self.contents, self._all_manifests_now)
+
+    def collect(self, plan: CollectPlan) -> CollectPlan:
+        """Carry the plan out as far as it still holds; what was done.
+
+        :raise VaultFailure: vault.collect-running, vault.collect-refused
+        """
+        return execute_collect(self.contents, plan, self._all_manifests_now)
+
+    def verify(
+        self,
+        mode: VerifyMode | str = VerifyMode.CHUNKS,
+        *,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> VerifyReport:
+        """Check the vault; damage is in the report, not raised.
+
+        :raise JobFailure: job.cancelled
+        """
+        manifests, damaged = self.read_all_manifests(fresh=True)
+        return verify_vault(
+            self.contents,
+            manifests,
+            damaged,
+            VerifyMode(mode),
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
+
+    def _all_manifests_now(self) -> tuple[tuple[Manifest, ...], dict[str, VaultFailure]]:
+        return self.read_all_manifests(with_deleted=True, fresh=True)
 
     # ── manifests ────────────────────────────────────────────────────────────────────────────
 
@@ -217,9 +272,10 @@ class Vault:
         return self.read_all_manifests()[0]
 
     def read_all_manifests(
-        self, *, with_deleted: bool = False
+        self, *, with_deleted: bool = False, fresh: bool = False
     ) -> tuple[tuple[Manifest, ...], dict[str, VaultFailure]]:
-        """Readable manifests, and the failure of each damaged one by point id."""
+        """Readable manifests, and the failure of each damaged one by point id. `fresh`: read
+        from the store even if known."""
         hidden = {} if with_deleted else self.contents.records.deleted()
         found = []
         damaged = {}
@@ -228,7 +284,7 @@ class Vault:
             if point_id in hidden:
                 continue
             try:
-                found.append(self.load_manifest(point_id))
+                found.append(self.load_manifest(point_id, fresh=fresh))
             except ObjectMissing:
                 continue
             except VaultFailure as failure:

@@ -1,0 +1,230 @@
+"""Checking a vault, and naming which points are hurt and which are not.
+
+What is found damaged is recorded in the store: from then on no writer deduplicates against it,
+so that the next full read of a disk that still holds the data heals every point that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from quiesce.model.failure import JobFailure, VaultFailure
+from quiesce.model.job import Progress
+from quiesce.vault.contents import Contents
+from quiesce.vault.health import PointHealth, examine_points
+from quiesce.vault.manifest import Manifest
+from quiesce.vault.pack import (
+    HEAD_BYTES,
+    PACK_BYTES,
+    Entry,
+    Kind,
+    PackError,
+    blob_id,
+    head_cipher,
+    open_blob,
+    pack_key,
+    whole_footer,
+)
+from quiesce.vault.sealed import SealError
+from quiesce.vault.segment import SegmentError, entries_in_segment
+from quiesce.vault.store import ObjectMissing
+
+
+class VerifyMode(StrEnum):
+    STRUCTURE = "structure"
+    """Manifests, maps and index: every chunk of every point has a place in a pack that exists
+    in full. Reads no chunk."""
+    PACKS = "packs"
+    """And every pack has the BLAKE3 that its name says. Reads everything, opens nothing."""
+    CHUNKS = "chunks"
+    """And every blob opens, unpacks, and has the id that its pack says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One damaged object. `healed`: it has been rebuilt and needs nothing more."""
+
+    code: str
+    object: str
+    detail: str
+    healed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    mode: VerifyMode
+    points: tuple[PointHealth, ...]
+    findings: tuple[Finding, ...]
+    packs: int
+    blobs_opened: int
+    bytes_read: int
+
+    @property
+    def intact(self) -> bool:
+        """Nothing is damaged, or what was has been healed."""
+        return not self.hurt and all(finding.healed for finding in self.findings)
+
+    @property
+    def hurt(self) -> tuple[PointHealth, ...]:
+        return tuple(point for point in self.points if not point.intact)
+
+
+@dataclass(frozen=True, slots=True)
+class _PackCheck:
+    name: bytes
+    findings: tuple[Finding, ...]
+    bad: tuple[bytes, ...]
+    opened: int
+    read: int
+
+
+def verify_vault(
+    contents: Contents,
+    manifests: tuple[Manifest, ...],
+    damaged: dict[str, VaultFailure],
+    mode: VerifyMode,
+    *,
+    on_progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> VerifyReport:
+    """:raise JobFailure: job.cancelled"""
+    findings = [
+        Finding("vault.corrupt-manifest", f"points/{point_id}", failure.message)
+        for point_id, failure in damaged.items()
+    ]
+    refresh = contents.refresh(scan_unindexed=True)
+    contents.save_index()
+    findings += [
+        Finding("vault.corrupt-index", key, "rebuilt from the packs", healed=True)
+        for key in refresh.damaged_segments
+    ]
+    findings += [
+        Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
+        for key in refresh.unreadable_packs
+    ]
+    sizes = contents.pack_sizes()
+    findings += [
+        Finding(
+            "vault.pack-missing",
+            pack_key(name),
+            "truncated or of another length" if name in sizes else "missing",
+        )
+        for name in contents.index.missing_packs()
+    ]
+    opened = read = 0
+    if mode is not VerifyMode.STRUCTURE:
+        total = sum(sizes.values())
+        for check in _check_packs(contents, sizes, mode, cancelled):
+            opened += check.opened
+            read += check.read
+            findings += check.findings
+            if check.bad:
+                _record(contents, check)
+            on_progress(Progress(done_bytes=read, total_bytes=total, phase="packs"))
+    contents.refresh()
+    points = examine_points(contents, manifests, damaged, cancelled)
+    return VerifyReport(mode, points, tuple(findings), len(sizes), opened, read)
+
+
+def _stop_if(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise JobFailure("job.cancelled", "The job was cancelled.")
+
+
+def _check_packs(
+    contents: Contents, sizes: dict[bytes, int], mode: VerifyMode, cancelled: Callable[[], bool]
+) -> Iterator[_PackCheck]:
+    """Packs in parallel, a few at a time: each takes its 32 MiB of memory."""
+    workers = min(4, os.cpu_count() or 1)
+    waiting: deque[Future[_PackCheck]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="vault-verify") as pool:
+        try:
+            for name in sorted(sizes):
+                _stop_if(cancelled)
+                waiting.append(pool.submit(_check_pack, contents, name, mode))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                _stop_if(cancelled)
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _check_pack(contents: Contents, name: bytes, mode: VerifyMode) -> _PackCheck:
+    key = pack_key(name)
+    try:
+        data = contents.store.get_range(key, 0, PACK_BYTES + 1)
+    except ObjectMissing:
+        return _PackCheck(name, (), (), 0, 0)
+    if blake3(data).digest() == name and mode is VerifyMode.PACKS:
+        return _PackCheck(name, (), (), 0, len(data))
+    # Only with the key can it be said which blobs of a damaged pack are still good.
+    problem = "" if blake3(data).digest() == name else "its BLAKE3 is not its name"
+    entries = _entries(contents, name, data)
+    try:
+        cipher = head_cipher(contents.keys, data[:HEAD_BYTES])
+    except PackError as inner:
+        bad = tuple(entry.id for entry in entries)
+        return _PackCheck(name, (_damaged(key, str(inner)),), bad, 0, len(data))
+    view = memoryview(data)
+    bad = tuple(
+        entry.id
+        for entry in entries
+        if not _opens(contents, cipher, entry, view[entry.offset : entry.offset + entry.length])
+    )
+    if bad:
+        problem = f"{len(bad)} of its {len(entries)} blobs are damaged"
+    elif problem:
+        problem += f"; all of its {len(entries)} known blobs are good"
+    found = (_damaged(key, problem),) if problem else ()
+    return _PackCheck(name, found, bad, len(entries), len(data))
+
+
+def _damaged(key: str, detail: str) -> Finding:
+    return Finding("vault.corrupt-chunk", key, detail)
+
+
+def _entries(contents: Contents, name: bytes, data: bytes) -> list[Entry]:
+    """What lies in a pack: by its own footer, else by an index segment."""
+    try:
+        return whole_footer(contents.keys, data)
+    except PackError:
+        pass
+    for key, packs in contents.segments().items():
+        if name in packs:
+            try:
+                return entries_in_segment(contents.open_segment(key), name)
+            except (ObjectMissing, SealError, SegmentError):
+                continue
+    return []
+
+
+def _opens(contents: Contents, cipher: AESGCM, entry: Entry, piece: memoryview) -> bool:
+    # A segment does not keep a blob's kind, so the other one is tried too.
+    for kind in (entry.kind, Kind.MAP, Kind.CHUNK):
+        try:
+            plain = open_blob(cipher, replace(entry, kind=kind), piece)
+        except PackError:
+            continue
+        return blob_id(contents.keys, kind, plain) == entry.id
+    return False
+
+
+def _record(contents: Contents, check: _PackCheck) -> None:
+    known = contents.records.damage().get(check.name, frozenset())
+    if known.issuperset(check.bad):
+        return
+    values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}
+    values["at"] = contents.clock().isoformat()
+    contents.records.put(f"damage/{secrets.token_hex(16)}", "damage", values)

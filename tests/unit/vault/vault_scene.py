@@ -1,0 +1,117 @@
+"""What vault tests share: a small vault with a fake clock, and disks as plain bytes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, MountFreeze, Route
+from quiesce.vault import KeyFile, Vault
+from quiesce.vault.config import CHUNK_BYTES
+from quiesce.vault.store import Store
+
+KEY = KeyFile(bytes(range(32)))
+LABEL = ConsistencyLabel(Consistency.CRASH, "no agent")
+FREEZE = FreezeReport((MountFreeze("/", "ext4", 1.5, 20.25),), True, 10.0)
+
+
+class FakeClock:
+    """Starts at the real time, since a store's own times are real; moves only when told."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **kind: float) -> None:
+        self.now += timedelta(**kind)
+
+
+def random_bytes(seed: int, length: int) -> bytes:
+    return random.Random(seed).randbytes(length)
+
+
+def disk_of(*chunks: int, tail: int = 0) -> bytes:
+    """A disk, one number a chunk: 0 is zeros, any other seeds its own bytes."""
+    parts = [random_bytes(n, CHUNK_BYTES) if n else bytes(CHUNK_BYTES) for n in chunks]
+    return b"".join(parts) + (random_bytes(999, tail) if tail else b"")
+
+
+class Scene:
+    """A vault and the short ways in and out of it."""
+
+    def __init__(self, vault: Vault, clock: FakeClock) -> None:
+        self.vault = vault
+        self.clock = clock
+
+    @classmethod
+    def create(cls, store: Store, clock: FakeClock) -> Scene:
+        return cls(Vault.create(store, KEY, clock=clock), clock)
+
+    @property
+    def store(self) -> Store:
+        return self.vault.contents.store
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.store.address)
+
+    def reopened(self, store: Store | None = None) -> Scene:
+        """The same vault as another process sees it."""
+        return Scene(Vault.open(store or self.store, KEY, clock=self.clock), self.clock)
+
+    def backup(
+        self,
+        job: str,
+        disks: Mapping[str, bytes] | bytes,
+        *,
+        vm: str = "web",
+        base: str = "",
+        changed: Mapping[str, set[int]] | None = None,
+    ) -> RecoveryPoint:
+        """Back up whole disks; with `base`, only the chunks in `changed` travel."""
+        if isinstance(disks, bytes):
+            disks = {"sda": disks}
+        writer = self.vault.writer(vm, job)
+        if writer.committed is not None:
+            return writer.committed
+        rows = []
+        for name, data in disks.items():
+            target = writer.disk(name, len(data), base_generation=base)
+            view = memoryview(data)
+            stored = 0
+            for index in range(-(-len(data) // CHUNK_BYTES)):
+                if not base or index in (changed or {}).get(name, set()):
+                    chunk = view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+                    stored += target.put(index, chunk)
+            rows.append(PointDisk(name, len(data), "raw", job, bool(base), "", len(data), stored))
+        return writer.commit(
+            taken_at=self.clock(),
+            route=Route.HOST,
+            consistency=LABEL,
+            freeze=FREEZE,
+            disks=tuple(rows),
+        )
+
+    def restore(self, point: RecoveryPoint | str, disk: str = "sda") -> bytes:
+        point_id = point if isinstance(point, str) else point.id
+        reader = self.vault.reader(point_id, disk)
+        data = bytearray(reader.size_bytes)
+        reader.read_into(0, memoryview(data))
+        return bytes(data)
+
+    def delete(self, *points: RecoveryPoint) -> None:
+        self.vault.execute(self.vault.plan_deletion([point.id for point in points]))
+
+    def collect_fully(self) -> None:
+        """Mark, wait until everything is ripe, delete."""
+        for _ in range(3):
+            self.clock.advance(hours=30)
+            self.vault.collect(self.vault.plan_collect())
+
+    def packs(self) -> list[Path]:
+        return sorted((self.folder / "packs").glob("*/*"))

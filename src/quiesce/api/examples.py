@@ -1,0 +1,127 @@
+"""Examples of answers for the OpenAPI description, made from real values so that they stay true."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Progress, Task, TaskName, TaskStatus
+from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.snapshot import (
+    Consistency,
+    ConsistencyLabel,
+    FreezeReport,
+    MountFreeze,
+    Route,
+)
+from quiesce.model.vm import Disk, PowerState
+from quiesce.service.views import VaultView, VmView
+
+_TAKEN = datetime(2026, 3, 1, 1, 0, 4, tzinfo=UTC)
+_FREEZE = FreezeReport((MountFreeze("/", "ext4", 21.4, 180.0),), held=True, hold_seconds=10.0)
+_LABEL = ConsistencyLabel(
+    Consistency.FILE_SYSTEM, "no pre- and post-scripts are configured in the guest"
+)
+
+_POINT = RecoveryPoint(
+    id="9c1d8a30f5b24e17",
+    vm="web1",
+    job_id="3f9a0c51d2e7",
+    taken_at=_TAKEN,
+    committed_at=_TAKEN + timedelta(seconds=40),
+    route=Route.HOST,
+    consistency=_LABEL,
+    freeze=_FREEZE,
+    disks=(
+        PointDisk(
+            name="vda",
+            size_bytes=8 * 1024**3,
+            format="qcow2",
+            generation="quiesce-3f9a0c51d2e7-200000000",
+            incremental=True,
+            read_bytes=67_108_864,
+            stored_bytes=21_500_000,
+        ),
+    ),
+)
+
+_JOB = Job(
+    id="3f9a0c51d2e7",
+    kind=JobKind.BACKUP,
+    vm="web1",
+    status=JobStatus.IN_PROGRESS,
+    created_at=_TAKEN - timedelta(seconds=4),
+    started_at=_TAKEN - timedelta(seconds=4),
+    tasks=(
+        Task(
+            TaskName.TAKE_SNAPSHOT,
+            TaskStatus.COMPLETED,
+            _TAKEN - timedelta(seconds=4),
+            _TAKEN + timedelta(seconds=1),
+        ),
+        Task(
+            TaskName.TRANSFER,
+            TaskStatus.IN_PROGRESS,
+            _TAKEN + timedelta(seconds=1),
+            progress=Progress(33_554_432, 67_108_864, 9_000_000, 8_400_000.0, "Reading disk vda"),
+        ),
+    ),
+    consistency=_LABEL,
+    freeze=_FREEZE,
+    log=(LogLine(_TAKEN, "info", "/ (ext4) froze in 21.4 ms and was held for 180 ms."),),
+)
+
+_VM = VmView(
+    name="web1",
+    qmp_socket=Path("/run/vms/web1/qmp.sock"),
+    qga_socket=Path("/run/vms/web1/qga.sock"),
+    image_files={},
+    added_at=_TAKEN - timedelta(days=3),
+    power=PowerState.RUNNING,
+    hypervisor="QEMU 7.2.22",
+    disks=(Disk("vda", 8 * 1024**3, Path("/var/lib/vms/web1.qcow2"), "qcow2", node="drive0"),),
+    seen_at=_TAKEN,
+    policy="daily",
+    next_run=_TAKEN + timedelta(days=1),
+    point_count=3,
+    newest_point=_POINT,
+)
+
+_RESTORE = Job(
+    id="7be2915c04aa",
+    kind=JobKind.RESTORE,
+    vm="web1",
+    status=JobStatus.QUEUED,
+    created_at=_TAKEN,
+    tasks=(Task(TaskName.RESTORE),),
+)
+
+_VAULT = VaultView(
+    location="/var/lib/quiesce/vault",
+    id="b4f0…",
+    points=3,
+    vms=1,
+    protected_bytes=3 * 8 * 1024**3,
+    stored_bytes=1_730_000_000,
+    packs=52,
+    chunks=30_500,
+    free_bytes=400 * 1024**3,
+)
+
+_EXAMPLES: dict[str, object] = {
+    "vm": _VM,
+    "job": _JOB,
+    "restore": _RESTORE,
+    "point": _POINT,
+    "vault": _VAULT,
+}
+
+
+def example(status: int, name: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` entry of a route whose answer looks like the named example."""
+    value = _EXAMPLES[name]
+    shown = TypeAdapter(type(value)).dump_python(value, mode="json")
+    return {status: {"content": {"application/json": {"example": shown}}}}

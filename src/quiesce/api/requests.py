@@ -1,0 +1,127 @@
+"""Bodies of requests. Answers are the dataclasses of `quiesce.model` and `service.views`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from quiesce.model.policy import SnapshotOptions
+
+Text = Annotated[str, Field(max_length=4096)]
+
+
+def _bounded(path: object) -> object:
+    if isinstance(path, str) and len(path) > 4096:
+        raise ValueError("a path has at most 4096 characters")
+    return path
+
+
+AnyPath = Annotated[Path, BeforeValidator(_bounded)]
+
+
+class _Body(BaseModel):
+    # A misspelt field would otherwise be taken for its default.
+    model_config = ConfigDict(extra="forbid")
+
+
+class VmAdd(_Body):
+    """A QEMU VM: its QMP socket and, for consistent points, its guest agent's socket. `disks`
+    (name → image file) is needed only to back the VM up while it is off, before it was ever
+    seen running."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "name": "web1",
+                "qmp_socket": "/run/vms/web1/qmp.sock",
+                "qga_socket": "/run/vms/web1/qga.sock",
+            }
+        },
+    )
+
+    name: Text
+    qmp_socket: AnyPath
+    qga_socket: AnyPath | None = None
+    disks: dict[Text, AnyPath] = Field(default_factory=dict, max_length=64)
+
+
+class Protect(_Body):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"policy": "nightly"}})
+
+    policy: Text
+
+
+class Snapshots(_Body):
+    """How points are taken. `hold_seconds` bounds the freeze; `scratch_bytes` 0 means half of the
+    free space of the scratch folder."""
+
+    hold_seconds: float = Field(default=10.0, ge=0.5, le=60)
+    skip_mounts: list[Text] = Field(default_factory=list, max_length=256)
+    scratch_bytes: int = Field(default=0, ge=0, lt=2**63)
+
+    def options(self) -> SnapshotOptions:
+        return SnapshotOptions(self.hold_seconds, tuple(self.skip_mounts), self.scratch_bytes)
+
+
+class PolicyBody(_Body):
+    """`at` is the local time of day, "HH:MM", in the IANA time zone `zone`; null means only on
+    demand."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"at": "02:30", "zone": "Europe/Berlin", "keep_last": 7, "keep_daily": 30}
+        },
+    )
+
+    at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    zone: Annotated[str, Field(max_length=64)] = "UTC"
+    keep_last: int = Field(default=7, ge=1, le=100_000)
+    keep_daily: int = Field(default=30, ge=0, le=100_000)
+    snapshot: Snapshots = Snapshots()
+    compression_level: int = Field(default=1, ge=1, le=19)
+
+
+class PolicyAdd(PolicyBody):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "name": "nightly",
+                "at": "02:30",
+                "zone": "Europe/Berlin",
+                "keep_last": 7,
+                "keep_daily": 30,
+            }
+        },
+    )
+
+    name: Text
+
+
+class RestoreStart(_Body):
+    """`to` is an absolute path on the server's host: a folder, or for a single disk the file.
+    Without `disks`, all disks of the point are restored."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"point": "01k3v9…", "to": "/var/lib/restores", "format": "qcow2"}
+        },
+    )
+
+    point: Text
+    to: AnyPath
+    disks: list[Text] | None = Field(default=None, min_length=1, max_length=64)
+    format: Literal["raw", "qcow2"] = "raw"
+    overwrite: bool = False
+
+
+class VerifyStart(_Body):
+    """`structure` checks manifests and indexes, `packs` also every pack's hash (no key needed),
+    `chunks` also decrypts and authenticates every chunk."""
+
+    mode: Literal["structure", "packs", "chunks"] = "structure"

@@ -1,0 +1,185 @@
+"""The steps of a backup job. Each is idempotent by the job's id, which is the snapshot's task id
+and the vault's job id: one that was interrupted is simply called again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quiesce.model.failure import Failure
+from quiesce.model.job import Job, JobStatus, TaskName, TaskStatus, backup_status
+from quiesce.model.point import RecoveryPoint
+from quiesce.model.policy import Policy, SnapshotOptions
+from quiesce.model.snapshot import Consistency, Route, Snapshot
+from quiesce.service.codec import from_json, to_json
+from quiesce.service.retention import plan_retention
+from quiesce.service.sweep import sweep
+from quiesce.service.work import Parts, begin, finish, run_task, task_status, warn
+from quiesce.snapshot.take import recover, take_snapshot
+from quiesce.transfer.backup import back_up
+
+_TAKE = TaskName.TAKE_SNAPSHOT
+_TRANSFER = TaskName.TRANSFER
+
+
+def take(parts: Parts, job_id: str) -> str:
+    """The task *Take snapshot*. Returns the Snapshot as JSON, or "" when there is none; the job
+    tells why."""
+    job = begin(parts, job_id)
+    if job.status.ended:
+        return ""
+    interrupted = task_status(job, _TAKE) is TaskStatus.IN_PROGRESS
+    if not interrupted:
+        parts.book.move_task(job_id, _TAKE, TaskStatus.IN_PROGRESS)
+    return run_task(parts, job_id, _TAKE, lambda: _take(parts, job, interrupted=interrupted))
+
+
+def _take(parts: Parts, job: Job, *, interrupted: bool) -> str:
+    console = parts.console(job.id, _TAKE)
+    address = parts.vms.address(job.vm)
+    hypervisor = parts.composition.hypervisor(address)
+    guest = parts.composition.guest(address)
+    if interrupted:
+        console.note("warning", "The server was interrupted while it took the snapshot; anew.")
+        recover(hypervisor, guest, job.id, committed=False)
+    console.stop_if_cancelled()
+    sweep(parts, job.vm, keep=job.id)
+    parts.vms.look(job.vm)
+    snapshot = take_snapshot(
+        hypervisor,
+        guest,
+        job.id,
+        bases=parts.points.generations(job.vm),
+        options=_options(parts.vms.policy_of(job.vm)),
+        log=console.log,
+    )
+    parts.book.move_task(
+        job.id, _TAKE, TaskStatus.COMPLETED, lambda job: _with_snapshot(job, snapshot)
+    )
+    return to_json(snapshot)
+
+
+def transfer(parts: Parts, job_id: str, taken: str) -> str:
+    """The task *Transfer data to vault*. Returns the new point's id, or "" when there is none."""
+    job = parts.book.get(job_id)
+    interrupted = task_status(job, _TRANSFER) is TaskStatus.IN_PROGRESS
+    if not interrupted:
+        parts.book.move_task(job_id, _TRANSFER, TaskStatus.IN_PROGRESS)
+    snapshot = from_json(Snapshot, taken)
+    return run_task(
+        parts, job_id, _TRANSFER, lambda: _transfer(parts, job, snapshot, interrupted=interrupted)
+    )
+
+
+def _transfer(parts: Parts, job: Job, snapshot: Snapshot, *, interrupted: bool) -> str:
+    console = parts.console(job.id, _TRANSFER)
+    if interrupted:
+        console.note("warning", "The server was interrupted during the transfer; it goes on.")
+    console.stop_if_cancelled()
+    policy = parts.vms.policy_of(job.vm)
+    point = back_up(
+        snapshot,
+        parts.points.writer(job.vm, job.id, policy.compression_level if policy else 1),
+        parts.composition.source,
+        on_progress=console.progress,
+        cancelled=console.cancelled,
+    )
+    console.note(
+        "info",
+        f"The recovery point {point.id} is in the vault: {point.read_bytes} bytes read, "
+        f"{point.stored_bytes} bytes newly stored.",
+    )
+    parts.book.move_task(
+        job.id,
+        _TRANSFER,
+        TaskStatus.COMPLETED,
+        lambda job: replace(job, point_id=point.id, warnings=_with_disk_warnings(job, point)),
+    )
+    parts.points.forget_cached()
+    return point.id
+
+
+def release(parts: Parts, job_id: str, point_id: str) -> None:
+    """Free the hypervisor's session and whatever the guest still holds, on every way out. What
+    cannot be freed now is left to the sweep, and said."""
+    job = parts.book.get(job_id)
+    if job.status.ended or task_status(job, _TAKE) is TaskStatus.WAITING:
+        return
+    try:
+        address = parts.vms.address(job.vm)
+        recover(
+            parts.composition.hypervisor(address),
+            parts.composition.guest(address),
+            job_id,
+            committed=bool(point_id),
+        )
+    except Failure as failure:
+        warning = f"The snapshot could not be released and will be later: {failure}"
+        parts.book.log(job_id, "warning", warning)
+        warn(parts, job_id, warning)
+
+
+def retain(parts: Parts, job_id: str, point_id: str) -> None:
+    """Apply the policy's retention after a point was made. Its failure costs no point."""
+    job = parts.book.get(job_id)
+    policy = parts.vms.policy_of(job.vm)
+    if policy is None:
+        return
+    try:
+        plan = plan_retention(
+            parts.points.all(vm=job.vm),
+            policy.retention,
+            policy.zone,
+            parts.clock.now(),
+            just_made=point_id,
+        )
+        if plan.removed:
+            parts.points.execute(plan)
+            parts.book.log(
+                job_id,
+                "info",
+                f"Retention removed {len(plan.removed)} point(s): "
+                + ", ".join(f"{point.taken_at:%Y-%m-%d %H:%M} UTC" for point in plan.removed),
+            )
+    except Failure as failure:
+        warning = f"Old points could not be removed: {failure}"
+        parts.book.log(job_id, "warning", warning)
+        warn(parts, job_id, warning)
+
+
+def end(parts: Parts, job_id: str) -> None:
+    """The status that follows from the two tasks."""
+    finish(parts, job_id, _status)
+
+
+def _status(job: Job) -> JobStatus:
+    return backup_status(
+        task_status(job, _TAKE), task_status(job, _TRANSFER), warnings=bool(job.warnings)
+    )
+
+
+def _options(policy: Policy | None) -> SnapshotOptions:
+    return SnapshotOptions() if policy is None else policy.snapshot
+
+
+def _with_snapshot(job: Job, snapshot: Snapshot) -> Job:
+    warnings = list(snapshot.warnings)
+    label = snapshot.consistency
+    if label.level is Consistency.CRASH and not any(label.reason in text for text in warnings):
+        warnings.append(f"The point is only crash-consistent: {label.reason}")
+    return replace(
+        job,
+        consistency=label,
+        freeze=snapshot.freeze,
+        warnings=tuple(dict.fromkeys([*job.warnings, *warnings])),
+    )
+
+
+def _with_disk_warnings(job: Job, point: RecoveryPoint) -> tuple[str, ...]:
+    """A full read is worth a warning when an incremental one was to be expected: not for a first
+    point, nor for one of a VM that is off."""
+    forced = [
+        f"Disk {disk.name} was read whole: {disk.full_read_reason}"
+        for disk in point.disks
+        if disk.full_read_reason and not disk.full_read_reason.startswith("first point")
+    ]
+    return tuple(dict.fromkeys([*job.warnings, *([] if point.route is Route.OFFLINE else forced)]))

@@ -1,0 +1,111 @@
+"""Starting, cancelling and showing jobs."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from quiesce.model.failure import InputFailure
+from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
+from quiesce.service.codec import to_json
+from quiesce.service.job_book import backup_slot
+from quiesce.service.requests import RestoreRequest, VerifyRequest
+from quiesce.service.restore import plan_targets
+from quiesce.service.work import Parts
+from quiesce.service.workflow import Workflows
+
+_TASKS = {
+    JobKind.BACKUP: (TaskName.TAKE_SNAPSHOT, TaskName.TRANSFER),
+    JobKind.RESTORE: (TaskName.RESTORE,),
+    JobKind.VERIFY: (TaskName.VERIFY,),
+}
+VERIFY_MODES = ("structure", "packs", "chunks")
+
+
+class Jobs:
+    """What CLI, REST and portal call."""
+
+    def __init__(self, parts: Parts, workflows: Workflows) -> None:
+        self._parts = parts
+        self._workflows = workflows
+
+    def get(self, job_id: str) -> Job:
+        """With its log and live progress.
+
+        :raise NotFoundFailure: job.not-found
+        """
+        return self._parts.book.get(job_id)
+
+    def newest(self, *, vm: str | None = None, limit: int = 50) -> tuple[Job, ...]:
+        """Newest first, with live progress and without log lines."""
+        return self._parts.book.newest(vm=vm, limit=limit)
+
+    def start_backup(self, vm: str, *, trigger: str = "manual") -> Job:
+        """
+        :raise NotFoundFailure: vm.unknown
+        :raise PolicyFailure: policy.in-progress
+        """
+        name = self._parts.vms.address(vm).name
+        return self._start(
+            JobKind.BACKUP, name, slot=backup_slot(name), request="{}", trigger=trigger
+        )
+
+    def start_restore(self, request: RestoreRequest) -> Job:
+        """What can be refused is refused here, before there is a job.
+
+        :raise NotFoundFailure: restore.point-not-found, restore.disk-not-found
+        :raise InputFailure: input.path-invalid
+        :raise RestoreFailure: restore.target-exists
+        :raise PolicyFailure: policy.in-progress, another restore writes to the same place
+        """
+        point = self._parts.points.get(request.point_id)
+        plan_targets(point, request)
+        return self._start(
+            JobKind.RESTORE, point.vm, slot=f"restore:{request.to}", request=to_json(request)
+        )
+
+    def start_verify(self, mode: str) -> Job:
+        """
+        :raise InputFailure: input.invalid
+        :raise PolicyFailure: policy.in-progress
+        """
+        if mode not in VERIFY_MODES:
+            raise InputFailure("input.invalid", f"The mode is one of {', '.join(VERIFY_MODES)}.")
+        return self._start(JobKind.VERIFY, "", slot="verify", request=to_json(VerifyRequest(mode)))
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to end: one that waits ends now, one that runs within about a second.
+
+        :raise NotFoundFailure: job.not-found
+        :raise PolicyFailure: job.already-ended
+        """
+        job = self._parts.book.request_cancel(job_id)
+        self._parts.cancellations.event(job_id).set()
+        if job.status is JobStatus.QUEUED:
+            job = self._parts.book.update(job_id, self._cancelled_if_queued)
+        return job
+
+    def _cancelled_if_queued(self, job: Job) -> Job:
+        if job.status is not JobStatus.QUEUED:
+            return job  # it began meanwhile, and sees the request itself
+        tasks = tuple(replace(task, status=TaskStatus.CANCELLED) for task in job.tasks)
+        return replace(
+            job, tasks=tasks, status=JobStatus.CANCELLED, ended_at=self._parts.clock.now()
+        )
+
+    def _start(
+        self, kind: JobKind, vm: str, *, slot: str, request: str, trigger: str = "manual"
+    ) -> Job:
+        job = Job(
+            id=secrets.token_hex(6),
+            kind=kind,
+            vm=vm,
+            status=JobStatus.QUEUED,
+            created_at=self._parts.clock.now(),
+            tasks=tuple(Task(name) for name in _TASKS[kind]),
+            trigger=trigger,
+        )
+        self._parts.book.open(job, slot=slot, request=request)
+        # Killed between these two lines, the job is enqueued by the next start's `reconcile`.
+        self._workflows.enqueue(job)
+        return job

@@ -1,0 +1,147 @@
+"""Recovery points and figures of the vault, as faces and jobs need them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from quiesce.model.failure import Evidence, NotFoundFailure, PolicyFailure
+from quiesce.model.job import JobKind, Progress
+from quiesce.model.point import RecoveryPoint
+from quiesce.service.codec import from_json
+from quiesce.service.job_book import JobBook
+from quiesce.service.requests import RestoreRequest
+from quiesce.service.views import DeletionPlan, VaultView
+from quiesce.transfer.ports import DiskReader, PointWriter
+from quiesce.vault.vault import Vault
+
+_REMEMBER_SECONDS = 30.0
+"""Points of other writers of the same vault are seen after this time; our own at once."""
+
+
+class Points:
+    """Thread-safe. The list is remembered for a moment, since reading it decrypts manifests."""
+
+    def __init__(
+        self, vault: Vault, book: JobBook, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.vault = vault
+        self._book = book
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._cached: tuple[RecoveryPoint, ...] = ()
+        self._cached_until = float("-inf")
+
+    def all(self, *, vm: str | None = None) -> tuple[RecoveryPoint, ...]:
+        """Newest first."""
+        with self._lock:
+            if self._monotonic() >= self._cached_until:
+                newest_first = sorted(self.vault.points(), key=lambda p: p.taken_at, reverse=True)
+                self._cached = tuple(newest_first)
+                self._cached_until = self._monotonic() + _REMEMBER_SECONDS
+            points = self._cached
+        return points if vm is None else tuple(point for point in points if point.vm == vm)
+
+    def by_vm(self) -> dict[str, tuple[RecoveryPoint, ...]]:
+        """Newest first, of each VM."""
+        grouped: dict[str, list[RecoveryPoint]] = {}
+        for point in self.all():
+            grouped.setdefault(point.vm, []).append(point)
+        return {vm: tuple(points) for vm, points in grouped.items()}
+
+    def get(self, point_id: str) -> RecoveryPoint:
+        """:raise NotFoundFailure: restore.point-not-found"""
+        for point in self.all():
+            if point.id == point_id:
+                return point
+        raise NotFoundFailure(
+            "restore.point-not-found",
+            f"There is no recovery point {point_id!r}.",
+            remedy="See `quiesce point list`.",
+        )
+
+    def of_job(self, job_id: str) -> RecoveryPoint | None:
+        """The point that a job has committed."""
+        self.forget_cached()
+        return next((point for point in self.all() if point.job_id == job_id), None)
+
+    def generations(self, vm: str) -> dict[str, list[str]]:
+        """Per disk, the generations that a next backup may count from, newest first."""
+        bases: dict[str, list[str]] = {}
+        for point in self.all(vm=vm):
+            for disk in point.disks:
+                if disk.generation:
+                    bases.setdefault(disk.name, []).append(disk.generation)
+        return bases
+
+    def writer(self, vm: str, job_id: str, compression_level: int) -> PointWriter:
+        """A point in the making, idempotent by job id."""
+        return self.vault.writer(vm, job_id, compression_level=compression_level)
+
+    def reader(self, point_id: str, disk: str) -> DiskReader:
+        return self.vault.reader(point_id, disk)
+
+    def delete(self, point_id: str, *, dry_run: bool) -> DeletionPlan:
+        """Remove one point, or show what that would remove.
+
+        :raise NotFoundFailure: restore.point-not-found
+        :raise PolicyFailure: policy.in-progress, a restore reads it
+        """
+        point = self.get(point_id)
+        for job in self._book.active():
+            if job.kind is JobKind.RESTORE:
+                request = from_json(RestoreRequest, self._book.request(job.id))
+                if request.point_id == point.id:
+                    raise PolicyFailure(
+                        "policy.in-progress",
+                        f"The point {point.id} is being restored.",
+                        evidence=[Evidence(f"the job {job.id} is active", "jobs")],
+                        remedy=f"Wait for it, or cancel it: `quiesce job cancel {job.id}`.",
+                        retryable=True,
+                    )
+        plan = DeletionPlan(removed=(point,))
+        return self.execute(plan, dry_run=dry_run)
+
+    def execute(self, plan: DeletionPlan, *, dry_run: bool = False) -> DeletionPlan:
+        """Carry a plan out: the points are gone when this returns; what only they needed is
+        collected by the vault once its safety margins have passed."""
+        deletion = self.vault.plan_deletion([point.id for point in plan.removed])
+        if not dry_run:
+            self.vault.execute(deletion)
+            self.forget_cached()
+        return replace(plan, freed_bytes=deletion.freed_bytes, executed=not dry_run)
+
+    def verify(
+        self,
+        mode: str,
+        *,
+        on_progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        """Check the vault.
+
+        :raise VaultFailure: damage was found; names the points that suffer
+        """
+        raise NotImplementedError
+
+    def vault_view(self) -> VaultView:
+        status = self.vault.status()
+        return VaultView(
+            location=status.address,
+            id=status.vault_id,
+            points=status.points,
+            vms=status.vms,
+            protected_bytes=status.protected_bytes,
+            stored_bytes=status.stored_bytes,
+            packs=status.packs,
+            chunks=len(self.vault.contents.index.snapshot()),
+            free_bytes=status.free_bytes,
+            missing_packs=status.missing_packs,
+            unreadable_points=status.unreadable_points,
+        )
+
+    def forget_cached(self) -> None:
+        with self._lock:
+            self._cached_until = float("-inf")

@@ -1,0 +1,188 @@
+"""Writing disks of a point back: where to, and the steps of the job."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from quiesce.block.image import open_target
+from quiesce.model.failure import (
+    Evidence,
+    InputFailure,
+    NotFoundFailure,
+    RestoreFailure,
+)
+from quiesce.model.job import Job, JobKind, Progress, TaskName, TaskStatus
+from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.service.codec import from_json
+from quiesce.service.console import Console
+from quiesce.service.requests import RestoreRequest
+from quiesce.service.work import Parts, begin, end_by_task, run_task, task_status
+from quiesce.transfer.restore import data_bytes, restore_disk
+
+_RESTORE = TaskName.RESTORE
+_SUFFIX = {"raw": ".img", "qcow2": ".qcow2"}
+_PARTIAL = ".quiesce-*.partial"
+"""The temporary names of `quiesce.block.image`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One disk and the file it is written to."""
+
+    disk: PointDisk
+    path: Path
+
+
+def plan_targets(point: RecoveryPoint, request: RestoreRequest) -> tuple[Target, ...]:
+    """Where each disk goes. Nothing is written, the targets are only looked at.
+
+    `to` is a folder when it is one or when several disks are asked for; for a single disk it is
+    the file's path.
+
+    :raise InputFailure: input.path-invalid
+    :raise NotFoundFailure: restore.disk-not-found
+    :raise RestoreFailure: restore.target-exists
+    """
+    if not request.to.is_absolute():
+        raise InputFailure(
+            "input.path-invalid",
+            f"The path {str(request.to)!r} is not absolute.",
+            remedy="Give the whole path on the server's host, from / on.",
+        )
+    disks = _chosen(point, request.disks)
+    if len(disks) == 1 and not request.to.is_dir():
+        targets: tuple[Target, ...] = (Target(disks[0], request.to),)
+    else:
+        names = _file_names([disk.name for disk in disks], _SUFFIX[request.format])
+        targets = tuple(
+            Target(disk, request.to / name) for disk, name in zip(disks, names, strict=True)
+        )
+    for target in targets:
+        if not request.overwrite and target.path.exists():
+            raise RestoreFailure(
+                "restore.target-exists",
+                f"{target.path} exists already.",
+                evidence=[Evidence("a file of this name", str(target.path))],
+                remedy="Choose another path, or allow overwriting (`--overwrite`).",
+            )
+    return targets
+
+
+def _chosen(point: RecoveryPoint, wanted: tuple[str, ...] | None) -> tuple[PointDisk, ...]:
+    if wanted is None:
+        return point.disks
+    by_name = {disk.name: disk for disk in point.disks}
+    for name in wanted:
+        if name not in by_name:
+            raise NotFoundFailure(
+                "restore.disk-not-found",
+                f"The point {point.id} has no disk {name!r}.",
+                evidence=[Evidence(f"its disks: {', '.join(by_name)}", "recovery point")],
+            )
+    return tuple(by_name[name] for name in dict.fromkeys(wanted))
+
+
+def _file_names(disks: list[str], suffix: str) -> list[str]:
+    """One file name for each disk name: made of harmless characters, never hidden, all different.
+
+    A disk's name is the guest administrator's free text and must not reach out of the folder.
+    """
+    names: list[str] = []
+    for disk in disks:
+        plain = unicodedata.normalize("NFC", disk)
+        safe = re.sub(r"[^\w.+-]+", "_", plain).strip("._")[:100] or "disk"
+        name, number = safe + suffix, 2
+        while name.casefold() in (taken.casefold() for taken in names):
+            name, number = f"{safe}-{number}{suffix}", number + 1
+        names.append(name)
+    return names
+
+
+def restore(parts: Parts, job_id: str) -> None:
+    """The job's one task: all disks, one after the other. A disk appears under its name only when
+    it is whole. After an interruption every disk that is not in place is written anew."""
+    job = begin(parts, job_id)
+    if job.status.ended:
+        return
+    interrupted = task_status(job, _RESTORE) is TaskStatus.IN_PROGRESS
+    if not interrupted:
+        parts.book.move_task(job_id, _RESTORE, TaskStatus.IN_PROGRESS)
+    run_task(parts, job_id, _RESTORE, lambda: _restore(parts, job, interrupted=interrupted))
+
+
+def _restore(parts: Parts, job: Job, *, interrupted: bool) -> str:
+    console = parts.console(job.id, _RESTORE)
+    request = from_json(RestoreRequest, parts.book.request(job.id))
+    point = parts.points.get(request.point_id)
+    if interrupted:
+        console.note("warning", "The server was interrupted during the restore; anew.")
+        _remove_partial_files(parts, job, request.to)
+    targets = plan_targets(point, request)
+    console.stop_if_cancelled()
+    if len(targets) > 1 or request.to.is_dir():
+        _make_folder(request.to)
+    readers = [parts.points.reader(point.id, target.disk.name) for target in targets]
+    sizes = [data_bytes(reader) for reader in readers]
+    done = 0
+    for target, reader, size in zip(targets, readers, sizes, strict=True):
+        restored = restore_disk(
+            reader,
+            open_target(
+                target.path,
+                reader.size_bytes,
+                request.format,
+                overwrite=request.overwrite,
+                data_bytes=size,
+            ),
+            on_progress=partial(_show, console, done, sum(sizes)),
+            cancelled=console.cancelled,
+            phase=f"Restoring disk {target.disk.name}",
+        )
+        done += restored.written_bytes
+        console.note(
+            "info",
+            f"Disk {target.disk.name} is at {target.path}: {restored.written_bytes} bytes of data "
+            f"in {restored.seconds:.1f} s.",
+        )
+    parts.book.move_task(job.id, _RESTORE, TaskStatus.COMPLETED)
+    return "done"
+
+
+def _show(console: Console, done_bytes: int, total_bytes: int, disk: Progress) -> None:
+    """One disk's progress as the whole job's."""
+    console.progress(
+        replace(disk, done_bytes=done_bytes + disk.done_bytes, total_bytes=total_bytes)
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RestoreFailure(
+            "restore.target-not-writable",
+            f"The folder {folder} cannot be made: {error.strerror}.",
+            evidence=[Evidence("refused by the system", str(folder), raw=str(error))],
+        ) from error
+
+
+def _remove_partial_files(parts: Parts, job: Job, to: Path) -> None:
+    """Half-written images of the interrupted run, unless another restore works in that folder and
+    the files may be its own."""
+    for other in parts.book.active():
+        if other.kind is JobKind.RESTORE and other.id != job.id:
+            request = from_json(RestoreRequest, parts.book.request(other.id))
+            if {to, to.parent} & {request.to, request.to.parent}:
+                return
+    folder = to if to.is_dir() else to.parent
+    for partial_file in folder.glob(_PARTIAL):
+        partial_file.unlink(missing_ok=True)
+
+
+def end(parts: Parts, job_id: str) -> None:
+    """The status that follows from the one task."""
+    end_by_task(parts, job_id, _RESTORE)

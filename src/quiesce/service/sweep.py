@@ -1,0 +1,45 @@
+"""Frees what dead jobs left in hypervisors."""
+
+from __future__ import annotations
+
+import structlog
+
+from quiesce.model.failure import Failure
+from quiesce.service.job_book import backup_slot
+from quiesce.service.work import Parts
+from quiesce.snapshot.take import recover
+
+log = structlog.get_logger(__name__)
+
+
+def sweep(parts: Parts, vm: str, *, keep: str = "") -> tuple[str, ...]:
+    """Release every session of `vm` in its hypervisor that no active job owns, and return their
+    task ids. `keep` is the calling job's own.
+
+    A task whose point did get committed is released as such, so that the next backup can count
+    from it.
+
+    :raise Failure: the hypervisor cannot be asked
+    """
+    address = parts.vms.address(vm)
+    hypervisor = parts.composition.hypervisor(address)
+    guest = parts.composition.guest(address)
+    released = []
+    for task_id in hypervisor.leftovers():
+        # Asked one by one, after the leftovers: a job that began since is active by now.
+        if task_id == keep or task_id == parts.book.holder(backup_slot(vm)):
+            continue
+        committed = parts.points.of_job(task_id) is not None
+        recover(hypervisor, guest, task_id, committed=committed)
+        log.info("released a leftover snapshot", vm=vm, task=task_id, committed=committed)
+        released.append(task_id)
+    return tuple(released)
+
+
+def sweep_all(parts: Parts) -> None:
+    """Every VM that answers; the others are swept by their next backup."""
+    for vm in parts.vms.names():
+        try:
+            sweep(parts, vm)
+        except Failure as failure:
+            log.info("not swept now", vm=vm, code=failure.code, reason=failure.message)

@@ -1,0 +1,68 @@
+"""Opening this server's vault, and making it with its key on the first start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
+from quiesce.service.home import write_secret
+from quiesce.service.settings import Settings
+from quiesce.vault.keys import KeyFile
+from quiesce.vault.store import LocalStore
+from quiesce.vault.vault import Vault
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The vault of these settings.
+
+    A key file means that the vault was made once: then it must be there, and an empty mount point
+    is not taken for a first start. Without one the vault is made, and the key gets its final name
+    after the vault, so that a first start cut short begins again with the same key.
+
+    :raise AuthFailure: auth.key-unavailable, auth.key-wrong, auth.key-invalid
+    :raise VaultFailure: vault.not-a-vault and others of `Vault.open`
+    :raise StorageFailure: storage.vanished, storage.not-empty, storage.denied
+    """
+    key_file = settings.vault_key_file
+    if key_file.exists():
+        return Vault.open(LocalStore(settings.vault), KeyFile.parse(_text(key_file)))
+    store = LocalStore.create(settings.vault)
+    pending = key_file.with_name(key_file.name + ".first-start")
+    if not pending.exists():
+        write_secret(pending, KeyFile.generate().text())
+    key = KeyFile.parse(_text(pending))
+    try:
+        vault = Vault.create(store, key)
+    except VaultFailure as exists:
+        if exists.code != "vault.exists":
+            raise
+        vault = _opened_by_first_key(store, key, pending, settings)
+    pending.rename(key_file)
+    return vault
+
+
+def _opened_by_first_key(
+    store: LocalStore, key: KeyFile, pending: Path, settings: Settings
+) -> Vault:
+    try:
+        return Vault.open(store, key)
+    except AuthFailure as wrong:
+        pending.unlink()
+        raise AuthFailure(
+            "auth.key-unavailable",
+            f"There is a vault at {settings.vault} and its key file is missing.",
+            evidence=[Evidence("no such file", str(settings.vault_key_file))],
+            remedy=f"Put the vault's key back to {settings.vault_key_file} (mode 0600), or set "
+            "`vault_folder` to an empty folder.",
+        ) from wrong
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise AuthFailure(
+            "auth.key-unavailable",
+            f"The vault's key file {path} cannot be read.",
+            evidence=[Evidence("not readable", str(path), raw=str(unreadable))],
+        ) from unreadable

@@ -1,0 +1,102 @@
+"""What the service shows of its VMs and of the vault: plain values for CLI, REST and portal.
+
+Jobs and recovery points are shown as `quiesce.model` has them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from quiesce.model.failure import FailureReport
+from quiesce.model.job import Job
+from quiesce.model.point import RecoveryPoint
+from quiesce.model.policy import SnapshotOptions
+from quiesce.model.vm import Disk, PowerState
+
+
+@dataclass(frozen=True, slots=True)
+class VmView:
+    """One VM that the service knows.
+
+    `power`, `hypervisor` and `disks` are what was last seen, at `seen_at` (UTC); None and empty
+    when the VM was never reached. `problem` says why it could not be asked just now; it is only
+    filled where one VM is asked for. `next_run` is UTC. `active_job` is the id of the backup that
+    runs or waits, empty when there is none; `last_job` is the newest backup that has ended.
+    `image_files` are the disk images given by the operator, for backing the VM up while it is off.
+    """
+
+    name: str
+    qmp_socket: Path
+    qga_socket: Path | None
+    image_files: dict[str, Path]
+    added_at: datetime
+    power: PowerState | None = None
+    hypervisor: str = ""
+    disks: tuple[Disk, ...] = ()
+    seen_at: datetime | None = None
+    problem: FailureReport | None = None
+    policy: str | None = None
+    next_run: datetime | None = None
+    point_count: int = 0
+    newest_point: RecoveryPoint | None = None
+    active_job: str = ""
+    last_job: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """One policy. `at` is the local time of day ("HH:MM") in the IANA time zone `zone`, or None:
+    only on demand. `vms` are the VMs protected by it."""
+
+    name: str
+    at: str | None
+    zone: str
+    keep_last: int
+    keep_daily: int
+    snapshot: SnapshotOptions
+    compression_level: int
+    vms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPoint:
+    """A point that a retention plan keeps, and every rule that wants it."""
+
+    point_id: str
+    taken_at: datetime
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionPlan:
+    """What a deletion removes. Nothing has happened yet when `executed` is false.
+
+    `freed_bytes` are occupied by packs that only the removed points need; they leave the disk
+    when the vault's garbage collection has passed its safety margins, not at once.
+    """
+
+    removed: tuple[RecoveryPoint, ...]
+    kept: tuple[KeptPoint, ...] = ()
+    freed_bytes: int = 0
+    executed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VaultView:
+    """The vault's figures. `protected_bytes` is the sum of all points' disks, `stored_bytes`
+    what the vault occupies, `free_bytes` what is left at its folder (None: not known).
+    `missing_packs` and `unreadable_points` are damage that was noticed without looking for it."""
+
+    location: str
+    id: str
+    points: int
+    vms: int
+    protected_bytes: int
+    stored_bytes: int
+    packs: int
+    chunks: int
+    free_bytes: int | None
+    missing_packs: int = 0
+    unreadable_points: tuple[str, ...] = ()

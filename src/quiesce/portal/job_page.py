@@ -72,17 +72,16 @@ class _JobView:
         self._trouble = ui.element("div").classes("full-width column gap-3")
         with card("Tasks"):
             self._tasks = [_TaskRow(task) for task in job.tasks]
-        with card(), ui.element("div").classes("card-body"), ui.element("div").classes("facts"):
+        with card(), ui.element("div").classes("card-body facts"):
             if job.vm:
                 with ui.element("div").classes("fact"):
                     ui.label("VM")
                     ui.link(job.vm, vm_link(job.vm)).classes("table-link")
-            self._facts = {
-                name: fact(name, "–", wide=name in ("Consistency", "Frozen"))
-                for name in ("Started", "Ended", "Recovery point", "Consistency", "Frozen")
-            }
+            self._facts = {name: fact(name, "–") for name in ("Started", "Ended", "Recovery point")}
             fact("Started by", job.trigger)
             fact("Job", job.id).classes("mono")
+            for name in ("Consistency", "Frozen"):
+                self._facts[name] = fact(name, "–", wide=True)
         with card("Log"):
             self._log = ui.element("div").classes("log")
         self._logged = 0

@@ -24,9 +24,10 @@ def restore_dialog(service: Service, point: RecoveryPoint) -> None:
             ui.label(
                 f"As of {when(point.taken_at, seconds=True)}, {consistency(point.consistency)}"
             )
-            target = ui.input("Folder on the server's host", placeholder="/var/lib/restores").props(
-                "outlined dense autofocus"
-            )
+            target = ui.input(
+                "Folder on the server's host; for one disk also the file",
+                placeholder="/var/lib/restores",
+            ).props("outlined dense autofocus")
             ui.label("Disks").classes("label")
             boxes = {
                 disk.name: ui.checkbox(f"{disk.name}, {size_text(disk.size_bytes)}", value=True)

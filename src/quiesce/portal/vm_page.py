@@ -39,6 +39,7 @@ from quiesce.service.views import VmView
 _REFRESH_SECONDS = 2.0
 _NO_POLICY = "None – on demand only"
 _NEWEST_JOBS = 100
+_JOB_COLUMNS = tuple(column for column in JOB_COLUMNS if column[0] != "vm")
 
 
 async def vm_page(service: Service, session: Session, name: str) -> None:
@@ -86,7 +87,7 @@ class _Page:
     async def _state_card(self) -> None:
         policies = await ask(self._service.policies.all)
         names = [] if isinstance(policies, Failure) else [policy.name for policy in policies]
-        with card(), ui.element("div").classes("card-body"), ui.element("div").classes("facts"):
+        with card(), ui.element("div").classes("card-body facts"):
             with ui.element("div").classes("fact"):
                 ui.label("Policy")
                 ui.select(
@@ -129,7 +130,7 @@ class _Page:
         jobs = await self._jobs()
         with card("Jobs"):
             self._no_jobs = ui.label("No job has run yet.").classes("empty full-width")
-            self._jobs_table = paged_table(JOB_COLUMNS, jobs, page_rows=10)
+            self._jobs_table = paged_table(_JOB_COLUMNS, jobs, page_rows=10)
             self._no_jobs.set_visibility(not jobs)
             self._jobs_table.set_visibility(bool(jobs))
 

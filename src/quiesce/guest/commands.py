@@ -1,0 +1,166 @@
+"""The command line: one JSON object on standard output, status 0, or a failure and status 1."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+from typing import Any, Callable, Dict, List, NoReturn
+
+from . import evidence, scripts
+from .detach import detach
+from .failure import Fact, Failure, defect
+from .folder import RUN_FOLDER, Folder, active_lock, already_active, make_run_folder, tasks
+from .log import LOG_FOLDER, Log
+from .plan import Wishes
+from .recover import recover
+from .session import Order, Session, decide
+from .version import VERSION
+
+_INSTALL_FOLDER = "/var/lib/quiesce"
+_LONGEST_HOLD_SECONDS = 300.0
+
+
+def main(arguments: List[str]) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], Dict[str, Any]] = options.run
+        answer, status = run(options), 0
+    except Failure as failure:
+        answer, status = {"failure": failure.as_json()}, 1
+    except Exception as error:  # noqa: BLE001 - the host is owed JSON whatever happened
+        answer, status = {"failure": defect(error).as_json()}, 1
+    print(json.dumps(answer), flush=True)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Failure("extension.usage", "The command is not understood: {}.".format(message))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="quiesce-extension", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+
+    def command(name: str, run: Callable[[argparse.Namespace], Dict[str, Any]]) -> Any:
+        one = commands.add_parser(name, help=run.__doc__)
+        one.set_defaults(run=run)
+        return one
+
+    command("version", _version)
+    for one in (command("preflight", _preflight), command("session", _session)):
+        one.add_argument("--skip", action="append", default=[], metavar="MOUNT")
+        one.add_argument("--only", action="append", metavar="MOUNT")
+    one.add_argument("--task", required=True)
+    one.add_argument("--hold", required=True, type=float, metavar="SECONDS")
+    one.add_argument("--wait", default=120.0, type=float, metavar="SECONDS")
+    command("recover", _recover).add_argument("--task", required=True)
+    command("collect-logs", _collect_logs)
+    command("uninstall", _uninstall)
+    return parser
+
+
+def _version(options: argparse.Namespace) -> Dict[str, Any]:
+    """this extension, its Python, the guest's operating system"""
+    return {"version": VERSION, "python": platform.python_version(), "os": _operating_system()}
+
+
+def _operating_system() -> str:
+    try:
+        with open("/etc/os-release", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("PRETTY_NAME="):
+                    return line.partition("=")[2].strip().strip("\"'")
+    except OSError:
+        return platform.platform()  # minimal systems have no such file
+    return platform.platform()
+
+
+def _preflight(options: argparse.Namespace) -> Dict[str, Any]:
+    """what would be frozen or skipped, and why; changes nothing"""
+    failure = None
+    configured = scripts.Scripts()
+    try:
+        configured = scripts.read_config()
+        for one in (configured.pre, configured.post):
+            if one is not None:
+                scripts.check(one)
+    except Failure as found:
+        failure = found.as_json()
+    decisions, warnings = decide(_wishes(options), configured)
+    return {
+        "version": VERSION,
+        "mounts": [one.as_json() for one in decisions],
+        "scripts": {"configured": configured.configured, "failure": failure},
+        "warnings": warnings,
+    }
+
+
+def _wishes(options: argparse.Namespace) -> Wishes:
+    only = None if options.only is None else tuple(options.only)
+    return Wishes(skip=tuple(options.skip), only=only)
+
+
+def _session(options: argparse.Namespace) -> Dict[str, Any]:
+    """begin a session; it detaches"""
+    _require_root()
+    if not 0 < options.hold <= _LONGEST_HOLD_SECONDS or not 0 < options.wait <= 86400:
+        raise Failure(
+            "extension.usage",
+            "The hold must be above 0 and at most {:g} s, the wait at most a day.".format(
+                _LONGEST_HOLD_SECONDS
+            ),
+        )
+    folder = Folder(options.task)
+    make_run_folder()
+    active = active_lock()
+    if not active.take():
+        raise already_active(options.task)
+    log = Log(options.task)
+    for task in tasks():  # no session is active, so these were left by dead ones
+        recover(Folder(task), log)
+    folder.make()
+    order = Order(options.hold, options.wait, _wishes(options))
+    if detach():
+        code = 70  # EX_SOFTWARE; nobody waits for it
+        try:
+            Session(folder, order, log).run()
+            code = 0
+        finally:
+            os._exit(code)
+    return {"state_file": folder.state, "control": folder.control}
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise Failure(
+            "extension.not-root",
+            "Freezing file systems needs root.",
+            [Fact("user id {}".format(os.geteuid()), "guest")],
+            "Run the VM's agent as root.",
+        )
+
+
+def _recover(options: argparse.Namespace) -> Dict[str, Any]:
+    """end a lost session: thaw, post-script, clean up"""
+    return recover(Folder(options.task), Log(options.task))
+
+
+def _collect_logs(options: argparse.Namespace) -> Dict[str, Any]:
+    """the ends of the logs that matter"""
+    return {"logs": evidence.logs()}
+
+
+def _uninstall(options: argparse.Namespace) -> Dict[str, Any]:
+    """end sessions, remove everything of ours"""
+    log = Log("uninstall")
+    for task in tasks():
+        recover(Folder(task), log)
+    removed = []
+    for path in (RUN_FOLDER, LOG_FOLDER, _INSTALL_FOLDER):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+            removed.append(path)
+    return {"removed": removed}

@@ -1,0 +1,185 @@
+"""/run/quiesce: one folder per session, and the locks that say who is alive.
+
+    /run/quiesce/active            locked by the one session of this guest, and its watchdog
+    /run/quiesce/<task>/           0700
+        state.json                 replaced atomically
+        control                    FIFO, read by the session
+        session, watchdog          process ids; each locked while that process lives
+        ledger                     see ledger.py
+        post-script                made when the post-script is started: it starts once, whoever
+                                   (session, watchdog, `recover`) comes first
+
+It must lie in memory: a state written to a frozen file system would hang the session.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import stat
+from typing import Any, Dict, List, Optional
+
+from .failure import Fact, Failure
+from .mounts import mount_of_path, printable, read_mounts
+
+RUN_FOLDER = os.environ.get("QUIESCE_RUN_FOLDER", "/run/quiesce")
+_TASK = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+def require_task(task: str) -> str:
+    """:raise Failure: session.task-invalid"""
+    if not _TASK.fullmatch(task):
+        raise Failure(
+            "session.task-invalid",
+            "A task id is 1 to 64 letters, digits and hyphens.",
+            [Fact("task id", "command line", printable(task[:200]))],
+        )
+    return task
+
+
+def make_run_folder() -> None:
+    """:raise Failure: session.folder-unsafe"""
+    try:
+        os.mkdir(RUN_FOLDER, 0o700)
+    except FileExistsError:
+        pass  # looked at below, like one made just now
+    except OSError as error:
+        raise _unsafe(RUN_FOLDER, str(error)) from error
+    _require_own_folder(RUN_FOLDER)
+    mount = mount_of_path(os.path.realpath(RUN_FOLDER), read_mounts())
+    if mount is None or mount.file_system not in ("tmpfs", "ramfs"):
+        kind = mount.file_system if mount else "nothing known"
+        raise _unsafe(RUN_FOLDER, "it lies on {}, not in memory (tmpfs)".format(kind))
+
+
+def _require_own_folder(path: str) -> None:
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise _unsafe(path, "it is not a folder")
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        shown = "owner {}, mode {:o}".format(status.st_uid, stat.S_IMODE(status.st_mode))
+        raise _unsafe(path, shown)
+
+
+def _unsafe(path: str, why: str) -> Failure:
+    return Failure(
+        "session.folder-unsafe",
+        "The session's folder {} cannot be trusted: {}.".format(path, why),
+        [Fact(path, "guest", why)],
+        "Look at what lies there (ls -ld '{0}'), then remove it: rm -rf '{0}'. /run must be a "
+        "tmpfs.".format(RUN_FOLDER),
+    )
+
+
+class Lock:
+    """An advisory lock that its holder's death releases."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def take(self) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def hold_for(self, pid: int) -> None:
+        """Say in the file who holds the lock."""
+        os.write(self.fd, str(pid).encode("ascii"))
+
+    def release(self) -> None:
+        """Close this process's handle; a copy inherited by another process keeps the lock."""
+        os.close(self.fd)
+
+
+def active_lock() -> Lock:
+    return Lock(os.path.join(RUN_FOLDER, "active"))
+
+
+def tasks() -> List[str]:
+    """The sessions that have a folder, living or not."""
+    names = os.listdir(RUN_FOLDER) if os.path.isdir(RUN_FOLDER) else []
+    return sorted(
+        name
+        for name in names
+        if _TASK.fullmatch(name) and os.path.isdir(os.path.join(RUN_FOLDER, name))
+    )
+
+
+class Folder:
+    """The files of one session."""
+
+    def __init__(self, task: str) -> None:
+        self.task = require_task(task)
+        self.path = os.path.join(RUN_FOLDER, task)
+        self.state = os.path.join(self.path, "state.json")
+        self.control = os.path.join(self.path, "control")
+        self.session = os.path.join(self.path, "session")
+        self.watchdog = os.path.join(self.path, "watchdog")
+        self.ledger = os.path.join(self.path, "ledger")
+        self.post_mark = os.path.join(self.path, "post-script")
+
+    def make(self) -> None:
+        """:raise Failure: session.active, when the task's folder exists"""
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError as error:
+            raise already_active(self.task) from error
+        os.mkfifo(self.control, 0o600)
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.path) and not os.path.islink(self.path)
+
+    def write_state(self, document: Dict[str, Any]) -> None:
+        new = self.state + ".new"
+        with open(new, "w", encoding="ascii") as file:
+            json.dump(document, file, ensure_ascii=True)
+        os.rename(new, self.state)
+
+    def read_state(self) -> Optional[Dict[str, Any]]:
+        try:
+            with open(self.state, encoding="ascii") as file:
+                found = json.load(file)
+        except (OSError, ValueError):
+            return None  # the session died before its first word
+        return found if isinstance(found, dict) else None
+
+    def claim_post_script(self) -> bool:
+        """True for exactly one caller, ever: the one that is to start the post-script."""
+        try:
+            os.close(os.open(self.post_mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
+    def holder(self, lock_path: str) -> int:
+        """The process id in a lock file while that process lives, else 0."""
+        if not os.path.exists(lock_path):
+            return 0
+        lock = Lock(lock_path)
+        try:
+            if lock.take():
+                return 0
+            text = os.read(lock.fd, 32)
+            return int(text) if text.isdigit() else 0
+        finally:
+            lock.release()
+
+    def remove(self) -> None:
+        for name in os.listdir(self.path):
+            os.unlink(os.path.join(self.path, name))
+        os.rmdir(self.path)
+
+
+def already_active(task: str) -> Failure:
+    return Failure(
+        "session.active",
+        "A backup session is already active in this guest.",
+        [Fact("sessions: " + (", ".join(tasks()) or "none"), RUN_FOLDER)],
+        "Wait for it to end, or end it: `recover --task {}`.".format(task),
+        retryable=True,
+    )

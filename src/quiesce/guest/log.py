@@ -1,0 +1,35 @@
+"""/var/log/quiesce/extension.log: what happened before the freeze and after the thaw.
+
+Lines are kept in memory until `flush`, which is called only while nothing is frozen.
+"""
+
+import os
+import time
+from typing import List
+
+LOG_FOLDER = os.environ.get("QUIESCE_LOG_FOLDER", "/var/log/quiesce")
+_LARGEST_BYTES = 1 << 20
+
+
+class Log:
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self._lines: List[str] = []
+
+    def say(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._lines.append("{} {} {}\n".format(stamp, self._task, text.replace("\n", " ")))
+
+    def flush(self) -> str:
+        """Write what was said; returns why it could not, or "". A full disk stops no backup."""
+        path = os.path.join(LOG_FOLDER, "extension.log")
+        lines, self._lines = self._lines, []
+        try:
+            os.makedirs(LOG_FOLDER, 0o700, exist_ok=True)
+            if os.path.exists(path) and os.path.getsize(path) > _LARGEST_BYTES:
+                os.replace(path, path + ".1")
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(lines)
+        except OSError as error:
+            return "The extension's log {} cannot be written: {}".format(path, error)
+        return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from pathlib import Path
 from quiesce.lab.cache import cache_folder, made_once
 from quiesce.lab.recipe import Recipe
 from quiesce.lab.tool import run_tool
-
 
 DATA_DISK_BYTES = 512 << 20
 
@@ -75,12 +75,12 @@ def _build(recipe: Recipe, folder: Path) -> None:
     with root_raw.open("wb") as file:
         file.truncate(recipe.root_bytes)
     unpack_and_format = (
-        f"tar -xpf {work / 'root.tar'} -C {root} --exclude=./boot/initrd* && "
-        f"mke2fs -q -t ext4 -L lab-root -E lazy_itable_init=0,nodiscard -d {root} {root_raw}"
+        "tar -xpf root.tar -C root --exclude='./boot/initrd*' && "
+        "mke2fs -q -t ext4 -L lab-root -E lazy_itable_init=0,nodiscard -d root root.raw"
     )
     # fakeroot lets an ordinary user keep the files' owners between tar and mke2fs.
     as_root = [] if os.geteuid() == 0 else ["fakeroot"]
-    run_tool([*as_root, "sh", "-c", unpack_and_format])
+    run_tool([*as_root, "sh", "-c", unpack_and_format], folder=work)
     kernel = next((root / "boot").glob("vmlinuz-*"))
     shutil.copyfile(kernel, folder / "vmlinuz")
     release = kernel.name.removeprefix("vmlinuz-")
@@ -99,7 +99,7 @@ def _build(recipe: Recipe, folder: Path) -> None:
         + "\n"
     )
     # Owned by root with odd modes here and there; an ordinary user owns it all the same.
-    run_tool(["sh", "-c", f"chmod -R u+rwX {work} && rm -rf {work}"])
+    run_tool(["sh", "-c", "chmod -R u+rwX work && rm -rf work"], folder=folder)
 
 
 def _bootstrap(recipe: Recipe, work: Path) -> None:
@@ -113,7 +113,7 @@ def _bootstrap(recipe: Recipe, work: Path) -> None:
         f"--include={','.join(recipe.packages)}",
         '--aptopt=Apt::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={path}" for path in recipe.left_out),
-        f"--customize-hook=tar-in {files} /",
+        f"--customize-hook=tar-in {shlex.quote(str(files))} /",
         recipe.suite,
         str(work / "root.tar"),
     ]
@@ -165,7 +165,7 @@ def _write_initrd(recipe: Recipe, root: Path, release: str, tree: Path, target: 
     (tree / "init").write_text(recipe.init)
     (tree / "init").chmod(0o755)
     # The guest's own static busybox does it, so the machine needs no cpio.
-    pack = f"find . | {tree / 'bin/busybox'} cpio -o -H newc -R 0:0 > {target}"
+    pack = f"find . | bin/busybox cpio -o -H newc -R 0:0 > {shlex.quote(str(target))}"
     run_tool(["sh", "-c", pack], folder=tree)
 
 

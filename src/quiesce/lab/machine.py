@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ class Machine:
             "qemu-system-x86_64",
             "-no-user-config",
             "-nodefaults",
-            *("-name", f"{files.folder.name},debug-threads=on"),
+            *("-name", f"{_option(files.folder.name)},debug-threads=on"),
             *("-machine", f"{self.hardware.machine},hpet=off,usb=off"),
             *("-accel", self.hardware.accelerator),
             *("-cpu", self.hardware.cpu),
@@ -115,16 +116,20 @@ class Machine:
             *("-kernel", str(self.kernel)),
             *("-initrd", str(self.initrd)),
             *("-append", KERNEL_ARGUMENTS),
-            *("-chardev", f"file,id=console,path={files.console_log},append=on"),
+            *("-chardev", f"file,id=console,path={_option(files.console_log)},append=on"),
             *("-serial", "chardev:console"),
             *_monitor("qmp", files.qmp_socket),
             *_monitor("monitor", files.monitor_socket),
             *("-device", "virtio-rng-pci"),
             *("-device", "virtio-serial-pci,id=ports"),
-            *("-chardev", f"socket,id=qga,path={files.qga_socket},server=on,wait=off"),
+            *("-chardev", f"socket,id=qga,path={_option(files.qga_socket)},server=on,wait=off"),
             *("-device", "virtserialport,bus=ports.0,chardev=qga,name=org.qemu.guest_agent.0"),
             *(argument for name, disk in self.disks.items() for argument in _disk(name, disk)),
-            *(("-incoming", f"exec:zstd -qdc {self.saved_state}") if self.saved_state else ()),
+            *(
+                ("-incoming", f"exec:zstd -qdc {shlex.quote(str(self.saved_state))}")
+                if self.saved_state
+                else ()
+            ),
         ]
 
 
@@ -138,9 +143,14 @@ def state_key(image_name: str, layout: str, hardware: Hardware, qemu_version: st
 
 def _monitor(name: str, socket: Path) -> list[str]:
     return [
-        *("-chardev", f"socket,id={name},path={socket},server=on,wait=off"),
+        *("-chardev", f"socket,id={name},path={_option(socket)},server=on,wait=off"),
         *("-mon", f"chardev={name},mode=control"),
     ]
+
+
+def _option(value: Path | str) -> str:
+    """A value inside one of QEMU's comma-separated options."""
+    return str(value).replace(",", ",,")
 
 
 def _disk(name: str, disk: DiskFile) -> list[str]:

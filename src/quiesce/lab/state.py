@@ -9,6 +9,7 @@ backing files, and every guest writes to overlays of its own.
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 import time
 from enum import StrEnum
@@ -137,7 +138,8 @@ def _save(image: Image, layout: Layout, hardware: Hardware, folder: Path) -> Non
             saving = time.monotonic()
             guest.qmp("stop")
             guest.qmp("migrate-set-parameters", {"max-bandwidth": 1 << 40})  # the default crawls
-            guest.qmp("migrate", {"uri": f"exec:zstd -q -1 > {folder / 'state.zst'}"})
+            state = shlex.quote(str(folder / "state.zst"))
+            guest.qmp("migrate", {"uri": f"exec:zstd -q -1 > {state}"})
             _wait_for_migration(guest)
             guest.stop()
     for disk in disks.values():

@@ -49,7 +49,7 @@ def run_tool(
         raise LabFailure(
             "lab.tool-missing",
             f"The lab needs the program {argv[0]}, which is not installed.",
-            remedy=f"apt-get install --no-install-recommends "
+            remedy="apt-get install --no-install-recommends "
             + " ".join(REQUIRED_PACKAGES + DATA_DISK_PACKAGES),
         ) from inner
     except subprocess.CalledProcessError as inner:

@@ -141,16 +141,17 @@ def qemu_6_2(tmp_path: Path) -> Iterator[Path]:
 
     def serve() -> None:
         client, _ = listener.accept()
-        with client, client.makefile("rw", encoding="utf-8") as stream:
+        with client:
             version = {"qemu": {"major": 6, "minor": 2, "micro": 0}, "package": ""}
             greeting = {"QMP": {"version": version, "capabilities": []}}
-            print(json.dumps(greeting), file=stream, flush=True)
-            for line in stream:
-                asked = json.loads(line)
+            client.sendall(json.dumps(greeting).encode() + b"\r\n")
+            # One command at a time, not ended by a line break.
+            while command := client.recv(65536):
+                asked = json.loads(command)
                 empty: object = [] if asked["execute"] == "query-block-exports" else {}
                 answer = answers.get(asked["execute"], empty)
                 echoed = {"id": asked["id"]} if "id" in asked else {}
-                print(json.dumps({"return": answer} | echoed), file=stream, flush=True)
+                client.sendall(json.dumps({"return": answer} | echoed).encode() + b"\r\n")
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(address))

@@ -24,13 +24,15 @@ class VmAddress:
     """How to reach one QEMU VM. Paths are absolute, on the hypervisor host.
 
     `disks` (name → image file) is needed only to back the VM up while it is powered off; while
-    it runs, its disks are asked of QEMU and remembered.
+    it runs, its disks are asked of QEMU and remembered. `formats` (name → image format) likewise:
+    a disk without one is probed, and a guest that owns a raw disk can make it look like anything.
     """
 
     name: str
     qmp_socket: Path
     qga_socket: Path | None = None
     disks: tuple[tuple[str, Path], ...] = ()
+    formats: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bare_qemu import KIB, MIB, BareQemu, dirty_ranges, image_bitmaps, read
+from bare_qemu import KIB, MIB, BareQemu, dirty_ranges, image_bitmaps, make_image, read
 
 from quiesce.hypervisor import qmp
 from quiesce.hypervisor.qemu import QemuVm
@@ -93,6 +94,23 @@ def test_an_offline_point_leaves_the_chain_of_bitmaps_alone(bare: Bare) -> None:
     assert [bitmap["name"] for bitmap in image_bitmaps(qemu.disks["vda"][0])] == [base]
     qemu.start()
     assert dirty_ranges(point(vm, T3, {"vda": [base]}).disks[0]) == [(0, 64 * KIB)]
+
+
+def test_a_raw_disk_that_its_guest_dressed_up_as_qcow2_is_read_as_raw(
+    powered_off: BareQemu, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"S" * MIB)
+    forged = make_image(tmp_path / "forged", MIB, options=f"backing_file={secret},backing_fmt=raw")
+    raw = powered_off.disks["vdb"][0]
+    with raw.open("r+b") as start:
+        start.write(forged.read_bytes())
+    address = replace(powered_off.address, formats=(("vda", "qcow2"), ("vdb", "raw")))
+    vm = QemuVm(address, powered_off.folder / "scratch")
+    disk = point(vm, T1).disks[1]
+    assert (disk.format, disk.size_bytes) == ("raw", 64 * MIB)
+    assert read(disk, 0, 4) == b"QFI\xfb"
+    vm.release(T1, committed=False)
 
 
 def test_a_second_offline_task_is_refused(powered_off: BareQemu) -> None:

@@ -45,7 +45,9 @@ def state(address: VmAddress) -> VmState:
             ],
             remedy="Start the VM, or tell Quiesce where its disk images lie.",
         )
-    return VmState(PowerState.OFF, tuple(_disk(*disk) for disk in address.disks), "QEMU (off)")
+    formats = dict(address.formats)
+    disks = tuple(_disk(name, path, formats.get(name)) for name, path in address.disks)
+    return VmState(PowerState.OFF, disks, "QEMU (off)")
 
 
 def prepare(address: VmAddress, task_id: str, folder: TaskFolder) -> None:
@@ -169,8 +171,8 @@ def _wait_for_end(folder: TaskFolder, index: int) -> None:
         time.sleep(0.01)
 
 
-def _disk(name: str, path: Path) -> Disk:
-    image = _image_info(path)
+def _disk(name: str, path: Path, known_format: str | None) -> Disk:
+    image = _image_info(path, known_format)
     return Disk(
         name=name,
         size_bytes=int(image["virtual-size"]),
@@ -181,9 +183,12 @@ def _disk(name: str, path: Path) -> Disk:
     )
 
 
-def _image_info(path: Path) -> dict[str, Any]:
+def _image_info(path: Path, known_format: str | None) -> dict[str, Any]:
+    """Never probed when the format is known: a raw disk's first bytes are the guest's, who could
+    make them a qcow2 header that names a file of the host as its backing file."""
+    known = ["-f", known_format] if known_format else []
     try:
-        printed = run_tool("qemu-img", "info", "--output=json", os.fspath(path))
+        printed = run_tool("qemu-img", "info", "--output=json", *known, os.fspath(path))
     except SnapshotFailure as inner:
         _refuse_locked(inner, str(path))
         raise

@@ -25,6 +25,8 @@ from .state import Document, State, freeze_report
 _WORDS = {By.REQUEST: watchdog.THAW, By.ABORT: watchdog.ABORT, By.SIGNAL: watchdog.SIGNAL}
 _ANSWER_SECONDS = 5.0
 _RETRY_SECONDS = 0.05
+_FREEZE_SHARE = 0.7
+"""Of the hold: a freeze that takes longer leaves the snapshot no time, so it is given up."""
 
 
 class Order(NamedTuple):
@@ -87,7 +89,9 @@ class Session:
         self._document.warnings += leave_control_group()
         settings = read_settings()
         self._hold = min(self._order.hold, settings.hold_seconds or self._order.hold)
-        self._freeze_seconds = min(self._hold, settings.freeze_seconds or self._hold)
+        self._freeze_seconds = min(
+            self._hold * _FREEZE_SHARE, settings.freeze_seconds or self._hold
+        )
         self._scripts = scripts.read_config()
         self._document.configured = self._scripts.configured
         self._run_pre_script()
@@ -166,7 +170,7 @@ class Session:
         self._move(State.FREEZING)
         began = time.monotonic()
         self._freezer.go_on()  # write back
-        self._await_freezer(began + self._freeze_seconds)
+        self._await_freezer(began + self._hold)
         self._send(watchdog.ARM)
         self._hear(watchdog.ARMED, _ANSWER_SECONDS)
         self._freezer.go_on()  # freeze
@@ -369,6 +373,7 @@ class Session:
         return heard
 
     def _too_slow(self) -> Failure:
+        # While still writing back, no call is under way and nothing is frozen: the first is named.
         ledger = self._known
         under_way = [i for i in range(ledger.count) if ledger.phase(i) is Phase.FREEZING]
         shown = printable(self._frozen[(under_way or [0])[0]].mount.point)

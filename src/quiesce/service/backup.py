@@ -119,31 +119,40 @@ def release(parts: Parts, job_id: str, point_id: str) -> None:
 
 
 def retain(parts: Parts, job_id: str, point_id: str) -> None:
-    """Apply the policy's retention after a point was made. Its failure costs no point."""
+    """Apply the policy's retention after a point was made, then let the vault collect its
+    garbage. Their failure costs no point."""
     job = parts.book.get(job_id)
-    policy = parts.vms.policy_of(job.vm)
-    if policy is None:
-        return
     try:
-        plan = plan_retention(
-            parts.points.all(vm=job.vm),
-            policy.retention,
-            policy.zone,
-            parts.clock.now(),
-            just_made=point_id,
-        )
-        if plan.removed:
-            parts.points.execute(plan)
-            parts.book.log(
-                job_id,
-                "info",
-                f"Retention removed {len(plan.removed)} point(s): "
-                + ", ".join(f"{point.taken_at:%Y-%m-%d %H:%M} UTC" for point in plan.removed),
-            )
+        _remove_old_points(parts, job, point_id)
+        collected = parts.points.collect_when_due()
+        if collected:
+            parts.book.log(job_id, "info", collected)
     except Failure as failure:
         warning = f"Old points could not be removed: {failure}"
         parts.book.log(job_id, "warning", warning)
         warn(parts, job_id, warning)
+
+
+def _remove_old_points(parts: Parts, job: Job, point_id: str) -> None:
+    policy = parts.vms.policy_of(job.vm)
+    if policy is None:
+        return
+    plan = plan_retention(
+        parts.points.all(vm=job.vm),
+        policy.retention,
+        policy.zone,
+        parts.clock.now(),
+        just_made=point_id,
+    )
+    if not plan.removed:
+        return
+    parts.points.execute(plan)
+    parts.book.log(
+        job.id,
+        "info",
+        f"Retention removed {len(plan.removed)} point(s): "
+        + ", ".join(f"{point.taken_at:%Y-%m-%d %H:%M} UTC" for point in plan.removed),
+    )
 
 
 def end(parts: Parts, job_id: str) -> None:

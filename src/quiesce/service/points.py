@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from quiesce.model.failure import Evidence, NotFoundFailure, PolicyFailure
+from quiesce.model.failure import Evidence, NotFoundFailure, PolicyFailure, VaultFailure
 from quiesce.model.job import JobKind, Progress
 from quiesce.model.point import RecoveryPoint
 from quiesce.service.codec import from_json
@@ -16,9 +16,12 @@ from quiesce.service.requests import RestoreRequest
 from quiesce.service.views import DeletionPlan, VaultView
 from quiesce.transfer.ports import DiskReader, PointWriter
 from quiesce.vault.vault import Vault
+from quiesce.vault.verify import VerifyReport
 
 _REMEMBER_SECONDS = 30.0
 """Points of other writers of the same vault are seen after this time; our own at once."""
+
+_COLLECT_SECONDS = 6 * 3600.0
 
 
 class Points:
@@ -33,6 +36,7 @@ class Points:
         self._lock = threading.Lock()
         self._cached: tuple[RecoveryPoint, ...] = ()
         self._cached_until = float("-inf")
+        self._collect_due = float("-inf")
 
     def all(self, *, vm: str | None = None) -> tuple[RecoveryPoint, ...]:
         """Newest first."""
@@ -119,12 +123,32 @@ class Points:
         *,
         on_progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
-    ) -> None:
-        """Check the vault.
+    ) -> VerifyReport:
+        """Check the vault; damage is in the report.
 
-        :raise VaultFailure: damage was found; names the points that suffer
+        :raise JobFailure: job.cancelled
         """
-        raise NotImplementedError
+        return self.vault.verify(mode, on_progress=on_progress, cancelled=cancelled)
+
+    def collect_when_due(self) -> str:
+        """Collect the vault's garbage unless that was done lately; a sentence on what was done,
+        or "". Each run also deletes what a run long enough ago has marked.
+
+        :raise VaultFailure: vault.collect-refused
+        """
+        now = self._monotonic()
+        if now < self._collect_due:
+            return ""
+        try:
+            done = self.vault.collect(self.vault.plan_collect())
+        except VaultFailure as failure:
+            if failure.code != "vault.collect-running":
+                raise
+            return ""
+        self._collect_due = now + _COLLECT_SECONDS
+        if not done.delete:
+            return ""
+        return f"The vault freed {done.delete_bytes} bytes of points removed earlier."
 
     def vault_view(self) -> VaultView:
         status = self.vault.status()

@@ -1,0 +1,169 @@
+"""A VM without a guest: its disks are files, its points are copies served by qemu-nbd.
+
+Like QEMU it outlives the server: everything it holds is in its folder and in qemu-nbd processes.
+`hold-STAGE` in the folder makes it wait at that stage, where it leaves `at-STAGE`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from quiesce.block.nbd import NbdSource
+from quiesce.model.extension import ExtensionState, Finish, Readiness
+from quiesce.model.failure import VmFailure
+from quiesce.model.policy import SnapshotOptions
+from quiesce.model.snapshot import (
+    FreezeReport,
+    MountFreeze,
+    Route,
+    SessionDisk,
+    SnapshotSession,
+)
+from quiesce.model.vm import Disk, PowerState, VmAddress, VmState
+from quiesce.service.composition import Composition, ExtensionGuest
+from quiesce.snapshot.ports import Hypervisor
+from quiesce.transfer.ports import BlockSource
+
+MOUNT = MountFreeze("/", "ext4")
+
+
+def stage(folder: Path, name: str) -> None:
+    while (folder / f"hold-{name}").exists():
+        (folder / f"at-{name}").touch()
+        time.sleep(0.02)
+
+
+class PaperHypervisor:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def state(self) -> VmState:
+        if not self._folder.is_dir():
+            raise VmFailure("vm.not-found", "The VM's folder is gone.")
+        disks = tuple(
+            Disk(path.stem, path.stat().st_size, path, "raw")
+            for path in sorted(self._folder.glob("*.disk"))
+        )
+        return VmState(PowerState.RUNNING, disks, "paper 1")
+
+    def prepare(
+        self, task_id: str, *, bases: Mapping[str, Sequence[str]], options: SnapshotOptions
+    ) -> None:
+        self._session(task_id).mkdir(parents=True, exist_ok=True)
+        stage(self._folder, "prepare")
+
+    def take(self, task_id: str) -> datetime:
+        stage(self._folder, "take")
+        now = datetime.now(UTC)
+        for disk in self.state().disks:
+            assert disk.path is not None
+            shutil.copyfile(disk.path, self._session(task_id) / f"{disk.name}.point")
+        (self._session(task_id) / "taken").write_text(now.isoformat())
+        return now
+
+    def open(self, task_id: str) -> SnapshotSession:
+        stage(self._folder, "open")
+        session = self._session(task_id)
+        disks = []
+        for point in sorted(session.glob("*.point")):
+            socket = session / f"{point.stem}.sock"
+            subprocess.run(
+                ["qemu-nbd", "--fork", "--persistent", "--read-only", "--format=raw",
+                 "--shared=8", f"--socket={socket}", f"--pid-file={session}/{point.stem}.pid",
+                 f"--export-name={point.stem}", str(point)],
+                check=True,
+            )  # fmt: skip
+            disks.append(
+                SessionDisk(
+                    name=point.stem,
+                    size_bytes=point.stat().st_size,
+                    nbd_socket=socket,
+                    export=point.stem,
+                    full_read_reason="first point: paper has no bitmaps",
+                    generation=f"quiesce-{task_id}-{point.stat().st_size:x}",
+                )
+            )
+        taken = datetime.fromisoformat((session / "taken").read_text())
+        return SnapshotSession(task_id, taken, Route.HOST, tuple(disks))
+
+    def release(self, task_id: str, *, committed: bool) -> None:
+        stage(self._folder, "release")
+        session = self._session(task_id)
+        for pid_file in session.glob("*.pid"):
+            try:
+                os.kill(int(pid_file.read_text()), signal.SIGTERM)
+            except (ProcessLookupError, ValueError):
+                continue
+        shutil.rmtree(session, ignore_errors=True)
+
+    def leftovers(self) -> tuple[str, ...]:
+        return tuple(sorted(path.name for path in (self._folder / "sessions").glob("*")))
+
+    def _session(self, task_id: str) -> Path:
+        return self._folder / "sessions" / task_id
+
+
+class PaperGuest:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._frozen = folder / "frozen"
+
+    def prepare(self, task_id: str, options: SnapshotOptions) -> Readiness:
+        stage(self._folder, "pre-script")
+        return Readiness("1", (MOUNT,), scripts_configured=False, pre_script=None)
+
+    def freeze(self, task_id: str) -> None:
+        self._frozen.touch()
+        stage(self._folder, "frozen")
+
+    def thaw(self, task_id: str) -> FreezeReport:
+        self._frozen.unlink(missing_ok=True)
+        return FreezeReport((MOUNT,), held=True, hold_seconds=10.0)
+
+    def finish(self, task_id: str) -> Finish:
+        return Finish(post_script=None)
+
+    def recover(self, task_id: str) -> None:
+        self._frozen.unlink(missing_ok=True)
+
+    def status(self) -> ExtensionState:
+        return ExtensionState(True, "1", "1", "3.11", "7.2", "paper")
+
+    def uninstall(self) -> None:
+        return
+
+
+class HeldSource:
+    """Waits in front of every read while the VM's folder holds it."""
+
+    def __init__(self, source: NbdSource, folder: Path) -> None:
+        self._source, self._folder = source, folder
+        self.size_bytes = source.size_bytes
+        self.extents = source.extents
+        self.close = source.close
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        stage(self._folder, "read")
+        self._source.read_into(offset_bytes, buffer)
+
+
+class PaperComposition(Composition):
+    """A VM's QMP socket address is its folder."""
+
+    def hypervisor(self, address: VmAddress) -> Hypervisor:
+        return PaperHypervisor(address.qmp_socket)
+
+    def guest(self, address: VmAddress) -> ExtensionGuest | None:
+        return PaperGuest(address.qmp_socket)
+
+    def source(self, disk: SessionDisk) -> BlockSource:
+        return HeldSource(
+            NbdSource(disk.nbd_socket, disk.export), disk.nbd_socket.parent.parent.parent
+        )

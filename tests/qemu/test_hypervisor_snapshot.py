@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from bare_qemu import KIB, MIB, BareQemu, dirty_ranges, read
+from bare_qemu import KIB, MIB, BareQemu, dirty_ranges, make_image, read
 
 from quiesce.hypervisor.qemu import QemuVm
 from quiesce.model.failure import Failure
@@ -15,6 +18,7 @@ from quiesce.model.snapshot import Route, SnapshotSession
 from quiesce.model.vm import PowerState
 
 T1, T2, T3 = "000000000001", "000000000002", "000000000003"
+NOBODY = 65534
 Bare = Callable[..., BareQemu]
 
 
@@ -243,3 +247,22 @@ def test_a_bad_task_id_is_refused(bare: Bare) -> None:
     with pytest.raises(Failure) as refused:
         point(qemu.vm(), "../../etc")
     assert refused.value.code == "snapshot.bad-task-id"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a QEMU that becomes nobody")
+def test_a_qemu_that_runs_as_another_user_can_use_its_scratch() -> None:
+    with tempfile.TemporaryDirectory(prefix="quiesce-runas-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        image = make_image(folder / "vda.img", 8 * MIB)
+        os.chown(image, NOBODY, -1)
+        qemu = BareQemu(folder, {"vda": (image, "qcow2")}, ("-runas", "nobody")).start()
+        try:
+            qemu.write("vda", 0, MIB, 0x11)
+            session = point(qemu.vm(), T1)
+            assert set(read(session.disks[0], 0, MIB)) == {0x11}
+            assert session.disks[0].nbd_socket.parent.stat().st_mode & 0o777 == 0o700
+            qemu.vm().release(T1, committed=True)
+        finally:
+            qemu.kill()

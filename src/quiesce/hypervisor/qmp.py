@@ -98,9 +98,10 @@ class Monitor:
         stream = self._connected(connect_seconds)
         # The process that listens, and its user: who must be able to read and write what we
         # prepare for it, and whose working folder relative image paths start from.
-        self.pid, self.uid, _ = struct.unpack(
+        self.pid, listened_as, _ = struct.unpack(
             "3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )
+        self.uid = _effective_uid(self.pid, listened_as)
         try:
             _LOOP.run(self._client.connect(stream), connect_seconds)
         except ConnectError as inner:
@@ -212,3 +213,12 @@ class Monitor:
             ) from inner
         stream.setblocking(False)
         return stream
+
+
+def _effective_uid(pid: int, listened_as: int) -> int:
+    """The user a process runs as now: QEMU listens first and gives up its rights then (-runas)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # a QEMU in another PID name space
+        return listened_as
+    return next((int(line.split()[2]) for line in lines if line.startswith("Uid:")), listened_as)

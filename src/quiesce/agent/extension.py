@@ -29,13 +29,15 @@ from quiesce.model.snapshot import FreezeReport, MountFreeze
 
 _COMMAND_SECONDS = 60.0
 """For one extension command. Python alone takes 1.5 s to start in an emulated guest."""
-_FREEZE_SHARE = 0.7
-"""Of the hold that the freeze itself may use up; the rest is for the snapshot."""
+_FREEZE_HOLDS = 1.7
+"""Bound of the freeze in holds: one for the write-back that precedes it and freezes nothing, and
+0.7 for the freeze itself, which leaves 0.3 for the snapshot. The guest bounds both itself."""
 _THAW_SECONDS = 10.0
 _SCRIPT_SECONDS = 7200.0
 """The extension bounds the operator's scripts by their own configuration (at most 1800 s a try);
 this is for an extension that does not."""
-_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+"""What the extension accepts, less what could be taken for an option."""
 
 
 class QgaGuest:
@@ -68,6 +70,7 @@ class QgaGuest:
             if session.find() is not None:  # left by a lost process that had the same task
                 self._end(session)
             self._start(task_id, options)
+            session.await_birth()
             state = session.wait(
                 lambda seen: seen.phase is not Phase.PREPARING, seconds=self._script_seconds
             )
@@ -92,7 +95,7 @@ class QgaGuest:
                 session.order("freeze")
                 state = session.wait(
                     lambda seen: seen.phase not in (Phase.READY, Phase.FREEZING),
-                    seconds=hold * _FREEZE_SHARE,
+                    seconds=hold * _FREEZE_HOLDS,
                 )
             except (AgentFailure, ExtensionFailure) as inner:
                 raise self._unfrozen(session, hold, inner) from inner
@@ -224,7 +227,7 @@ class QgaGuest:
             return tuple(
                 GuestLog(
                     path=printable(str(entry.get("path", ""))),
-                    text=printable(str(entry.get("tail", "")), limit=1 << 20),
+                    text=printable(str(entry.get("text", "")), limit=1 << 20),
                 )
                 for entry in entries
                 if isinstance(entry, dict)
@@ -243,7 +246,7 @@ class QgaGuest:
         if not _TASK_ID.fullmatch(task_id):
             raise InputFailure(
                 "extension.task-id-invalid",
-                f"{task_id!r} cannot name a session in a guest: letters, digits, . _ - only.",
+                f"{task_id!r} cannot name a session in a guest: 1 to 64 letters, digits, hyphens.",
             )
         return self._sessions.get(task_id) or RemoteSession(self._agent, task_id)
 
@@ -282,7 +285,7 @@ class QgaGuest:
         slow = [mount.mount for mount in state.mounts if not mount.skipped]
         return FreezeFailure(
             "freeze.timeout",
-            f"The guest was not frozen within {hold * _FREEZE_SHARE:g} s and is thawed again.",
+            f"The guest was not frozen within {hold * _FREEZE_HOLDS:g} s and is thawed again.",
             evidence=[
                 *inner.evidence,
                 Evidence(fact="mounts to freeze: " + ", ".join(slow), source="extension"),

@@ -15,6 +15,7 @@ from quiesce.model.failure import AgentFailure, Evidence, ExtensionFailure, Fail
 
 FOLDER = "/var/lib/quiesce"
 RUN_FOLDER = "/run/quiesce"
+_LOG_FOLDER = "/var/log/quiesce"
 _INTERPRETERS = ("python3", "/usr/libexec/platform-python", "python")
 """The second one is RHEL 8's own, present when no python3 package is installed."""
 _FLAGS = ("-I", "-S", "-B")
@@ -44,9 +45,10 @@ exit 0
 """
 # Other things may lie in these folders, should the guest run a Quiesce server of its own.
 _SWEEP = r"""
-rm -f -- "$1"/quiesce-extension-*.zip "$1"/.quiesce-extension-*
+rm -f -- "$1"/quiesce-extension-*.zip "$1"/.quiesce-extension-* "$2"/active
 for state in "$2"/*/state.json; do [ -f "$state" ] && rm -rf -- "${state%/*}"; done
-rmdir -- "$1" "$2" 2>/dev/null
+rm -f -- "$3"/extension.log "$3"/extension.log.1
+rmdir -- "$1" "$2" "$3" 2>/dev/null
 exit 0
 """
 
@@ -146,7 +148,7 @@ class Installation:
 
     def sweep(self) -> None:
         """Remove every file of ours, without the extension's help."""
-        self._shell(_SWEEP, FOLDER, RUN_FOLDER)
+        self._shell(_SWEEP, FOLDER, RUN_FOLDER, _LOG_FOLDER)
 
     def forget_session(self, task_id: str) -> None:
         """Remove the files of a session that has ended."""

@@ -21,8 +21,9 @@ _FIRST_POLL_SECONDS = 0.005
 _LAST_POLL_SECONDS = 0.5
 """The agent writes a log line for every file it opens, and the journal may lie on a frozen file
 system with room for a few hundred lines in its queue: polls grow rare quickly."""
-_CALL_SECONDS = 5.0
 _STATE_LIMIT_BYTES = 4 << 20
+_BIRTH_SECONDS = 10.0
+"""From the start of a session to its first state; in an emulated guest some 0.1 s."""
 
 
 class RemoteSession:
@@ -63,6 +64,17 @@ class RemoteSession:
                 evidence=[Evidence(fact="no state.json", source=self._folder)],
             )
         return state
+
+    def await_birth(self) -> None:
+        """The command that starts a session may end before the session's first word.
+
+        :raise ExtensionFailure: extension.session-lost
+        """
+        deadline = time.monotonic() + _BIRTH_SECONDS
+        while self.find() is None:
+            if time.monotonic() > deadline:
+                self.state()
+            time.sleep(_FIRST_POLL_SECONDS)
 
     def open_control(self) -> None:
         """Done before the freeze, so that ordering the thaw is one write. "r+" never waits for

@@ -55,7 +55,7 @@ def test_python_runs_the_package_as_it_is(tmp_path: Path) -> None:
     assert ran.stdout.strip() == package.file_name
 
 
-@pytest.mark.parametrize("missing", ["__main__.py", "HandlerManifest.json", "version.py"])
+@pytest.mark.parametrize("missing", ["__main__.py", "version.py"])
 def test_an_installation_without_its_files_is_said_to_be_damaged(
     tmp_path: Path, missing: str
 ) -> None:
@@ -65,11 +65,11 @@ def test_an_installation_without_its_files_is_said_to_be_damaged(
     assert caught.value.code == "extension.package-corrupt"
 
 
-def test_the_shipped_extension_is_a_handler_package_with_its_version_file() -> None:
+def test_the_shipped_extension_is_a_program_that_states_its_version() -> None:
     package = extension_package()
     assert extension_package() is package
     names = zipfile.ZipFile(io.BytesIO(package.content)).namelist()
-    assert {"__main__.py", "HandlerManifest.json", "version.py"} <= set(names)
+    assert {"__main__.py", "version.py"} <= set(names)
     assert not [name for name in names if "pycache" in name]
 
 

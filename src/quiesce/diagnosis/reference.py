@@ -18,7 +18,7 @@ def _lines(catalogue: Catalogue) -> Iterator[str]:
     yield "<!-- Written by `quiesce explain --reference` from diagnosis/catalogue.toml. -->"
     yield ""
     yield "Every failure has a stable code. `quiesce explain CODE` says the same as this page, and"
-    yield "also takes the names and numbers in the column *elsewhere*, or a pasted error text."
+    yield "also takes the names and numbers after *Elsewhere*, or a pasted error text."
     for family, heading in catalogue.families.items():
         members = catalogue.family(family)
         if not members:

@@ -16,6 +16,7 @@ from block_servers import StorageDaemon, qemu_io, qemu_nbd, run
 from quiesce.block.file import FileSource
 from quiesce.block.image import open_target
 from quiesce.block.nbd import NbdSource
+from quiesce.block.qemu_nbd import Qcow2Server, create_qcow2
 from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import Failure, RestoreFailure, StorageFailure, VmFailure
 from quiesce.transfer.digest import digest
@@ -337,3 +338,16 @@ def test_names_that_qemu_could_take_for_options_are_only_names(tmp_path):
     target.write(0, memoryview(b"y" * 512))
     target.finish()
     run("qemu-img", "check", "-f", "qcow2", out)
+
+
+def test_zeroes_written_over_nbd_are_zeros_in_the_image(tmp_path):
+    image = tmp_path / "disk"
+    create_qcow2(image, 4 * MIB)
+    server = Qcow2Server(image)
+    server.disk.write(0, memoryview(b"x" * 4 * MIB))
+    server.disk.write_zeroes(MIB, 2 * MIB)
+    server.disk.flush()
+    server.stop()
+    run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, tmp_path / "raw")
+    expected = b"x" * MIB + bytes(2 * MIB) + b"x" * MIB
+    assert (tmp_path / "raw").read_bytes() == expected

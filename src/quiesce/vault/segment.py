@@ -78,7 +78,8 @@ def join_segments(
         kept = kept.copy()
         kept["pack"] = numbers[kept["pack"]]
         parts.append(kept)
-    rows = np.concatenate(parts)
+    # numpy joins structured rows in the machine's byte order; the format states its own.
+    rows = np.concatenate(parts).astype(_ROW)
     rows = rows[np.lexsort((rows["lo"], rows["hi"]))]
     head = _COUNTS.pack(len(sizes), len(rows))
     return head + b"".join(_PACK.pack(*pack) for pack in sizes.items()) + rows.tobytes()

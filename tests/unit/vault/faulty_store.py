@@ -26,13 +26,13 @@ class Killed(BaseException):
 
 @dataclass
 class Rule:
-    """Applies to the `at`-th matching call, counted from 1; 0 means every one."""
+    """The fault of the `at`-th call of `operation` whose key starts with `prefix`, counted from
+    1; 0 means of every one."""
 
     operation: str
-    fault: Fault | type[Killed]
+    fault: Fault
     prefix: str = ""
     at: int = 1
-    after_effect: bool = False
     seen: int = 0
 
 
@@ -62,8 +62,10 @@ class FaultyStore:
     def changes(self) -> int:
         return self._changes
 
-    def _before(self, operation: str, key: str, *, changing: bool = False) -> tuple[Fault, bool]:
-        """The fault for this call (or NONE-like AFTER never) and whether death follows."""
+    def _before(
+        self, operation: str, key: str, *, changing: bool = False
+    ) -> tuple[Fault | None, bool]:
+        """The fault that this call still has to show, and whether death follows its effect."""
         if self._latency:
             time.sleep(self._latency)
         with self._lock:
@@ -81,15 +83,15 @@ class FaultyStore:
             for rule in self.rules:
                 if rule.operation == operation and key.startswith(rule.prefix):
                     rule.seen += 1
-                    if rule.at in (0, rule.seen) and isinstance(rule.fault, Fault):
+                    if rule.at in (0, rule.seen):
                         if rule.fault is Fault.BEFORE:
                             raise _io_error(key)
                         if rule.fault is Fault.FULL:
                             raise StorageFailure("storage.full", f"No space for {key}.")
                         return rule.fault, dies_after
-        return Fault.BEFORE, dies_after  # BEFORE has raised above: here it stands for "none"
+        return None, dies_after
 
-    def _after(self, fault: Fault, key: str, dies: bool) -> None:
+    def _after(self, fault: Fault | None, key: str, dies: bool) -> None:
         if dies:
             self.dead = True
             raise Killed

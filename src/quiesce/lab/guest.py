@@ -104,7 +104,7 @@ class LabGuest:
         )
 
     def start(self, *, wait_for_agent: bool = True) -> None:
-        """Resume the saved state if the guest has one and never ran, boot it otherwise.
+        """Resume the saved state if the guest has one and never ran, boot it to the end otherwise.
 
         Raises LabFailure `lab.start-failed`, and `lab.agent-silent` when the agent does not
         answer in time.
@@ -127,7 +127,9 @@ class LabGuest:
             self.qmp("cont")  # it was saved while paused
         if wait_for_agent:
             self.wait_for_agent()
-            if saved_state is not None:
+            if saved_state is None:
+                self._wait_for_boot()
+            else:
                 self.agent_call("guest-set-time", {"time": time.time_ns()})
 
     def wait_for_agent(self, seconds: float = BOOT_SECONDS) -> None:
@@ -235,6 +237,13 @@ class LabGuest:
     def _loaded(self) -> bool:
         status = self.qmp("query-status")
         return isinstance(status, dict) and status.get("status") == "paused"
+
+    def _wait_for_boot(self) -> None:
+        """The agent starts early; the data disks are mounted when all jobs of the boot are done."""
+        self.run(
+            "udevadm settle; systemctl is-system-running --quiet --wait || true",
+            seconds=BOOT_SECONDS,
+        )
 
     def _agent_answers(self) -> bool:
         agent = QemuGuestAgent(self.qga_socket)

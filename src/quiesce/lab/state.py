@@ -160,8 +160,7 @@ def _save(image: Image, layout: Layout, hardware: Hardware, folder: Path) -> Non
 
 
 def _settle(guest: LabGuest, layout: Layout) -> None:
-    """Wait until the boot is over and its disks are mounted and written out."""
-    guest.run("systemctl is-system-running --wait || true", seconds=240.0)
+    """Wait until its disks are mounted and everything is written out."""
     for mount in layout.mounts:
         guest.run(f"until mountpoint -q {mount}; do sleep 0.2; done", seconds=60.0)
     guest.run("sync; echo 3 > /proc/sys/vm/drop_caches")

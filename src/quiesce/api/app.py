@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 import quiesce
+from quiesce.api.limits import RequestSizeLimit
 from quiesce.api.problem import Problem, install_problem_handlers
 from quiesce.api.routes import open_router, router
 from quiesce.service.service import Service
@@ -26,6 +27,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(open_router, prefix=PREFIX)
     app.include_router(router, prefix=PREFIX)
+    app.add_middleware(RequestSizeLimit, under=PREFIX)
     install_problem_handlers(app)
     _describe_problems(app)
     return app

@@ -137,11 +137,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
-        """The framework's own errors: no such call, or a body above its limit."""
+        """The framework's own errors: no such call, or a body that cannot be read."""
         status = HTTPStatus(error.status_code)
-        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            report = FailureReport("input.too-large", "The request's body is too large.")
-        elif status is HTTPStatus.BAD_REQUEST:
+        if status is HTTPStatus.BAD_REQUEST:
             report = FailureReport("input.invalid", f"The request cannot be read: {error.detail}.")
         else:
             report = FailureReport(

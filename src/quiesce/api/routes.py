@@ -33,11 +33,8 @@ _NOT_FOUND = HTTPStatus.NOT_FOUND
 _CONFLICT = HTTPStatus.CONFLICT
 _BAD_GATEWAY = HTTPStatus.BAD_GATEWAY
 
-MAX_REQUEST_BYTES = 1024 * 1024
-
-open_router = APIRouter(max_body_size=MAX_REQUEST_BYTES)
+open_router = APIRouter()
 router = APIRouter(
-    max_body_size=MAX_REQUEST_BYTES,
     dependencies=[Depends(caller_is_allowed)],
     responses=problem_responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
 )

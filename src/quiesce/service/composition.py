@@ -48,7 +48,7 @@ class Composition:
 
     def source(self, disk: SessionDisk) -> BlockSource:
         """:raise Failure: the session cannot be read any more"""
-        return NbdSource(disk.nbd_socket, disk.export, disk.dirty_bitmap)
+        return NbdSource.of(disk)
 
     def vault(self) -> Vault:
         """:raise Failure: see `open_vault`"""

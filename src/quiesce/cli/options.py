@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cyclopts import Parameter
 
-from quiesce.cli.client import Client
 from quiesce.model.failure import InputFailure
 from quiesce.model.units import size_bytes
+
+if TYPE_CHECKING:
+    from quiesce.cli.client import Client
 
 
 @Parameter(name="*")
@@ -30,6 +32,9 @@ class Common:
     ] = ""
 
     def client(self) -> Client:
+        # Imported here: HTTP is of no use to `explain`, and takes a third of its time.
+        from quiesce.cli.client import Client
+
         return Client(self.server)
 
 

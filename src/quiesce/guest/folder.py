@@ -23,7 +23,7 @@ from typing import Any, Dict, List, Optional
 from .failure import Fact, Failure
 from .mounts import mount_of_path, printable, read_mounts
 
-RUN_FOLDER = os.environ.get("QUIESCE_RUN_FOLDER", "/run/quiesce")
+RUN_FOLDER = "/run/quiesce"
 _TASK = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 

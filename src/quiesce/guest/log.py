@@ -7,7 +7,7 @@ import os
 import time
 from typing import List
 
-LOG_FOLDER = os.environ.get("QUIESCE_LOG_FOLDER", "/var/log/quiesce")
+LOG_FOLDER = "/var/log/quiesce"
 _LARGEST_BYTES = 1 << 20
 
 

@@ -94,6 +94,7 @@ class Session:
         )
         self._scripts = scripts.read_config()
         self._document.configured = self._scripts.configured
+        self._publish()  # recovery must know of the scripts even if this dies in the first one
         self._run_pre_script()
         self._open_mounts()
         self._start_watchdog()

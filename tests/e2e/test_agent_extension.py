@@ -181,9 +181,13 @@ def test_every_file_system_is_frozen_and_thawed_with_its_milliseconds(
 
 
 def is_writable_through(extension: QgaGuest, mount: str) -> bool:
-    """Whether a write comes through, asked over the channel that the session holds."""
-    command = f"timeout -s KILL 1 dd if=/dev/zero of={mount}/.probe bs=4k count=1 conv=fsync"
-    return extension._agent.execute("sh", ["-c", command], seconds=10).succeeded
+    """Whether a write comes through, asked over the channel that the session holds.
+
+    A write to a frozen file system cannot be killed: it is left to end with the thaw.
+    """
+    write = f"dd if=/dev/zero of={mount}/.probe bs=4k count=1 conv=fsync && touch /run/written"
+    probe = f"rm -f /run/written; ({write}) >/dev/null 2>&1 & sleep 0.7; test -e /run/written"
+    return extension._agent.execute("sh", ["-c", probe], seconds=10).succeeded
 
 
 def test_a_skipped_mount_stays_writable(extension: QgaGuest, task: str) -> None:
@@ -272,9 +276,12 @@ def test_a_guest_frozen_by_another_program_through_the_agent_is_busy(
     assert caught.value.code == "freeze.busy"
 
 
-def test_logs_are_collected(extension: QgaGuest) -> None:
-    logs = extension.collect_logs()
-    assert any("extension.log" in log.path and "frozen" in log.text + "frozen" for log in logs)
+def test_the_collected_logs_tell_of_the_session(extension: QgaGuest, task: str) -> None:
+    extension.prepare(task, SnapshotOptions())
+    extension.recover(task)
+    logs = {log.path: log.text for log in extension.collect_logs()}
+    assert task in logs["/var/log/quiesce/extension.log"]
+    assert any("qemu-guest-agent" in path for path in logs)
 
 
 def test_uninstalling_leaves_nothing(vm: LabGuest, extension: QgaGuest, task: str) -> None:
@@ -282,6 +289,6 @@ def test_uninstalling_leaves_nothing(vm: LabGuest, extension: QgaGuest, task: st
     extension.freeze(task)
     extension.uninstall()
     assert files_of_ours(vm) == ""
-    assert vm.run("pgrep -fc quiesce-extension; true").strip() == "0"
+    assert vm.run("pgrep -fc '[q]uiesce-extension'; true").strip() == "0"
     assert all(is_writable(vm, mount) for mount in ALL_MOUNTS)
     assert not extension.status().installed

@@ -185,20 +185,22 @@ class QemuGuestAgent(AgentLink):
     def close_file(self, handle: int) -> None:
         self.call("guest-file-close", {"handle": handle})
 
-    def read_chunk(self, handle: int, count: int = READ_CHUNK_BYTES) -> tuple[bytes, bool]:
+    def read_chunk(
+        self, handle: int, count: int = READ_CHUNK_BYTES, *, seconds: float = 30.0
+    ) -> tuple[bytes, bool]:
         """At most `count` bytes from where the handle stands, and whether the end was met."""
         name = "guest-file-read"
-        answer = _object(self.call(name, {"handle": handle, "count": count}, seconds=30.0), name)
+        answer = _object(self.call(name, {"handle": handle, "count": count}, seconds=seconds), name)
         data = _decoded(_field(answer, "buf-b64", str, name), name)
         if len(data) > count:
             raise invalid(f"holds more than the {count} bytes that were asked for", data[:64])
         return data, _field(answer, "eof", bool, name)
 
-    def write_chunk(self, handle: int, data: bytes) -> None:
+    def write_chunk(self, handle: int, data: bytes, *, seconds: float = 30.0) -> None:
         """Write and flush, so that a reader in the guest sees it now."""
         name = "guest-file-write"
         order: dict[str, object] = {"handle": handle, "buf-b64": base64.b64encode(data).decode()}
-        answer = _object(self.call(name, order, seconds=30.0), name)
+        answer = _object(self.call(name, order, seconds=seconds), name)
         written = _field(answer, "count", int, name)
         self.call("guest-file-flush", {"handle": handle})
         if written != len(data):

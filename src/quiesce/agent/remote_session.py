@@ -21,6 +21,8 @@ _FIRST_POLL_SECONDS = 0.005
 _LAST_POLL_SECONDS = 0.5
 """The agent writes a log line for every file it opens, and the journal may lie on a frozen file
 system with room for a few hundred lines in its queue: polls grow rare quickly."""
+_CALL_SECONDS = 5.0
+"""An agent that takes longer for a few bytes must be given up before the hold is over."""
 _STATE_LIMIT_BYTES = 4 << 20
 _BIRTH_SECONDS = 10.0
 """From the start of a session to its first state; in an emulated guest some 0.1 s."""
@@ -45,9 +47,9 @@ class RemoteSession:
         except CommandRefused:
             return None
         try:
-            content, ended = self._agent.read_chunk(handle)
+            content, ended = self._agent.read_chunk(handle, seconds=_CALL_SECONDS)
             while not ended and len(content) < _STATE_LIMIT_BYTES:
-                more, ended = self._agent.read_chunk(handle)
+                more, ended = self._agent.read_chunk(handle, seconds=_CALL_SECONDS)
                 content += more
                 ended = ended or not more
         finally:
@@ -98,14 +100,14 @@ class RemoteSession:
         line = f"{word}\n".encode()
         if self._control is not None:
             try:
-                self._agent.write_chunk(self._control, line)
+                self._agent.write_chunk(self._control, line, seconds=_CALL_SECONDS)
             except CommandRefused:
                 self._control = None  # a handle of an agent that has been restarted since
             else:
                 return
         self.open_control()
         assert self._control is not None
-        self._agent.write_chunk(self._control, line)
+        self._agent.write_chunk(self._control, line, seconds=_CALL_SECONDS)
 
     def close_control(self) -> None:
         handle, self._control = self._control, None

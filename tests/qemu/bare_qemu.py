@@ -161,7 +161,7 @@ class BareQemu:
 
 
 def read(disk: SessionDisk, offset: int, length: int) -> bytes:
-    source = NbdSource(disk.nbd_socket, disk.export, disk.dirty_bitmap)
+    source = NbdSource.of(disk)
     try:
         buffer = bytearray(length)
         source.read_into(offset, memoryview(buffer))
@@ -181,7 +181,7 @@ def data_ranges(disk: SessionDisk) -> list[tuple[int, int]]:
 
 
 def _ranges(disk: SessionDisk, kinds: set[ExtentKind]) -> list[tuple[int, int]]:
-    source = NbdSource(disk.nbd_socket, disk.export, disk.dirty_bitmap)
+    source = NbdSource.of(disk)
     try:
         joined: list[tuple[int, int]] = []
         for extent in source.extents():

@@ -45,7 +45,7 @@ def snapshot_of(sock: Path, size: int, **more: str) -> Snapshot:
 
 
 def open_nbd(disk: SessionDisk) -> NbdSource:
-    return NbdSource(disk.nbd_socket, disk.export, disk.dirty_bitmap)
+    return NbdSource.of(disk)
 
 
 def test_a_full_and_an_incremental_point_come_back_bit_for_bit(tmp_path, vault):

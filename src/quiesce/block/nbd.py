@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 from quiesce.block import nbd_wire as wire
 from quiesce.block.nbd_connection import Connection, Runs
@@ -23,6 +25,7 @@ from quiesce.model.failure import (
     StorageFailure,
     VmFailure,
 )
+from quiesce.model.snapshot import SessionDisk
 
 STATUS_RANGE_BYTES = 2 * 1024 * 1024 * 1024
 """Block status is asked in ranges of this size; the protocol's length field ends at 4 GiB - 1."""
@@ -42,6 +45,7 @@ class NbdSource:
 
     With `dirty_bitmap`, ranges that the bitmap does not hold are CLEAN. Ranges that read as zeros
     are ZERO and need not travel: that takes in trimmed blocks, which are dirty and unallocated.
+    `allocation_exports` and `read_unit_bytes` are as `model.snapshot.SessionDisk` has them.
 
     :raise VmFailure: vm.gone nobody listens or the connection ended; vm.unreachable the process
         that listens does not answer
@@ -55,22 +59,34 @@ class NbdSource:
         export: str,
         dirty_bitmap: str | None = None,
         *,
+        allocation_exports: Sequence[str] = (),
+        read_unit_bytes: int = 0,
         silence_seconds: float = SILENCE_SECONDS,
         handshake_seconds: float = HANDSHAKE_SECONDS,
     ) -> None:
         self._where = f"NBD export {export!r} at {socket}"
         self._dirty = f"qemu:dirty-bitmap:{dirty_bitmap}" if dirty_bitmap is not None else None
+        self._read_unit_bytes = read_unit_bytes
         contexts = (wire.BASE_ALLOCATION, *((self._dirty,) if self._dirty else ()))
-        try:
-            self._connection = Connection.open(
-                socket,
-                export,
-                contexts=contexts,
-                silence_seconds=silence_seconds,
-                handshake_seconds=handshake_seconds,
-            )
-        except NbdError as error:
-            raise _opening_failure(error, self._where) from error
+        with ExitStack() as opened:
+
+            def connect(name: str, contexts: tuple[str, ...]) -> Connection:
+                connection = Connection.open(
+                    socket,
+                    name,
+                    contexts=contexts,
+                    silence_seconds=silence_seconds,
+                    handshake_seconds=handshake_seconds,
+                )
+                opened.callback(connection.close)
+                return connection
+
+            try:
+                self._connection = connect(export, contexts)
+                self._maps = [connect(name, (wire.BASE_ALLOCATION,)) for name in allocation_exports]
+            except NbdError as error:
+                raise _opening_failure(error, self._where) from error
+            opened.pop_all()
         self._answered: int | None = None
         offered = self._connection.export.contexts.values()
         if self._dirty is not None and self._dirty not in offered:
@@ -82,6 +98,20 @@ class NbdSource:
                     Evidence(f"contexts offered: {', '.join(offered) or 'none'}", self._where)
                 ],
             )
+
+    @classmethod
+    def of(cls, disk: SessionDisk, *, whole: bool = False) -> Self:
+        """One disk of a snapshot session; `whole` leaves its dirty bitmap out.
+
+        :raise Failure: as the class does
+        """
+        return cls(
+            disk.nbd_socket,
+            disk.export,
+            None if whole else disk.dirty_bitmap,
+            allocation_exports=disk.allocation_exports,
+            read_unit_bytes=disk.read_unit_bytes,
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -112,14 +142,15 @@ class NbdSource:
         :raise VmFailure: vm.gone when the connection ended
         """
         try:
-            self._connection.read(offset_bytes, buffer)
+            self._connection.read(offset_bytes, buffer, unit_bytes=self._read_unit_bytes)
         except NbdError as error:
             raise self._failure(error, "read", offset_bytes, len(buffer)) from error
         self._answered = offset_bytes
 
     def close(self) -> None:
         """End the connection; reads under way in other threads fail. Idempotent."""
-        self._connection.close()
+        for connection in (self._connection, *self._maps):
+            connection.close()
 
     def _described(self) -> Iterator[Extent]:
         position = 0
@@ -127,43 +158,38 @@ class NbdSource:
             length = min(STATUS_RANGE_BYTES, self.size_bytes - position)
             try:
                 status = self._connection.block_status(position, length)
+                # In their order: what the live disk lost since the point, the scratch holds by
+                # the time that it is asked.
+                maps = [each.block_status(position, length) for each in self._maps]
             except NbdError as error:
                 raise self._failure(error, "block status", position, length) from error
             self._answered = position
-            for extent in self._kinds(position, status):
+            for extent in self._kinds(position, status, maps or [status]):
                 yield extent
                 position = extent.end_bytes
 
-    def _kinds(self, position: int, status: dict[str, Runs]) -> Iterator[Extent]:
-        """Allocation ∩ dirty from `position` on, as far as both are told, cut at the disk's end.
+    def _kinds(
+        self, position: int, status: dict[str, Runs], maps: list[dict[str, Runs]]
+    ) -> Iterator[Extent]:
+        """Allocation ∩ dirty from `position` on, as far as all are told, cut at the disk's end.
 
         A server without `base:allocation` leaves everything DATA.
         """
-        everything = [(self.size_bytes - position, 0)]
-        allocation = iter(status.get(wire.BASE_ALLOCATION, everything))
-        dirty = iter(
-            status[self._dirty] if self._dirty is not None else [(1 << 64, wire.STATUS_DIRTY)]
-        )
-        end = self.size_bytes
-        allocation_left = dirty_left = allocation_flags = dirty_flags = 0
-        while position < end:
-            if not allocation_left:
-                allocation_left, allocation_flags = next(allocation, (0, 0))
-            if not dirty_left:
-                dirty_left, dirty_flags = next(dirty, (0, 0))
-            length = min(allocation_left, dirty_left, end - position)
+        everything: Runs = [(self.size_bytes - position, 0)]
+        dirty = status[self._dirty] if self._dirty else [(1 << 64, wire.STATUS_DIRTY)]
+        allocations = [each.get(wire.BASE_ALLOCATION, everything) for each in maps]
+        for length, (dirty_flags, *flags) in _overlaid([dirty, *allocations]):
+            length = min(length, self.size_bytes - position)
             if not length:
                 return
             if not dirty_flags & wire.STATUS_DIRTY:
                 kind = ExtentKind.CLEAN
-            elif allocation_flags & wire.STATUS_ZERO:
+            elif all(each & wire.STATUS_ZERO for each in flags):
                 kind = ExtentKind.ZERO
             else:
                 kind = ExtentKind.DATA
             yield Extent(position, length, kind)
             position += length
-            allocation_left -= length
-            dirty_left -= length
 
     def _failure(self, error: NbdError, what: str, offset: int, length: int) -> Failure:
         asked = f"{what} of {length} bytes at {offset}"
@@ -253,6 +279,23 @@ class NbdTarget:
             call()
         except NbdError as error:
             raise _writing_failure(error, self._where, what) from error
+
+
+def _overlaid(maps: list[Runs]) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Runs of the length for which no map changes its flags, with each map's flags, until the
+    shortest map ends."""
+    rest = [iter(runs) for runs in maps]
+    left = [0] * len(maps)
+    flags = [0] * len(maps)
+    while True:
+        for i, runs in enumerate(rest):
+            if not left[i]:
+                left[i], flags[i] = next(runs, (0, 0))
+        length = min(left)
+        if not length:
+            return
+        yield length, tuple(flags)
+        left = [each - length for each in left]
 
 
 def _writing_failure(error: NbdError, where: str, what: str) -> RestoreFailure:

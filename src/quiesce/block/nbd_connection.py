@@ -7,6 +7,7 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from threading import Condition, Lock
 from typing import Self
@@ -108,12 +109,12 @@ class Connection:
             raise
         return cls(sock, agreed)
 
-    def read(self, offset: int, into: memoryview) -> None:
-        """Fill `into` with the bytes at `offset`."""
+    def read(self, offset: int, into: memoryview, *, unit_bytes: int = 0) -> None:
+        """Fill `into` with the bytes at `offset`; no request crosses a multiple of `unit_bytes`."""
         self._run(
             [
                 _Request(Command.READ, offset + start, len(piece), into=piece)
-                for start, piece in self._pieces(into)
+                for start, piece in self._pieces(into, offset, unit_bytes)
             ]
         )
 
@@ -171,9 +172,14 @@ class Connection:
             self._dead = self._dead or ConnectionLostError("the connection was closed here")
             self._sock.close()
 
-    def _pieces(self, view: memoryview) -> list[tuple[int, memoryview]]:
-        step = min(PIECE_BYTES, self.export.max_request_bytes)
-        return [(start, view[start : start + step]) for start in range(0, len(view), step)]
+    def _pieces(
+        self, view: memoryview, offset: int = 0, unit_bytes: int = 0
+    ) -> list[tuple[int, memoryview]]:
+        """`view` in parts of one request each; with `unit_bytes` cut at its multiples."""
+        step = min(unit_bytes or PIECE_BYTES, self.export.max_request_bytes)
+        first = step - offset % step if unit_bytes else step
+        cuts = [0, *range(first, len(view), step), len(view)]
+        return [(start, view[start:end]) for start, end in pairwise(cuts) if start < end]
 
     def _run(self, requests: list[_Request], payloads: list[memoryview] | None = None) -> None:
         """Send all, wait for all (their buffers are in use until then), raise the first error."""

@@ -4,6 +4,7 @@
     qz<task>-s<i>, -l<i>, -f<i>  the scratch of disk i: qcow2, its size limit, its file
     qz<task>-a<i>                the point of disk i, readable (snapshot-access)
     qz<task>-e<i>                the NBD export of it
+    qz<task>-m<i>, -n<i>         NBD exports of the live disk and the scratch, for their maps
     qz<task>-d<i>                bitmap: what changed since the base, as of the instant
     qz<task>-stopped             marker node: this task has stopped the VM and owes it a `cont`
     quiesce-<task>-<size>        bitmap that counts what changes from this point on: a *generation*;

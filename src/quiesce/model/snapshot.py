@@ -75,6 +75,9 @@ class SessionDisk:
     `base_generation` is the generation that the dirty bitmap counts from.
     `generation` is this point's own: later incrementals may count from it; empty when no bitmap
     could be started for this disk.
+    `allocation_exports` are further exports on the same socket. When there are any, they tell what
+    is allocated instead of `export` itself: asked in this order, a range reads as zeros where all
+    of them say so. `read_unit_bytes`: no single read may cross a multiple of it; 0 for no limit.
     """
 
     name: str
@@ -86,6 +89,8 @@ class SessionDisk:
     full_read_reason: str = ""
     generation: str = ""
     format: str = "raw"
+    allocation_exports: tuple[str, ...] = ()
+    read_unit_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,10 @@ class _JobView:
         self._facts["Recovery point"].text = job.point_id or "–"
         self._facts["Consistency"].text = consistency(job.consistency)
         self._facts["Frozen"].text = frozen(job.freeze)
+        for name, known in (("Consistency", job.consistency), ("Frozen", job.freeze)):
+            shown = self._facts[name].parent_slot
+            if shown is not None:
+                shown.parent.set_visibility(known is not None)
         self._add_log(job.log)
         if job.status.ended and not self._told:
             self._told = True

@@ -14,7 +14,7 @@ from quiesce.agent.extension import QgaGuest
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.state import ready_guest
-from quiesce.model.failure import AgentFailure, Failure
+from quiesce.model.failure import AgentFailure, ExtensionFailure, Failure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import FreezeReport
 
@@ -93,6 +93,24 @@ def test_a_guest_whose_agent_is_restarted_while_frozen_is_thawed_by_request(
     guest._agent.execute("sh", ["-c", restart])
     guest.freeze(task)
     time.sleep(2.0)
+    report = guest.thaw(task)
+    assert report.held
+    guest.finish(task)
+
+
+def test_an_agent_whose_journal_lies_on_the_frozen_disk_still_obeys(
+    vm: LabGuest, task: str
+) -> None:
+    vm.run(
+        "mkdir -p /var/log/journal; rm /etc/systemd/journald.conf.d/lab.conf; "
+        "systemctl restart systemd-journald; journalctl --flush; "
+        "test -e /var/log/journal/*/system.journal"
+    )
+    guest = QgaGuest(vm.qga_socket)
+    guest.prepare(task, SnapshotOptions(hold_seconds=10.0))
+    guest.freeze(task)
+    with pytest.raises(ExtensionFailure, match="stands at “frozen”"):
+        guest._sessions[task].wait(lambda seen: seen.phase.thawed, seconds=7.0)
     report = guest.thaw(task)
     assert report.held
     guest.finish(task)

@@ -147,6 +147,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.python = sys.executable
         self.package = folder / "extension.zip"
         with zipfile.ZipFile(self.package, "w") as archive:
             for source in sorted(Path(quiesce.guest.__file__).parent.glob("*.py")):
@@ -167,7 +168,7 @@ class Bench:
 
     def extension(self, *arguments: str) -> dict[str, Any]:
         done = subprocess.run(
-            [sys.executable, self.package, *arguments],
+            [self.python, self.package, *arguments],
             capture_output=True,
             text=True,
             timeout=120,

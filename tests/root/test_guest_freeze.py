@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,24 @@ def bench(_private: None, tmp_path: Path) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+PYTHONS = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3")) or [Path(sys.executable)]
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids=lambda path: path.parts[-3])
+def test_a_killed_session_is_thawed_and_ended_on(bench: Bench, python: Path) -> None:
+    bench.python = str(python)
+    notes = bench.scripts()
+    mount = bench.mount()
+    session = bench.session(mount)
+    assert not session.frozen()["warnings"]
+    writer = Writer(mount)
+    assert writer.blocked()
+    session.kill(session.pid)
+    assert not writer.blocked(5)
+    assert session.await_state("failed")["failure"]["code"] == "session.lost"
+    assert notes.read_text() == "pre\npost\n"
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])

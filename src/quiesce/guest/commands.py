@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import time
 from typing import Any, Callable, Dict, List, NoReturn
 
 from . import evidence, scripts
@@ -19,6 +20,7 @@ from .version import VERSION
 
 _INSTALL_FOLDER = "/var/lib/quiesce"
 _LONGEST_HOLD_SECONDS = 300.0
+_BIRTH_SECONDS = 10.0
 
 
 def main(arguments: List[str]) -> int:
@@ -130,7 +132,23 @@ def _session(options: argparse.Namespace) -> Dict[str, Any]:
             code = 0
         finally:
             os._exit(code)
+    _await_birth(folder)
     return {"state_file": folder.state, "control": folder.control}
+
+
+def _await_birth(folder: Folder) -> None:
+    """What is printed exists when it is printed. :raise Failure: session.lost"""
+    until = time.monotonic() + _BIRTH_SECONDS
+    while not os.path.exists(folder.state):
+        if time.monotonic() >= until:
+            raise Failure(
+                "session.lost",
+                "The session's process in the guest did not come to life.",
+                [Fact("no {} after {:g} s".format(folder.state, _BIRTH_SECONDS), "guest")],
+                "Look at the guest's load and free memory, then back up again.",
+                retryable=True,
+            )
+        time.sleep(0.01)
 
 
 def _require_root() -> None:

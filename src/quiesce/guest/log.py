@@ -8,6 +8,7 @@ import time
 from typing import List
 
 LOG_FOLDER = "/var/log/quiesce"
+_PATH = LOG_FOLDER + "/extension.log"
 _LARGEST_BYTES = 1 << 20
 
 
@@ -22,14 +23,13 @@ class Log:
 
     def flush(self) -> str:
         """Write what was said; returns why it could not, or "". A full disk stops no backup."""
-        path = os.path.join(LOG_FOLDER, "extension.log")
         lines, self._lines = self._lines, []
         try:
             os.makedirs(LOG_FOLDER, 0o700, exist_ok=True)
-            if os.path.exists(path) and os.path.getsize(path) > _LARGEST_BYTES:
-                os.replace(path, path + ".1")
-            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            if os.path.exists(_PATH) and os.path.getsize(_PATH) > _LARGEST_BYTES:
+                os.replace(_PATH, _PATH + ".1")
+            with open(_PATH, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(lines)
         except OSError as error:
-            return "The extension's log {} cannot be written: {}".format(path, error)
+            return "The extension's log {} cannot be written: {}".format(_PATH, error)
         return ""

@@ -1,0 +1,50 @@
+"""A vault on a real small file system that fills up, turns read-only, and vanishes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vault_scene import FakeClock, Scene, disk_of
+
+from quiesce.model.failure import Failure
+from quiesce.vault import LocalStore
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Path]:
+    image, folder = tmp_path / "image", tmp_path / "mount"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    yield folder
+    if os.path.ismount(folder):
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.root
+def test_full_read_only_and_vanished_are_told_apart_and_cost_no_point(
+    mount: Path, clock: FakeClock
+) -> None:
+    scene = Scene.create(LocalStore.create(mount / "vault"), clock)
+    point = scene.backup("one", disk_of(1, 2, 3))
+
+    def code_of_backup(job: str, disk: bytes) -> tuple[str, str]:
+        with pytest.raises(Failure) as caught:
+            scene.backup(job, disk)
+        return caught.value.code, caught.value.evidence[0].fact.split()[0]
+
+    assert code_of_backup("big", disk_of(*range(10, 700))) == ("storage.full", "ENOSPC")
+    assert os.listdir(mount / "vault" / "tmp") == []
+    assert scene.reopened().vault.points() == (point,)
+    subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+    assert code_of_backup("late", disk_of(5)) == ("storage.read-only", "EROFS")
+    assert scene.reopened().restore(point) == disk_of(1, 2, 3)
+    subprocess.run(["umount", mount], check=True)
+    assert code_of_backup("later", disk_of(5))[0] == "storage.vanished"
+    assert list(mount.iterdir()) == []

@@ -69,6 +69,7 @@ class Workflows:
                 application_version="1",
                 log_level="WARNING",
                 enable_otlp=False,
+                notification_listener_polling_interval_sec=0.25,
             )
         )
         DBOS.launch()

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import RunningServer
+from paper_machine import RunningServer
 
 from quiesce.model.failure import Failure
 from quiesce.model.vm import VmAddress

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import FakeClock, PaperMachine, ended, eventually
+from paper_machine import FakeClock, PaperMachine, ended, eventually
 
 from quiesce.model.failure import Failure
 from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
@@ -250,40 +252,45 @@ def test_two_jobs_with_the_same_step_never_share_their_log(service: Service) -> 
 _JOB = Job("0" * 12, JobKind.VERIFY, "", JobStatus.QUEUED, datetime(2026, 1, 1, tzinfo=UTC), ())
 
 
-@pytest.mark.parametrize(("old", "new"), [*itertools.product(JobStatus, JobStatus)])
-def test_a_job_moves_only_as_the_table_says(tmp_path: Path, old: JobStatus, new: JobStatus) -> None:
-    database = Database(tmp_path / "db.sqlite")
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobBook]:
+    database = Database(tmp_path_factory.mktemp("book") / "db.sqlite")
     database.migrate()
-    book = JobBook(database, FakeClock())
-    book.open(replace(_JOB, status=old), slot="x", request="{}")
+    yield JobBook(database, FakeClock())
+    database.close()
 
-    allowed = new is old or new in JOB_MOVES[old]
-    if allowed:
-        assert book.update(_JOB.id, lambda job: replace(job, status=new)).status is new
+
+def opened(book: JobBook, job: Job) -> Job:
+    job = replace(job, id=secrets.token_hex(6))
+    return book.open(job, slot=job.id, request="{}")
+
+
+@pytest.mark.parametrize(("old", "new"), [*itertools.product(JobStatus, JobStatus)])
+def test_a_job_moves_only_as_the_table_says(book: JobBook, old: JobStatus, new: JobStatus) -> None:
+    job = opened(book, replace(_JOB, status=old))
+
+    if new is old or new in JOB_MOVES[old]:
+        assert book.update(job.id, lambda job: replace(job, status=new)).status is new
     else:
         with pytest.raises(Failure) as illegal:
-            book.update(_JOB.id, lambda job: replace(job, status=new))
+            book.update(job.id, lambda job: replace(job, status=new))
         assert illegal.value.code == "job.illegal-move"
-        assert book.get(_JOB.id).status is old
-    database.close()
+        assert book.get(job.id).status is old
 
 
 @pytest.mark.parametrize(("old", "new"), [*itertools.product(TaskStatus, TaskStatus)])
 def test_a_task_moves_only_as_the_table_says(
-    tmp_path: Path, old: TaskStatus, new: TaskStatus
+    book: JobBook, old: TaskStatus, new: TaskStatus
 ) -> None:
-    database = Database(tmp_path / "db.sqlite")
-    database.migrate()
-    book = JobBook(database, FakeClock())
-    book.open(replace(_JOB, tasks=(Task(TaskName.VERIFY, old),)), slot="x", request="{}")
+    job = opened(book, replace(_JOB, tasks=(Task(TaskName.VERIFY, old),)))
 
     if new is old or new in TASK_MOVES[old]:
-        assert book.move_task(_JOB.id, TaskName.VERIFY, new).tasks[0].status is new
+        assert book.move_task(job.id, TaskName.VERIFY, new).tasks[0].status is new
     else:
         with pytest.raises(Failure) as illegal:
-            book.move_task(_JOB.id, TaskName.VERIFY, new)
+            book.move_task(job.id, TaskName.VERIFY, new)
         assert illegal.value.code == "job.illegal-move"
-    database.close()
+        assert book.get(job.id).tasks[0].status is old
 
 
 def test_an_ended_job_frees_its_place_and_no_status_is_a_dead_end_for_it() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import PaperMachine, RunningServer, eventually
+from paper_machine import PaperMachine, RunningServer, eventually
+from paper_vm import PaperHypervisor
 
 
 @pytest.mark.parametrize("stage", ["prepare", "pre-script", "frozen", "take", "open", "release"])
@@ -58,8 +59,6 @@ def test_transfer_fails_with_its_reason_when_the_snapshot_is_gone_after_the_rest
 
     server.kill()
     machine.let_go("read")
-    from paper_vm import PaperHypervisor
-
     PaperHypervisor(machine.folder).release(job_id, committed=False)
     server.start()
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
-from conftest import FakeClock, PaperMachine, ended
 from hypothesis import given
 from hypothesis import strategies as st
+from paper_machine import FakeClock, PaperMachine, ended
 
 from quiesce.service.schedule import (
     due_run,

@@ -9,7 +9,8 @@ from quiesce.model.failure import Failure
 from quiesce.model.job import Job, JobStatus, TaskName, TaskStatus, backup_status
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.policy import Policy, SnapshotOptions
-from quiesce.model.snapshot import Consistency, Route, Snapshot
+from quiesce.model.snapshot import Route, Snapshot
+from quiesce.model.units import size_text
 from quiesce.service.codec import from_json, to_json
 from quiesce.service.retention import plan_retention
 from quiesce.service.sweep import sweep
@@ -40,7 +41,7 @@ def _take(parts: Parts, job: Job, *, interrupted: bool) -> str:
     guest = parts.composition.guest(address)
     if interrupted:
         console.note("warning", "The server was interrupted while it took the snapshot; anew.")
-        recover(hypervisor, guest, job.id, committed=False)
+        recover(hypervisor, guest, job.id, committed=False, log=console.note)
     console.stop_if_cancelled()
     sweep(parts, job.vm, keep=job.id)
     parts.vms.look(job.vm)
@@ -85,8 +86,8 @@ def _transfer(parts: Parts, job: Job, snapshot: Snapshot, *, interrupted: bool) 
     )
     console.note(
         "info",
-        f"The recovery point {point.id} is in the vault: {point.read_bytes} bytes read, "
-        f"{point.stored_bytes} bytes newly stored.",
+        f"The recovery point {point.id} is in the vault: {size_text(point.read_bytes)} read, "
+        f"{size_text(point.stored_bytes)} newly stored.",
     )
     parts.book.move_task(
         job.id,
@@ -99,19 +100,14 @@ def _transfer(parts: Parts, job: Job, snapshot: Snapshot, *, interrupted: bool) 
 
 
 def release(parts: Parts, job_id: str, point_id: str) -> None:
-    """Free the hypervisor's session and whatever the guest still holds, on every way out. What
+    """Free the hypervisor's session on every way out; the guest's ended with *Take snapshot*. What
     cannot be freed now is left to the sweep, and said."""
     job = parts.book.get(job_id)
     if job.status.ended or task_status(job, _TAKE) is TaskStatus.WAITING:
         return
     try:
-        address = parts.vms.address(job.vm)
-        recover(
-            parts.composition.hypervisor(address),
-            parts.composition.guest(address),
-            job_id,
-            committed=bool(point_id),
-        )
+        hypervisor = parts.composition.hypervisor(parts.vms.address(job.vm))
+        hypervisor.release(job_id, committed=bool(point_id))
     except Failure as failure:
         warning = f"The snapshot could not be released and will be later: {failure}"
         parts.book.log(job_id, "warning", warning)
@@ -171,15 +167,11 @@ def _options(policy: Policy | None) -> SnapshotOptions:
 
 
 def _with_snapshot(job: Job, snapshot: Snapshot) -> Job:
-    warnings = list(snapshot.warnings)
-    label = snapshot.consistency
-    if label.level is Consistency.CRASH and not any(label.reason in text for text in warnings):
-        warnings.append(f"The point is only crash-consistent: {label.reason}")
     return replace(
         job,
-        consistency=label,
+        consistency=snapshot.consistency,
         freeze=snapshot.freeze,
-        warnings=tuple(dict.fromkeys([*job.warnings, *warnings])),
+        warnings=tuple(dict.fromkeys([*job.warnings, *snapshot.warnings])),
     )
 
 

@@ -30,7 +30,13 @@ def sweep(parts: Parts, vm: str, *, keep: str = "") -> tuple[str, ...]:
         if task_id == keep or task_id == parts.book.holder(backup_slot(vm)):
             continue
         committed = parts.points.of_job(task_id) is not None
-        recover(hypervisor, guest, task_id, committed=committed)
+        recover(
+            hypervisor,
+            guest,
+            task_id,
+            committed=committed,
+            log=lambda _, text: log.info(text, vm=vm),
+        )
         log.info("released a leftover snapshot", vm=vm, task=task_id, committed=committed)
         released.append(task_id)
     return tuple(released)

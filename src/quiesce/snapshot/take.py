@@ -80,7 +80,8 @@ def take_snapshot(
         untouched = _UNTOUCHED.get(state.power)
         if untouched is not None:
             hypervisor.take(task_id)
-            return Snapshot(hypervisor.open(task_id), untouched, freeze=None)
+            warnings = _crash_warning(untouched, log)
+            return Snapshot(hypervisor.open(task_id), untouched, freeze=None, warnings=warnings)
         if guest is None:
             return _without_guest(
                 hypervisor,
@@ -91,29 +92,33 @@ def take_snapshot(
         return _with_guest(hypervisor, guest, task_id, options, log)
     except BaseException as stopped:
         try:
-            recover(hypervisor, guest, task_id, committed=False)
+            recover(hypervisor, guest, task_id, committed=False, log=log)
         except Failure as left:
-            log("error", f"Cleaning up failed too: {left}")
             stopped.add_note(f"cleaning up failed too: {left}")
+            log("error", f"Cleaning up failed too: {left}")
         raise
 
 
-def recover(hypervisor: Hypervisor, guest: Guest | None, task_id: str, *, committed: bool) -> None:
+def recover(
+    hypervisor: Hypervisor, guest: Guest | None, task_id: str, *, committed: bool, log: Log
+) -> None:
     """End a session whose process may be gone: thaw first, then tear down. Idempotent.
 
-    :raise Failure: the first thing that could not be cleaned, after everything was tried.
+    A guest that cannot be reached is no reason to fail: its watchdog thaws it and its session
+    ends itself. That is logged.
+
+    :raise Failure: the hypervisor still holds something; repeating it goes on from there
     """
-    failed: Failure | None = None
+    unreached: Failure | None = None
     if guest is not None:
         try:
             if hypervisor.state().power is PowerState.RUNNING:
                 guest.recover(task_id)
         except Failure as failure:
-            # The watchdog thaws without us; the hypervisor's side must be freed all the same.
-            failed = failure
+            unreached = failure
     hypervisor.release(task_id, committed=committed)
-    if failed is not None:
-        raise failed
+    if unreached is not None:
+        log("info", f"The guest was left to end its session by itself: {unreached}")
 
 
 def _with_guest(
@@ -135,12 +140,10 @@ def _with_guest(
     else:
         label = proven_consistency(readiness, freeze, finish)
         _log_freeze(freeze, log)
-    warnings = [*readiness.warnings, *finish.warnings]
-    if label.level is Consistency.CRASH:
-        warnings.append(f"The point is only crash-consistent: {label.reason}")
-    for warning in warnings:
+    for warning in (*readiness.warnings, *finish.warnings):
         log("warning", warning)
-    return Snapshot(hypervisor.open(task_id), label, freeze, tuple(warnings))
+    warnings = (*readiness.warnings, *finish.warnings, *_crash_warning(label, log))
+    return Snapshot(hypervisor.open(task_id), label, freeze, warnings)
 
 
 def _frozen_instant(
@@ -187,11 +190,18 @@ def _finished(guest: Guest, task_id: str) -> Finish:
 
 
 def _without_guest(hypervisor: Hypervisor, task_id: str, failure: Failure, log: Log) -> Snapshot:
-    warning = f"The point is only crash-consistent: {failure}"
-    log("warning", warning)
-    hypervisor.take(task_id)
     label = ConsistencyLabel(Consistency.CRASH, _reason(failure))
-    return Snapshot(hypervisor.open(task_id), label, freeze=None, warnings=(warning,))
+    warnings = _crash_warning(label, log)
+    hypervisor.take(task_id)
+    return Snapshot(hypervisor.open(task_id), label, freeze=None, warnings=warnings)
+
+
+def _crash_warning(label: ConsistencyLabel, log: Log) -> tuple[str, ...]:
+    if label.level is not Consistency.CRASH:
+        return ()
+    warning = f"The point is only crash-consistent: {label.reason}"
+    log("warning", warning)
+    return (warning,)
 
 
 def _reason(failure: Failure | None) -> str:

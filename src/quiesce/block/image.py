@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from quiesce.block.past_cache import Output
 from quiesce.block.qemu_nbd import Qcow2Server, create_qcow2
 from quiesce.model.failure import Evidence, InputFailure, RestoreFailure
 
@@ -94,7 +95,7 @@ class RawTarget:
     def __init__(self, place: _Place, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self._place = place
-        self._file = _File(place.create())
+        self._file = Output(place.create())
         try:
             os.ftruncate(self._file.descriptor, size_bytes)
         except OSError as error:
@@ -102,7 +103,7 @@ class RawTarget:
             raise _write_failure(error, place.final, "setting the size") from error
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
-        _write_all(self._file.descriptor, offset_bytes, data, self._place.final)
+        _write(self._file, offset_bytes, data, self._place.final)
 
     def finish(self) -> None:
         try:
@@ -151,7 +152,7 @@ class DeviceTarget:
         self._path = path
         try:
             # On a block device O_EXCL means: not while it is mounted or otherwise claimed.
-            self._file = _File(os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
+            self._file = Output(os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
         except OSError as error:
             raise _not_writable(error, path) from error
         self.size_bytes = os.lseek(self._file.descriptor, 0, os.SEEK_END)
@@ -173,7 +174,7 @@ class DeviceTarget:
             fcntl.ioctl(self._file.descriptor, BLKZEROOUT, struct.pack("QQ", start, length))
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
-        _write_all(self._file.descriptor, offset_bytes, data, self._path)
+        _write(self._file, offset_bytes, data, self._path)
 
     def finish(self) -> None:
         try:
@@ -184,18 +185,6 @@ class DeviceTarget:
 
     def abandon(self) -> None:
         self._file.close()
-
-
-class _File:
-    """A descriptor that can be closed twice."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,14 +250,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, offset: int, data: memoryview, path: Path) -> None:
+def _write(output: Output, offset: int, data: memoryview, path: Path) -> None:
     try:
-        while data:
-            written = os.pwrite(descriptor, data, offset)
-            data = data[written:]
-            offset += written
+        output.write(offset, data)
     except OSError as error:
-        raise _write_failure(error, path, f"write at byte {offset}") from error
+        raise _write_failure(error, path, f"write of {len(data)} bytes at {offset}") from error
 
 
 def _require_space(path: Path, data_bytes: int) -> None:

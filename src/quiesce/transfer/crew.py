@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Crew(Generic[Work]):
 
     def _labour(self) -> None:
         try:
-            buffer = memoryview(bytearray(SEGMENT_BYTES))
+            # Page-aligned, so that disks can be read and written past the page cache.
+            buffer = memoryview(mmap.mmap(-1, SEGMENT_BYTES))
             while self._error is None:
                 with self._next:
                     piece = next(self._work, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import Evidence, VaultFailure
@@ -23,6 +23,7 @@ from quiesce.vault.pack import Kind
 
 _CACHED_CHUNKS = 64
 _CACHED_LEAVES = 256
+_SMALL_READ = 4
 
 
 class _Cache:
@@ -60,7 +61,7 @@ class DiskMap:
         """Ids of all leaves, joined."""
         if self._leaves is None:
             nodes = [node for node in self._ref.nodes if node != ZERO_ID]
-            opened = self._contents.read_blobs(Kind.MAP, nodes)
+            opened = dict(self._contents.open_blobs(Kind.MAP, nodes))
             leaves = b"".join(opened.get(node, ZERO_PART) for node in self._ref.nodes)
             count = leaf_count(self._ref.size_bytes, self._ref.chunk_bytes)
             if any(len(part) != PART_BYTES for part in opened.values()):
@@ -144,41 +145,36 @@ class VaultDiskReader:
             return
         size = self._ref.chunk_bytes
         numbers = range(offset_bytes // size, -(-end // size))
-        ids = [self._map.chunk(number) for number in numbers]
-        chunks = self._chunks(ids, numbers)
-        for number, blob in zip(numbers, ids, strict=True):
+
+        def place(number: int, plain: bytes) -> None:
             begin = max(number * size, offset_bytes)
             finish = min((number + 1) * size, end)
             part = buffer[begin - offset_bytes : finish - offset_bytes]
-            data = memoryview(chunks.get(blob, b""))[begin - number * size : finish - number * size]
+            data = memoryview(plain)[begin - number * size : finish - number * size]
             part[: len(data)] = data
             # A chunk shorter than its place reads as zeros beyond its end: so a disk may grow.
             if len(data) < len(part):
                 part[len(data) :] = bytes(len(part) - len(data))
 
-    def _chunks(self, ids: Sequence[bytes], numbers: range) -> dict[bytes, bytes]:
-        chunks: dict[bytes, bytes] = {}
-        wanted = []
-        for blob in ids:
-            if blob == ZERO_ID:
-                continue
-            kept = self._cache.get(blob)
+        wanted: dict[bytes, list[int]] = {}
+        for number in numbers:
+            blob = self._map.chunk(number)
+            kept = b"" if blob == ZERO_ID else self._cache.get(blob)
             if kept is None:
-                wanted.append(blob)
+                wanted.setdefault(blob, []).append(number)
             else:
-                chunks[blob] = kept
+                place(number, kept)
         try:
-            chunks |= self._contents.read_blobs(Kind.CHUNK, wanted)
+            for blob, plain in self._contents.open_blobs(Kind.CHUNK, wanted):
+                for number in wanted[blob]:
+                    place(number, plain)
+                # Long runs are read once, by a restore; small reads come back to the same chunks.
+                if len(numbers) <= _SMALL_READ:
+                    self._cache.keep(blob, plain)
         except VaultFailure as inner:
-            size = self._ref.chunk_bytes
             raise VaultFailure(
                 inner.code,
                 f"{self._label} cannot be read between bytes {numbers.start * size} and "
                 f"{numbers.stop * size}: {inner.message}",
                 evidence=inner.evidence,
             ) from inner
-        # Long runs are read once, by a restore; small reads come back to the same chunks.
-        if len(ids) <= 4:
-            for blob in wanted:
-                self._cache.keep(blob, chunks[blob])
-        return chunks

@@ -14,12 +14,14 @@ offset  bytes  content
 from __future__ import annotations
 
 import secrets
+import threading
 
 import zstandard
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 
 from quiesce.vault.keys import VaultKeys
+from quiesce.vault.store import Buffer
 
 MAGIC = b"QVSEAL1\n"
 _HEAD = 40
@@ -81,7 +83,17 @@ def unseal(keys: VaultKeys, kind: str, name: str, stored: bytes) -> bytes:
         raise SealError(f"not a zstd frame: {inner}") from inner
 
 
-def decompress(frame: bytes, limit_bytes: int) -> bytes:
+class _Tools(threading.local):
+    """One decompressor a thread: making one costs as much as a chunk's decryption."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_tools = _Tools()
+
+
+def decompress(frame: Buffer, limit_bytes: int) -> bytes:
     """One zstd frame that states its size, refused before it is unpacked when that is over
     the limit.
 
@@ -92,4 +104,4 @@ def decompress(frame: bytes, limit_bytes: int) -> bytes:
         raise zstandard.ZstdError(f"frame states {size} bytes; at most {limit_bytes} allowed")
     if size == 0:
         return b""
-    return zstandard.ZstdDecompressor().decompress(frame, max_output_size=size)
+    return _tools.decompressor.decompress(frame, max_output_size=size)

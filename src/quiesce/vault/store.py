@@ -344,6 +344,8 @@ def _sync_folder(path: Path) -> None:
 
 
 def _read_fully(descriptor: int, offset: int, length: int) -> bytes:
+    # As much as there is: room for more would be given out, and copied for the rest.
+    length = max(0, min(length, os.fstat(descriptor).st_size - offset))
     data = os.pread(descriptor, length, offset)
     if len(data) == length:
         return data

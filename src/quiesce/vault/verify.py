@@ -38,6 +38,8 @@ from quiesce.vault.sealed import SealError
 from quiesce.vault.segment import SegmentError, entries_in_segment
 from quiesce.vault.store import ObjectMissing
 
+_PACKS_AT_ONCE = 3
+
 
 class VerifyMode(StrEnum):
     STRUCTURE = "structure"
@@ -144,7 +146,7 @@ def _check_packs(
     contents: Contents, sizes: dict[bytes, int], mode: VerifyMode, cancelled: Callable[[], bool]
 ) -> Iterator[_PackCheck]:
     """Packs in parallel, a few at a time: each takes its 32 MiB of memory."""
-    workers = min(4, os.cpu_count() or 1)
+    workers = min(_PACKS_AT_ONCE, os.cpu_count() or 1)
     waiting: deque[Future[_PackCheck]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="vault-verify") as pool:
         try:

@@ -266,3 +266,28 @@ def test_a_qemu_that_runs_as_another_user_can_use_its_scratch() -> None:
             qemu.vm().release(T1, committed=True)
         finally:
             qemu.kill()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a QEMU that becomes nobody")
+def test_a_scratch_folder_that_qemus_user_cannot_enter_is_named_with_what_mends_it() -> None:
+    with tempfile.TemporaryDirectory(prefix="quiesce-runas-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        image = make_image(folder / "vda.img", 8 * MIB)
+        os.chown(image, NOBODY, -1)
+        closed = folder / "closed"
+        closed.mkdir(mode=0o700)
+        qemu = BareQemu(folder, {"vda": (image, "qcow2")}, ("-runas", "nobody")).start()
+        try:
+            with pytest.raises(Failure) as refused:
+                point(qemu.vm(closed), T1)
+            assert refused.value.code == "storage.scratch-unusable"
+            assert f"user {NOBODY}" in refused.value.message
+            assert "install -d -m 0711" in refused.value.remedy
+            assert list(closed.iterdir()) == []
+            closed.chmod(0o711)
+            point(qemu.vm(closed), T1)
+            qemu.vm(closed).release(T1, committed=False)
+        finally:
+            qemu.kill()

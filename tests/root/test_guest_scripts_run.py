@@ -195,12 +195,3 @@ def test_fs_freeze_disabled_by_the_operator_freezes_nothing_and_says_why(bench: 
     (one,) = [one for one in state["mounts"] if one["mount"] == str(mount)]
     assert one["downgrades"] is True
     assert "fsFreezeEnabled is false" in one["reason"]
-
-
-def test_uninstall_ends_the_session_and_removes_what_is_ours(bench: Bench) -> None:
-    notes = bench.scripts()
-    session = bench.session(bench.mount())
-    session.frozen()
-    assert "/run/quiesce" in bench.extension("uninstall")["removed"]
-    assert not Path("/run/quiesce").exists()
-    assert notes.read_text() == "pre\npost\n"

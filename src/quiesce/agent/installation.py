@@ -38,15 +38,24 @@ done
 """
 _LIST = r"""
 for zip in "$1"/quiesce-extension-*.zip; do [ -f "$zip" ] && echo "zip ${zip##*/}"; done
-for state in "$2"/*/state.json; do
-    [ -f "$state" ] && { task=${state%/*}; echo "task ${task##*/}"; }
+for control in "$2"/*/control; do
+    [ -p "$control" ] && { task=${control%/*}; echo "task ${task##*/}"; }
 done
 exit 0
 """
-# Other things may lie in these folders, should the guest run a Quiesce server of its own.
+# Other things may lie in these folders, should the guest run a Quiesce server of its own: each
+# file of ours goes by its name, and the folders only when they are empty then.
 _SWEEP = r"""
-rm -f -- "$1"/quiesce-extension-*.zip "$1"/.quiesce-extension-* "$2"/active
-for state in "$2"/*/state.json; do [ -f "$state" ] && rm -rf -- "${state%/*}"; done
+rm -f -- "$1"/quiesce-extension-*.zip "$1"/.quiesce-extension-*.zip.* "$2"/active
+for control in "$2"/*/control; do
+    [ -p "$control" ] || continue
+    task=${control%/*}
+    for name in state.json state.json.new session watchdog ledger pre-script post-script; do
+        rm -f -- "$task/$name"
+    done
+    rm -f -- "$control"
+    rmdir -- "$task" 2>/dev/null
+done
 rm -f -- "$3"/extension.log "$3"/extension.log.1
 rmdir -- "$1" "$2" "$3" 2>/dev/null
 exit 0

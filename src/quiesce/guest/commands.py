@@ -4,21 +4,20 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import time
 from typing import Any, Callable, Dict, List, NoReturn
 
 from . import evidence, scripts
 from .detach import detach
 from .failure import Fact, Failure, defect
-from .folder import RUN_FOLDER, Folder, active_lock, already_active, make_run_folder, tasks
-from .log import LOG_FOLDER, Log
+from .folder import Folder, active_lock, already_active, make_run_folder, tasks
+from .log import Log
 from .plan import Wishes
 from .recover import recover
 from .session import Order, Session, decide
+from .uninstall import uninstall
 from .version import VERSION
 
-_INSTALL_FOLDER = "/var/lib/quiesce"
 _LONGEST_HOLD_SECONDS = 300.0
 _BIRTH_SECONDS = 10.0
 
@@ -173,12 +172,4 @@ def _collect_logs(options: argparse.Namespace) -> Dict[str, Any]:
 
 def _uninstall(options: argparse.Namespace) -> Dict[str, Any]:
     """end sessions, remove everything of ours"""
-    log = Log("uninstall")
-    for task in tasks():
-        recover(Folder(task), log)
-    removed = []
-    for path in (RUN_FOLDER, LOG_FOLDER, _INSTALL_FOLDER):
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-            removed.append(path)
-    return {"removed": removed}
+    return {"removed": uninstall()}

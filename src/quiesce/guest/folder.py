@@ -6,10 +6,12 @@
         control                    FIFO, read by the session
         session, watchdog          process ids; each locked while that process lives
         ledger                     see ledger.py
+        pre-script                 process id and start time of the running pre-script
         post-script                made when the post-script is started: it starts once, whoever
                                    (session, watchdog, `recover`) comes first
 
-It must lie in memory: a state written to a frozen file system would hang the session.
+It must lie in memory: a state written to a frozen file system would hang the session. Other
+things may lie in /run/quiesce; a folder is a session's if it holds the FIFO.
 """
 
 import errno
@@ -67,8 +69,8 @@ def _unsafe(path: str, why: str) -> Failure:
         "session.folder-unsafe",
         "The session's folder {} cannot be trusted: {}.".format(path, why),
         [Fact(path, "guest", why)],
-        "Look at what lies there (ls -ld '{0}'), then remove it: rm -rf '{0}'. /run must be a "
-        "tmpfs.".format(RUN_FOLDER),
+        "Look at what lies there (ls -la '{0}'), then put it aside: mv '{0}' '{0}.aside'. /run "
+        "must be a tmpfs.".format(RUN_FOLDER),
     )
 
 
@@ -103,11 +105,18 @@ def active_lock() -> Lock:
 def tasks() -> List[str]:
     """The sessions that have a folder, living or not."""
     names = os.listdir(RUN_FOLDER) if os.path.isdir(RUN_FOLDER) else []
-    return sorted(
-        name
-        for name in names
-        if _TASK.fullmatch(name) and os.path.isdir(os.path.join(RUN_FOLDER, name))
-    )
+    return sorted(name for name in names if _TASK.fullmatch(name) and Folder(name).exists())
+
+
+def remove_if_empty(path: str) -> bool:
+    """Whether the folder was there and is gone now."""
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY):
+            return False  # EBUSY: something is mounted there
+        raise
+    return True
 
 
 class Folder:
@@ -121,10 +130,12 @@ class Folder:
         self.session = os.path.join(self.path, "session")
         self.watchdog = os.path.join(self.path, "watchdog")
         self.ledger = os.path.join(self.path, "ledger")
+        self.pre_mark = os.path.join(self.path, "pre-script")
         self.post_mark = os.path.join(self.path, "post-script")
 
     def make(self) -> None:
         """:raise Failure: session.active, when the task's folder exists"""
+        remove_if_empty(self.path)  # of a session that died before its FIFO
         try:
             os.mkdir(self.path, 0o700)
         except FileExistsError as error:
@@ -132,7 +143,12 @@ class Folder:
         os.mkfifo(self.control, 0o600)
 
     def exists(self) -> bool:
-        return os.path.isdir(self.path) and not os.path.islink(self.path)
+        """Whether this is a session's folder."""
+        try:
+            modes = os.lstat(self.path).st_mode, os.lstat(self.control).st_mode
+        except OSError:
+            return False
+        return stat.S_ISDIR(modes[0]) and stat.S_ISFIFO(modes[1])
 
     def write_state(self, document: Dict[str, Any]) -> None:
         new = self.state + ".new"
@@ -170,9 +186,20 @@ class Folder:
             lock.release()
 
     def remove(self) -> None:
-        for name in os.listdir(self.path):
-            os.unlink(os.path.join(self.path, name))
-        os.rmdir(self.path)
+        """The FIFO goes last: until then the folder is known as a session's."""
+        for path in (
+            self.state,
+            self.state + ".new",
+            self.session,
+            self.watchdog,
+            self.ledger,
+            self.pre_mark,
+            self.post_mark,
+            self.control,
+        ):
+            if os.path.lexists(path):
+                os.unlink(path)
+        remove_if_empty(self.path)
 
 
 def already_active(task: str) -> Failure:

@@ -8,6 +8,7 @@ import time
 from typing import List
 
 LOG_FOLDER = "/var/log/quiesce"
+FILES = ("extension.log", "extension.log.1")
 _PATH = LOG_FOLDER + "/extension.log"
 _LARGEST_BYTES = 1 << 20
 

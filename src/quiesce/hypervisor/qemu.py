@@ -10,6 +10,7 @@ from quiesce.hypervisor import names, offline, session
 from quiesce.hypervisor.inventory import take_stock
 from quiesce.hypervisor.qmp import Monitor, VmAbsent
 from quiesce.hypervisor.taskfolder import Record, TaskFolder
+from quiesce.hypervisor.teardown import release
 from quiesce.model.failure import Evidence, SnapshotFailure, VmFailure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import Route, SnapshotSession
@@ -116,7 +117,7 @@ class QemuVm:
     def _release_live(self, task_id: str, folder: TaskFolder, *, committed: bool) -> None:
         try:
             with self._monitor() as monitor:
-                session.release(monitor, task_id, folder, committed=committed)
+                release(monitor, task_id, folder, committed=committed)
         except VmAbsent:
             return  # nodes, exports and transient bitmaps ended with the process
         except VmFailure as ended:

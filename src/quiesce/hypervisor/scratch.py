@@ -8,6 +8,7 @@ with ENOSPC, the copy-before-write filter breaks the snapshot, and the guest's w
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quiesce.hypervisor import names
+from quiesce.hypervisor.qmp import Monitor, QmpRefused
 from quiesce.model.failure import Evidence, SnapshotFailure, StorageFailure
 
 CBW_TIMEOUT_SECONDS = 20
@@ -64,6 +66,24 @@ def create(path: Path, *, size_bytes: int, limit_bytes: int) -> int:
     return length
 
 
+def refuse_closed_folder(inner: QmpRefused, path: Path, uid: int) -> None:
+    """The file is QEMU's own by now, so what keeps QEMU's user out is a folder above it, or a
+    confinement such as AppArmor.
+
+    :raise StorageFailure: storage.scratch-unusable, if that is why QEMU refused
+    """
+    if os.strerror(errno.EACCES) not in inner.desc:
+        return
+    raise StorageFailure(
+        "storage.scratch-unusable",
+        f"QEMU, which runs as user {uid}, may not open its scratch file {path}.",
+        evidence=inner.evidence,
+        remedy="Give QEMU's user the right to enter (x) every folder above it, or set "
+        "`scratch_folder` to one that it may enter: "
+        "`install -d -m 0711 /var/lib/quiesce-scratch`.",
+    ) from inner
+
+
 def filter_over(
     task_id: str, index: int, disk_node: str, scratch: Path, length: int
 ) -> dict[str, Any]:
@@ -93,6 +113,11 @@ def filter_over(
             },
         },
     }
+
+
+def put_in_the_way(monitor: Monitor, device: str, node: str) -> None:
+    """Let a device's requests go through `node`: the filter, or the disk itself again."""
+    monitor.execute("qom-set", {"path": device, "property": "drive", "value": node})
 
 
 def run_tool(*command: str) -> str:

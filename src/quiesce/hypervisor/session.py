@@ -15,8 +15,6 @@ crash. Source of the commands: QEMU's qapi/block-core.json and qapi/block-export
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,6 +29,7 @@ from quiesce.hypervisor.inventory import (
 )
 from quiesce.hypervisor.qmp import Monitor, QmpRefused
 from quiesce.hypervisor.taskfolder import Record, RecordedDisk, TaskFolder, free_bytes
+from quiesce.hypervisor.teardown import release
 from quiesce.model.failure import Evidence, SnapshotFailure, VmFailure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import Route, SessionDisk, SnapshotSession
@@ -42,7 +41,6 @@ IOTHREAD_QEMU = (9, 0, 0)
 """First whose NBD server survives a client that leaves while the disk runs in an iothread; an
 older one ends with the assertion in nbd_blockdev_client_closed, and the guest with it."""
 NBD_CONNECTIONS = 64
-EXPORT_END_SECONDS = 20.0
 READ_UNIT_BYTES = 64 * 1024
 """Copy-before-write's granularity, which is its least and the scratch's cluster. QEMU 7.2 answers
 a read that begins in an overwritten cluster and ends in an untouched one with the *new* content of
@@ -94,10 +92,14 @@ def _build(
     ]
     folder.give_to(monitor.uid)
     for i, (disk, length) in enumerate(zip(disks, lengths, strict=True)):
-        monitor.execute(
-            "blockdev-add",
-            scratch.filter_over(task_id, i, disk.node, folder.scratch_file(i), length),
-        )
+        file = folder.scratch_file(i)
+        try:
+            monitor.execute(
+                "blockdev-add", scratch.filter_over(task_id, i, disk.node, file, length)
+            )
+        except QmpRefused as inner:
+            scratch.refuse_closed_folder(inner, file, monitor.uid)
+            raise
     _start_nbd_server(monitor, folder)
 
 
@@ -217,7 +219,7 @@ def take(monitor: Monitor, folder: TaskFolder) -> datetime:
             monitor.execute("stop")
         monitor.execute("transaction", {"actions": actions})
         for i, disk in enumerate(record.disks):
-            _put_in_the_way(monitor, disk.device, names.node(task_id, "c", i))
+            scratch.put_in_the_way(monitor, disk.device, names.node(task_id, "c", i))
         taken_at = datetime.now(UTC)
     except QmpRefused as inner:
         raise SnapshotFailure(
@@ -259,10 +261,6 @@ def heal(monitor: Monitor) -> None:
         task_id = names.owner(node)
         if task_id is not None and node == names.stopped_marker(task_id):
             resume(monitor, task_id)
-
-
-def _put_in_the_way(monitor: Monitor, device: str, node: str) -> None:
-    monitor.execute("qom-set", {"path": device, "property": "drive", "value": node})
 
 
 def open_session(monitor: Monitor, folder: TaskFolder) -> SnapshotSession:
@@ -336,71 +334,6 @@ def _export(
                     "bitmaps": maps,
                 },
             )
-
-
-def release(monitor: Monitor, task_id: str, folder: TaskFolder, *, committed: bool) -> None:
-    """Take everything of the task out of QEMU; the folder itself is the caller's to remove.
-    Skips what is not there.
-
-    :raise SnapshotFailure: snapshot.release-failed; repeating it goes on where this one ended
-    """
-    try:
-        _end_exports(monitor, task_id, folder)
-        stock = take_stock(monitor)
-        # The views first: while one reads through a filter, the filter forbids anybody else to
-        # write to the disk's node, and so the device could not have it back.
-        _delete_nodes(monitor, stock, names.prefix(task_id) + "a")
-        for attachment in stock.attachments:
-            if names.owner(attachment.filter_node) == task_id:
-                _put_in_the_way(monitor, attachment.device, attachment.disk.node)
-        _delete_nodes(monitor, stock, names.prefix(task_id) + "c")
-        bitmaps.settle(monitor, stock, task_id, committed=committed)
-    except QmpRefused as inner:
-        raise SnapshotFailure(
-            "snapshot.release-failed",
-            f"QEMU did not let go of the point: {inner.desc}",
-            evidence=inner.evidence,
-            retryable=True,
-        ) from inner
-
-
-def _delete_nodes(monitor: Monitor, stock: Inventory, prefix: str) -> None:
-    for node in sorted(stock.nodes):
-        if node.startswith(prefix):
-            monitor.execute("blockdev-del", {"node-name": node})
-
-
-def _end_exports(monitor: Monitor, task_id: str, folder: TaskFolder) -> None:
-    exports = [export["id"] for export in monitor.execute("query-block-exports")]
-    ours = [export for export in exports if names.owner(export) == task_id]
-    serves_us = bool(ours) or _is_served(folder)
-    for export in ours:
-        monitor.execute("block-export-del", {"id": export, "mode": "hard"})
-    deadline = time.monotonic() + EXPORT_END_SECONDS
-    while any(e["id"] in ours for e in monitor.execute("query-block-exports")):
-        if time.monotonic() > deadline:
-            raise SnapshotFailure(
-                "snapshot.release-failed",
-                f"QEMU's exports did not end within {EXPORT_END_SECONDS:g} s.",
-                evidence=[Evidence("exports still listed", "query-block-exports")],
-                retryable=True,
-            )
-        time.sleep(0.01)
-    if serves_us and len(ours) == len(exports):
-        # Somebody else's export on our server would die with it; then it stays.
-        monitor.execute("nbd-server-stop")
-
-
-def _is_served(folder: TaskFolder) -> bool:
-    """Whether QEMU's NBD server listens at this task's own socket: it has only one server, and
-    does not say where. Finds the one that was started and given no export yet."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(5)
-        try:
-            probe.connect(str(folder.nbd_socket))
-        except OSError:
-            return False
-        return True
 
 
 def _is_held(stock: Inventory, record: Record) -> bool:

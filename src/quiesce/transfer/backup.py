@@ -7,7 +7,7 @@ compresses and encrypts in the calling thread. With one thread more than cores, 
 behind the others' work. Nothing exists until the one `commit` at the end; what was put before a
 crash is found again by the vault, so the same call simply runs once more.
 
-Memory: 4 MiB a thread, 64 MiB at most, whatever the disk's size.
+Memory: 4 MiB a thread, 32 MiB at most, whatever the disk's size.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from quiesce.model.failure import JobFailure
 SEGMENT_BYTES = 4 * 1024 * 1024
 """What one thread reads at once."""
 
-MAX_THREADS = 16
-"""Bounds the crew's buffers to 64 MiB, which leaves as much for the vault's open packs."""
+MAX_THREADS = 8
+"""Bounds the crew's buffers to 32 MiB. With the vault's two open packs and what each thread needs
+to compress or unpack, a job stays below 128 MB on any number of cores."""
 
 TICK_SECONDS = 0.25
 """How often `cancelled` is asked and progress is told."""

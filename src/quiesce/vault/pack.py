@@ -214,14 +214,15 @@ def read_footer(keys: VaultKeys, store: Store, name: bytes, size_bytes: int) -> 
     return _parse_footer(head_cipher(keys, head), head, start, stored)
 
 
-def whole_footer(keys: VaultKeys, data: bytes) -> list[Entry]:
+def whole_footer(keys: VaultKeys, data: memoryview) -> list[Entry]:
     """What a pack holds of which all bytes are at hand.
 
     :raise PackError: what is wrong
     """
-    head = data[:HEAD_BYTES]
-    start, length = _parse_trailer(data[-_TRAILER.size :], len(data))
-    return _parse_footer(head_cipher(keys, head), head, start, data[start : start + length])
+    head = bytes(data[:HEAD_BYTES])
+    start, length = _parse_trailer(bytes(data[-_TRAILER.size :]), len(data))
+    stored = bytes(data[start : start + length])
+    return _parse_footer(head_cipher(keys, head), head, start, stored)
 
 
 def _parse_trailer(trailer: bytes, size_bytes: int) -> tuple[int, int]:

@@ -19,9 +19,10 @@ from quiesce.vault.pack import PACK_BYTES, Codec, Entry, Kind, PackBuilder, Pack
 from quiesce.vault.segment import PackedRows
 from quiesce.vault.store import Buffer
 
-_UPLOADS = 2
+_UPLOADS = 1
 _BUFFERS = _UPLOADS + 1
-"""One pack is filled while two are on their way: 96 MiB at most, whatever the disk's size."""
+"""One pack is filled while the other is on its way: 64 MiB, whatever the disk's size. A second
+upload at once made no backup to a local disk faster."""
 _SAVE_INDEX_EVERY = 64
 
 

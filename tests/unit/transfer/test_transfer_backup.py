@@ -250,7 +250,7 @@ def test_never_more_threads_than_the_stated_memory_allows():
         workers=1000,
     )
     assert len(held) <= MAX_THREADS
-    assert MAX_THREADS * SEGMENT_BYTES <= 64 * 1024 * 1024
+    assert MAX_THREADS * SEGMENT_BYTES <= 32 * 1024 * 1024
 
 
 grains = st.lists(st.tuples(st.integers(1, 9), st.sampled_from(ExtentKind)), max_size=12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def qmp(
         return asyncio.run(
             asyncio.wait_for(_execute(socket, command, dict(arguments or {})), timeout_seconds)
         )
-    except (ConnectError, OSError, TimeoutError) as inner:
+    except (ConnectError, EOFError, OSError, TimeoutError) as inner:
         raise LabFailure(
             "lab.monitor-gone",
             f"No QEMU answers at {socket}.",
@@ -49,4 +50,5 @@ async def _execute(socket: Path, command: str, arguments: dict[str, object]) -> 
     try:
         return await client.execute(command, arguments)
     finally:
-        await client.disconnect()
+        with contextlib.suppress(EOFError):  # QEMU may hang up first, as it does after `quit`
+            await client.disconnect()

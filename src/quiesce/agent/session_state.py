@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from quiesce.agent.framing import printable, quoted
@@ -188,14 +188,10 @@ def _freeze(document: Mapping[str, object], plan: tuple[MountFreeze, ...]) -> Fr
                 skipped=skipped,
                 downgrades=planned.downgrades or not planned.skipped,
             )
-        elif told.skipped and not told.downgrades:
-            # Planned to be frozen and then left out costs consistency, whatever the reason.
-            told = MountFreeze(
-                told.mount,
-                told.file_system,
-                skipped=told.skipped,
-                downgrades=planned.downgrades or not planned.skipped,
-            )
+        elif told.skipped and not planned.skipped:
+            # Planned to be frozen and then left out costs consistency, whatever the reason. One
+            # that cannot be frozen may have proven to be quiet: the report knows better.
+            told = replace(told, downgrades=True)
         mounts.append(told)
     return FreezeReport(
         mounts=(*mounts, *reported.values()),

@@ -98,6 +98,19 @@ def freeze_failure(mount: Mount, error: int) -> Failure:
     )
 
 
+def too_slow(mount: Mount, seconds: float) -> Failure:
+    point = printable(mount.point)
+    return Failure(
+        "freeze.timeout",
+        "Freezing the file system at {} did not end in {:g} s.".format(point, seconds),
+        [Fact("the freeze call on {} was under way".format(point), "guest")],
+        "See what the disk below it is busy with (iostat, dmesg); back up off-peak, raise the "
+        "hold, or add it to MountsToSkip in /etc/azure/vmbackup.conf "
+        '("[SnapshotThread]", "MountsToSkip = {}").'.format(point),
+        retryable=True,
+    )
+
+
 class Freezer:
     """Writes back what is dirty, then freezes in order, each when asked and on one thread made
     beforehand; `done()` is called on that thread after each of the two."""
@@ -117,7 +130,9 @@ class Freezer:
     def _run(self) -> None:
         self._go.acquire()
         for fd in self._fds:
-            write_back(fd)  # now, so that the freeze itself, which holds writers up, is short
+            # Now, so that the freeze itself, which holds writers up, is short. What goes wrong
+            # here shows in the freeze.
+            write_back(fd)
         self._done()
         self._go.acquire()
         self.complete = all(self._freeze(index) for index in range(len(self._fds)))

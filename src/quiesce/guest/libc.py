@@ -20,7 +20,9 @@ def lock_memory() -> str:
     return ""
 
 
-def write_back(fd: int) -> None:
-    """syncfs(2): write back the file system of `fd`. Its errors show in the freeze itself."""
-    if ctypes is not None:
-        ctypes.CDLL(None).syncfs(fd)
+def write_back(fd: int) -> str:
+    """syncfs(2): write back the file system of `fd`; returns why it could not, or ""."""
+    if ctypes is None:
+        return "this Python has no ctypes"
+    libc = ctypes.CDLL(None, use_errno=True)
+    return os.strerror(ctypes.get_errno()) if libc.syncfs(fd) != 0 else ""

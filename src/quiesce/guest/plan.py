@@ -1,4 +1,4 @@
-"""Which mounts are frozen, in which order, and why the others are not.
+"""Which mounts are frozen or watched, in which order, and why the others are not.
 
 One file system is frozen once, however often it is mounted. Order: a file system inside a loop
 file before the one that holds the file (its own freeze must still be able to write there), then
@@ -38,7 +38,8 @@ REMOTE = frozenset(
     ]
 )
 CLUSTER = frozenset(["gfs2", "ocfs2"])
-# On a disk of this VM and writable, but without a freeze operation.
+# On a disk of this VM and writable, but without a freeze operation. Of these, fuseblk is written
+# by a process of its own, which no flush reaches, and zfs has no block device number to watch.
 UNFREEZABLE = frozenset(
     [
         "vfat",
@@ -60,13 +61,19 @@ UNFREEZABLE = frozenset(
 
 class Decision(NamedTuple):
     """One file system, its representative mount, and what is done with it. `downgrades`: leaving
-    it out costs consistency, since it lies on a disk of this VM and may be written to."""
+    it out costs consistency, since it lies on a disk of this VM and may be written to. `watch`: it
+    cannot be frozen, and costs nothing if it then proves to be quiet (see unfreezable.py)."""
 
     mount: Mount
     freeze: bool
     reason: str
     downgrades: bool = False
     in_memory: bool = False
+    watch: bool = False
+
+    @property
+    def action(self) -> str:
+        return "freeze" if self.freeze else "watch" if self.watch else "skip"
 
     def as_json(self) -> Dict[str, Any]:
         return {
@@ -74,7 +81,7 @@ class Decision(NamedTuple):
             "device": printable(self.mount.source),
             "number": self.mount.device,
             "file_system": printable(self.mount.file_system),
-            "action": "freeze" if self.freeze else "skip",
+            "action": self.action,
             "reason": self.reason,
             "downgrades": self.downgrades,
         }
@@ -107,7 +114,7 @@ def plan(mounts: Sequence[Mount], storage_of: StorageOf, wishes: Wishes) -> List
             reason = "the same file system as " + twin
             skipped.append(Decision(mount, False, reason, in_memory=memory))
             continue
-        if mount.file_system in FREEZABLE:
+        if mount.file_system in FREEZABLE or not (mount.read_only or _has_no_device(mount)):
             storage[mount.device] = storage_of(mount)
         twins = [other for other in mounts if other.device == mount.device]
         decision = _decide(mount, twins, by_id, storage.get(mount.device, Storage()), wishes)
@@ -139,19 +146,14 @@ def _decide(
         return skip("remote file system: not on a disk of this VM")
     if kind == "fuse" or kind.startswith("fuse."):
         return skip("FUSE: a process of its own answers for it, which may hang")
-    no_device = mount.device.startswith("0:") and kind not in UNFREEZABLE | FREEZABLE
-    if no_device and kind not in CLUSTER and kind != "overlay":  # proc, sysfs, tmpfs and the like
-        return Decision(mount, False, "not on a disk", in_memory=True)
+    if _has_no_device(mount) and kind not in UNFREEZABLE | FREEZABLE | CLUSTER | {"overlay"}:
+        return Decision(mount, False, "not on a disk", in_memory=True)  # proc, tmpfs and the like
     if mount.read_only:
         return skip("read-only")
     if kind in CLUSTER:
         return skip("cluster file system: a freeze would stop the other nodes too", True)
-    if kind in UNFREEZABLE:
-        return skip(kind + " has no freeze operation", True)
     if kind == "overlay":
         return skip("overlay: its files lie on the file systems below it")
-    if kind not in FREEZABLE:
-        return skip(kind + " is not known to be freezable", True)
     if wishes.none:
         return skip(wishes.none, True)
     points = {twin.point for twin in twins} | {printable(twin.point) for twin in twins}
@@ -166,7 +168,17 @@ def _decide(
         if above.file_system in REMOTE or above.file_system.startswith(("nfs", "cifs", "fuse")):
             where = printable(above.point)
             return skip("its path leads through the remote mount {}".format(where), True)
-    return Decision(mount, True, "")
+    if kind in FREEZABLE:
+        return Decision(mount, True, "")
+    if kind == "fuseblk" or _has_no_device(mount):
+        return skip(kind + " has no freeze operation", True)
+    reason = kind + " cannot be frozen; it is flushed before the freeze and watched"
+    return Decision(mount, False, reason, downgrades=True, watch=True)
+
+
+def _has_no_device(mount: Mount) -> bool:
+    """An anonymous device number: in memory, remote, or over several devices as btrfs and zfs."""
+    return mount.device.startswith("0:")
 
 
 def _plain(name: str) -> str:

@@ -14,16 +14,18 @@ from .detach import leave_control_group
 from .events import Event, Events, Kind
 from .failure import Fact, Failure, defect
 from .folder import Folder, Lock
-from .freeze import Freezer, Thawer, freeze_failure, open_mount, still_mounted
+from .freeze import Freezer, Thawer, freeze_failure, open_mount, still_mounted, too_slow
 from .ledger import By, Ledger, Phase, Thaw
 from .log import Log
 from .mounts import printable, read_mounts, storage_of
 from .plan import Decision, Wishes, plan
 from .settings import read_settings
 from .state import Document, State, freeze_report
+from .unfreezable import Watch
 
 _WORDS = {By.REQUEST: watchdog.THAW, By.ABORT: watchdog.ABORT, By.SIGNAL: watchdog.SIGNAL}
 _ANSWER_SECONDS = 5.0
+_FLUSH_SECONDS = 3.0
 _RETRY_SECONDS = 0.05
 _FREEZE_SHARE = 0.7
 """Of the hold: a freeze that takes longer leaves the snapshot no time, so it is given up."""
@@ -64,6 +66,7 @@ class Session:
         self._freeze_seconds = order.hold
         self._frozen: List[Decision] = []
         self._fds: List[int] = []
+        self._watch = Watch()
         self._ledger: Optional[Ledger] = None
         self._link: Optional[watchdog.Link] = None
         self._freezer: Optional[Freezer] = None
@@ -129,6 +132,7 @@ class Session:
             if not one.in_memory:
                 kept.append(one)
         self._document.decisions = kept
+        self._watch = Watch([one.mount for one in kept if one.watch])
 
     def _start_watchdog(self) -> None:
         self._ledger = Ledger(self._folder.ledger, len(self._fds), create=True)
@@ -172,6 +176,7 @@ class Session:
         began = time.monotonic()
         self._freezer.go_on()  # write back
         self._await_freezer(began + self._hold)
+        self._watch.flush(min(time.monotonic() + _FLUSH_SECONDS, began + self._hold))
         self._send(watchdog.ARM)
         self._hear(watchdog.ARMED, _ANSWER_SECONDS)
         self._freezer.go_on()  # freeze
@@ -199,6 +204,7 @@ class Session:
         while True:
             event = self._events.next(until)
             if event.kind is Kind.CONTROL and event.word in ("thaw", "finish"):
+                self._watch.look_again()
                 self._thaw(By.REQUEST)
             elif event.kind is Kind.TIMEOUT:
                 self._thaw_here(By.WATCHDOG)
@@ -242,7 +248,7 @@ class Session:
                 retryable=True,
             )
         if event.kind is Kind.WATCHDOG and not event.word:
-            raise _watchdog_lost("its connection closed")
+            raise watchdog.lost("its connection closed")
 
     # -- thaw and end
 
@@ -344,7 +350,9 @@ class Session:
 
     def _report_freeze(self) -> None:
         ledger = self._known
-        self._document.freeze = freeze_report(self._frozen, ledger, self._hold, time.monotonic())
+        report = freeze_report(self._frozen, ledger, self._hold, time.monotonic())
+        report["mounts"] += self._watch.report()
+        self._document.freeze = report
         for index, one in enumerate(self._frozen):
             point = printable(one.mount.point)
             if ledger.thaw(index) is Thaw.WAS_NOT_FROZEN and ledger.phase(index) is Phase.FROZEN:
@@ -361,7 +369,7 @@ class Session:
         try:
             self._link.socket.send(word)
         except OSError as error:
-            raise _watchdog_lost(str(error)) from error
+            raise watchdog.lost(str(error)) from error
 
     def _hear(self, word: bytes, seconds: float) -> str:
         """Wait for this word of the watchdog; what the host says meanwhile waits.
@@ -370,32 +378,11 @@ class Session:
         """
         heard = self._events.hear(word.decode(), time.monotonic() + seconds)
         if heard is None:
-            raise _watchdog_lost("no answer within {:g} s".format(seconds))
+            raise watchdog.lost("no answer within {:g} s".format(seconds))
         return heard
 
     def _too_slow(self) -> Failure:
         # While still writing back, no call is under way and nothing is frozen: the first is named.
         ledger = self._known
         under_way = [i for i in range(ledger.count) if ledger.phase(i) is Phase.FREEZING]
-        shown = printable(self._frozen[(under_way or [0])[0]].mount.point)
-        return Failure(
-            "freeze.timeout",
-            "Freezing the file system at {} did not end in {:g} s.".format(
-                shown, self._freeze_seconds
-            ),
-            [Fact("the freeze call on {} was under way".format(shown), "guest")],
-            "See what the disk below it is busy with (iostat, dmesg); back up off-peak, raise the "
-            "hold, or add it to MountsToSkip in /etc/azure/vmbackup.conf "
-            '("[SnapshotThread]", "MountsToSkip = {}").'.format(shown),
-            retryable=True,
-        )
-
-
-def _watchdog_lost(raw: str) -> Failure:
-    return Failure(
-        "freeze.watchdog-lost",
-        "The watchdog that guarantees the thaw died, so nothing is kept frozen.",
-        [Fact("the watchdog process does not answer", "session", raw)],
-        "Look for what killed it (journalctl -k, journalctl -b), then back up again.",
-        retryable=True,
-    )
+        return too_slow(self._frozen[(under_way or [0])[0]].mount, self._freeze_seconds)

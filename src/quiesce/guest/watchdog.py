@@ -20,6 +20,7 @@ import socket
 import time
 from typing import Callable, NamedTuple, Optional, Sequence
 
+from .failure import Fact, Failure
 from .freeze import Thawer
 from .ledger import By, Ledger
 from .libc import lock_memory
@@ -155,6 +156,17 @@ class _Watchdog:
             self._link.send(word, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except OSError:
             return  # the session is gone or stopped; thawing does not depend on it
+
+
+def lost(raw: str) -> Failure:
+    """The session cannot reach its watchdog."""
+    return Failure(
+        "freeze.watchdog-lost",
+        "The watchdog that guarantees the thaw died, so nothing is kept frozen.",
+        [Fact("the watchdog process does not answer", "session", raw)],
+        "Look for what killed it (journalctl -k, journalctl -b), then back up again.",
+        retryable=True,
+    )
 
 
 def _note(number: int, frame: object) -> None:

@@ -80,6 +80,28 @@ def test_a_mount_that_was_planned_and_then_skipped_costs_consistency() -> None:
     assert report.mounts[1] == MountFreeze("/", "ext4", skipped="it vanished", downgrades=True)
 
 
+EFI = {
+    "mount": "/boot/efi",
+    "file_system": "vfat",
+    "action": "watch",
+    "reason": "vfat cannot be frozen; it is flushed before the freeze and watched",
+    "downgrades": True,
+}
+
+
+@pytest.mark.parametrize("downgrades", [True, False])
+def test_a_mount_that_cannot_be_frozen_costs_what_its_watch_found(downgrades: bool) -> None:
+    told = {"mount": "/boot/efi", "file_system": "vfat", "skipped": "so", "downgrades": downgrades}
+    report = read(mounts=[EFI], freeze={"mounts": [told], "held": True}).freeze
+    assert report.mounts == (MountFreeze("/boot/efi", "vfat", skipped="so", downgrades=downgrades),)
+
+
+def test_a_mount_that_cannot_be_frozen_costs_consistency_when_nothing_is_told_of_it() -> None:
+    assert read(mounts=[EFI]).mounts[0].skipped
+    (one,) = read(mounts=[EFI], freeze={"mounts": [], "held": True}).freeze.mounts
+    assert one.downgrades
+
+
 def test_a_script_run_keeps_its_words() -> None:
     run = {"path": "/opt/pre.sh", "exit_code": None, "seconds": 1.5, "stderr": "killed\x07\n"}
     state = read(scripts={"configured": True, "pre": run, "post": None})

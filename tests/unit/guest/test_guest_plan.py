@@ -61,6 +61,40 @@ def test_a_writable_local_file_system_that_cannot_be_frozen_costs_consistency(ki
     assert one.downgrades
 
 
+@pytest.mark.parametrize(
+    ("kind", "device", "watched"),
+    [
+        ("vfat", "8:2", True),
+        ("exfat", "8:2", True),
+        ("brandnewfs", "8:2", True),
+        ("fuseblk", "8:2", False),
+        ("zfs", "0:50", False),
+        ("gfs2", "8:2", False),
+    ],
+)
+def test_one_that_cannot_be_frozen_is_watched_where_its_device_counts_all_writes(
+    kind: str, device: str, watched: bool
+) -> None:
+    one = _of("/mnt", _plan(_mount(2, "/mnt", kind, device=device)))
+    assert one.action == ("watch" if watched else "skip")
+    assert one.downgrades
+
+
+@pytest.mark.parametrize(
+    "wishes", [Wishes(skip=("/mnt",)), Wishes(only=("/",)), Wishes(none="fsfreeze is False")]
+)
+def test_one_that_is_to_be_left_alone_is_not_even_flushed(wishes: Wishes) -> None:
+    one = _of("/mnt", _plan(_mount(2, "/mnt", "vfat"), wishes=wishes))
+    assert one.action == "skip"
+    assert one.downgrades
+
+
+def test_one_on_a_suspended_device_is_not_flushed_since_that_would_never_end() -> None:
+    vfat = _mount(2, "/mnt", "vfat")
+    decisions = plan([vfat], lambda mount: Storage(suspended="vg-lv"), Wishes())
+    assert decisions[0].action == "skip"
+
+
 @pytest.mark.parametrize("kind", ["ext4", "squashfs", "iso9660", "vfat"])
 def test_a_read_only_file_system_is_left_out_and_costs_no_consistency(kind: str) -> None:
     one = _of("/mnt", _plan(_mount(2, "/mnt", kind, read_only=True)))

@@ -54,6 +54,10 @@ def finish_or_follow(client: Client, job: Json, *, wait: bool, as_json: bool) ->
 
 
 def exit_code(job: Json) -> ExitCode:
+    """How the job ended; damage that a verify job found is told apart from a job that failed."""
+    failure = job.get("failure")
+    if failure and failure["code"] == "vault.damaged":
+        return ExitCode.DAMAGED
     return _EXIT.get(JobStatus(job["status"]), ExitCode.JOB_FAILED)
 
 

@@ -133,8 +133,10 @@ def _show(point: Json) -> None:
             for disk in point["disks"]
         ),
     )
+    # Of a single disk, a path that is no folder is the file itself.
+    to = "FILE" if len(point["disks"]) == 1 else "FOLDER"
     screen.out.print(
-        screen.with_commands(f"Restore it: `quiesce restore {point['id']} --to FOLDER --wait`")
+        screen.with_commands(f"Restore it: `quiesce restore {point['id']} --to {to} --wait`")
     )
 
 

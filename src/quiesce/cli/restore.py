@@ -16,7 +16,9 @@ def restore(
     point: str,
     /,
     *,
-    to: Annotated[Path, Parameter(help="A folder; for a single disk also the file itself.")],
+    to: Annotated[
+        Path, Parameter(help="A folder that exists; or, for a single disk, the file itself.")
+    ],
     disk: Annotated[
         tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
     ] = (),

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from conftest import Cli
 
+from quiesce.cli.follow import exit_code
 from quiesce.cli.screen import clean
 
 
@@ -123,3 +124,9 @@ def test_the_start_loads_none_of_the_servers_libraries() -> None:
         check=True,
     )
     assert json.loads(loaded.stdout.splitlines()[-1]) == []
+
+
+def test_damage_that_a_verify_job_found_has_an_exit_code_of_its_own() -> None:
+    assert exit_code({"status": "Failed", "failure": {"code": "vault.damaged"}}) == 9
+    assert exit_code({"status": "Failed", "failure": {"code": "storage.full"}}) == 3
+    assert exit_code({"status": "Cancelled", "failure": None}) == 3

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit root qemu e2e system-demo system-test clean docs
+.PHONY: demo test lint unit root qemu e2e bench-vault system-demo system-test system-bench clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -32,7 +32,10 @@ e2e: system-test $(STAMP)  ## real guests
 docs: $(STAMP)  ## regenerate what is generated in docs/
 	$(BIN)/python -m quiesce.diagnosis.catalogue > docs/reference/failures.md
 
-system-demo system-test: system-%:
+bench-vault: system-bench $(STAMP)  ## beside restic, borg, qemu-img and zstd; QUICK=1: 1 GB, minutes
+	$(BIN)/python tests/bench/bench_vault.py build/bench $(if $(QUICK),--mib 1024)
+
+system-demo system-test system-bench: system-%:
 	@./.ci/system $*
 
 $(STAMP): pyproject.toml constraints.txt

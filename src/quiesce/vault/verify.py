@@ -40,7 +40,7 @@ from quiesce.vault.sealed import SealError
 from quiesce.vault.segment import SegmentError, entries_in_segment
 from quiesce.vault.store import ObjectMissing, Store
 
-_PACKS_AT_ONCE = 3
+_PACKS_AT_ONCE = 2
 _PIECE_BYTES = 4 * 1024 * 1024
 
 

@@ -40,6 +40,15 @@ SECOND_LOAD_MIB = 24
 
 
 @dataclass(frozen=True, slots=True)
+class Frozen:
+    """One mount of one backup. Milliseconds."""
+
+    mount: str
+    freeze_ms: float
+    frozen_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Backup:
     """One backup as the demo reports it. Bytes, milliseconds, seconds."""
 
@@ -49,18 +58,15 @@ class Backup:
     read_bytes: int
     stored_bytes: int
     seconds: float
-    freeze: tuple[tuple[str, float, float], ...]
-    """mount, how long freezing it took, how long it was held; milliseconds"""
-
-    @property
-    def bytes_per_second(self) -> float:
-        return self.read_bytes / self.seconds if self.seconds else 0.0
+    bytes_per_second: float
+    freeze: tuple[Frozen, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What the demo proved, as build/demo.json holds it."""
 
+    proven: bool
     accelerator: str
     full: Backup
     incremental: Backup
@@ -186,7 +192,7 @@ def _demo(console: Console, folder: Path, sockets: Path, result: Path, *, stay: 
     places = {name: sockets / name for name in (VM, "restored")}
     for place in places.values():
         place.mkdir()
-    guest = ready_guest(places[VM])
+    guest = ready_guest(places[VM], exclusive=False)
     with guest, shell.server(folder / "server.log"):
         start_ledger(guest)
         _write(guest, "first", FIRST_LOAD_MIB)
@@ -212,13 +218,13 @@ def _demo(console: Console, folder: Path, sockets: Path, result: Path, *, stay: 
         restoring = time.monotonic()
         shell.quiesce("restore", incremental.point_id, "--to", str(disk), "--wait")
         restore_seconds = time.monotonic() - restoring
-        guest.stop()
-        restored = guest_of_disks(places["restored"], {"vda": DiskFile(disk.resolve(), "raw")})
-        with restored:
+        disks = {"vda": DiskFile(disk.resolve(), "raw")}
+        with guest_of_disks(places["restored"], disks, exclusive=False) as restored:
             records = prove(restored, promised)
         disk.unlink()
 
         outcome = Outcome(
+            proven=True,  # or `prove` had raised
             accelerator=guest.accelerator,
             full=full,
             incremental=incremental,
@@ -232,7 +238,7 @@ def _demo(console: Console, folder: Path, sockets: Path, result: Path, *, stay: 
         result.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
         _show(console, outcome, data)
         if stay:
-            console.print("\nThe server stays up until Ctrl-C.")
+            console.print("\nServer and VM stay up until Ctrl-C.")
             while True:
                 time.sleep(3600)
 
@@ -248,15 +254,18 @@ def _backup(shell: Shell, point: dict[str, Any]) -> Backup:
     job = shell.asked("job", "show", point["job_id"])
     freeze = point["freeze"] or {"mounts": []}
     transfer = job["tasks"][-1]
+    seconds = _seconds_between(transfer["started_at"], transfer["ended_at"])
+    read_bytes = sum(disk["read_bytes"] for disk in point["disks"])
     return Backup(
         point_id=point["id"],
         consistency=point["consistency"]["level"],
         incremental=all(disk["incremental"] for disk in point["disks"]),
-        read_bytes=sum(disk["read_bytes"] for disk in point["disks"]),
+        read_bytes=read_bytes,
         stored_bytes=sum(disk["stored_bytes"] for disk in point["disks"]),
-        seconds=_seconds_between(transfer["started_at"], transfer["ended_at"]),
+        seconds=seconds,
+        bytes_per_second=read_bytes / seconds if seconds else 0.0,
         freeze=tuple(
-            (mount["mount"], mount["freeze_ms"], mount["frozen_ms"])
+            Frozen(mount["mount"], mount["freeze_ms"], mount["frozen_ms"])
             for mount in freeze["mounts"]
             if not mount["skipped"]
         ),
@@ -277,10 +286,10 @@ def _show(console: Console, outcome: Outcome, data: Path) -> None:
     table.add_row("new in the vault", *(size_text(one.stored_bytes) for one in both))
     table.add_row("throughput", *(f"{size_text(int(one.bytes_per_second))}/s" for one in both))
     table.add_row("consistency", *(one.consistency for one in both))
-    for number, (mount, _, _) in enumerate(outcome.full.freeze):
+    for mounts in zip(*(one.freeze for one in both), strict=True):
         table.add_row(
-            f"{mount}: frozen in / held for",
-            *(f"{one.freeze[number][1]:.1f} / {one.freeze[number][2]:.0f} ms" for one in both),
+            f"{mounts[0].mount}: frozen in / held for",
+            *(f"{mount.freeze_ms:.1f} / {mount.frozen_ms:.0f} ms" for mount in mounts),
         )
     console.print()
     console.print(table)

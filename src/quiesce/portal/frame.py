@@ -96,7 +96,9 @@ def empty(title: str, next_step: str) -> None:
 
 def button(text: str, on_click: Callable[[], object], *, main: bool = False) -> ui.button:
     style = "main" if main else "plain"
-    return ui.button(text, on_click=on_click).props("unelevated no-caps color=null").classes(style)
+    # A colour of Quasar's would bring its own text colour, which wins over the theme's.
+    made = ui.button(text, on_click=on_click, color=None)
+    return made.props("unelevated no-caps").classes(style)
 
 
 async def ask(work: Callable[[], Answer]) -> Answer | Failure:

@@ -157,20 +157,25 @@ class Vms:
 
     def address(self, name: str) -> VmAddress:
         """How to reach a VM. While it is off, its disks are those given by the operator, else
-        those it had when it was last seen.
+        those it had when it was last seen; formats are those that were seen of these very files.
 
         :raise NotFoundFailure: vm.unknown
         """
         row = self._row(name)
         disks = {disk: Path(path) for disk, path in json.loads(row.image_files).items()}
-        if not disks and row.last_seen:
-            seen = from_json(VmState, row.last_seen)
-            disks = {disk.name: disk.path for disk in seen.disks if disk.path is not None}
+        seen = from_json(VmState, row.last_seen).disks if row.last_seen else ()
+        if not disks:
+            disks = {disk.name: disk.path for disk in seen if disk.path is not None}
         return VmAddress(
             name=row.name,
             qmp_socket=Path(row.qmp_socket),
             qga_socket=Path(row.qga_socket) if row.qga_socket else None,
             disks=tuple(disks.items()),
+            formats=tuple(
+                (disk.name, disk.format)
+                for disk in seen
+                if disk.path is not None and disks.get(disk.name) == disk.path
+            ),
         )
 
     def look(self, name: str) -> VmState:

@@ -296,3 +296,13 @@ def test_a_task_moves_only_as_the_table_says(
 def test_an_ended_job_frees_its_place_and_no_status_is_a_dead_end_for_it() -> None:
     for status, moves in JOB_MOVES.items():
         assert status.ended == (not moves)
+
+
+def test_a_disk_seen_while_running_is_never_probed_for_its_format_later(
+    service: Service, machine: PaperMachine
+) -> None:
+    """A guest that owns a raw disk could make it look like an image that names a host's file."""
+    service.vms.look("web")
+    address = service.vms.address("web")
+    assert address.disks == (("vda", machine.folder / "vda.disk"),)
+    assert address.formats == (("vda", "raw"),)

@@ -30,7 +30,7 @@ e2e: system-test $(STAMP)  ## real guests
 	$(BIN)/pytest tests/e2e
 
 docs: $(STAMP)  ## regenerate what is generated in docs/
-	$(BIN)/python -m quiesce.diagnosis.catalogue > docs/reference/failures.md
+	$(BIN)/python -m quiesce.cli.main explain --reference > docs/reference/failures.md
 
 bench-vault: system-bench $(STAMP)  ## beside restic, borg, qemu-img and zstd; QUICK=1: 1 GB, minutes
 	$(BIN)/python tests/bench/bench_vault.py build/bench $(if $(QUICK),--mib 1024)

@@ -64,7 +64,8 @@ def commands(page: Path) -> Iterator[str]:
         if kind == "console":
             for line in block.replace("\\\n", " ").splitlines():
                 yield from re.findall(r"^[$#] (?:[A-Z_]+=\S+ )*(?:\S*/)?(quiesce .*)$", line)
-    yield from re.findall(r"`(quiesce [^`]+)`", prose(page))
+    # `quiesce v1 …` are labels of the vault's format.
+    yield from re.findall(r"`(quiesce (?!v1 )[^`]+)`", prose(page))
 
 
 @cache
@@ -76,7 +77,9 @@ def help_of(words: tuple[str, ...]) -> str | None:
         text=True,
         timeout=60,
     )
-    return done.stdout if done.returncode == 0 else None
+    # An unknown command gets the help of what stands before it.
+    its_own = re.search(rf"Usage: quiesce {' '.join(words)}\b", done.stdout)
+    return done.stdout if done.returncode == 0 and its_own else None
 
 
 GROUPS = ("vm", "policy", "job", "point", "vault", "extension")

@@ -12,11 +12,14 @@ import pytest
 
 from quiesce.agent.extension import QgaGuest
 from quiesce.agent.qga import QemuGuestAgent
+from quiesce.hypervisor.qemu import QemuVm
+from quiesce.lab import faults
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.state import ready_guest
 from quiesce.model.failure import AgentFailure, ExtensionFailure, Failure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import FreezeReport
+from quiesce.model.vm import VmAddress
 
 pytestmark = pytest.mark.guest
 
@@ -57,6 +60,37 @@ def test_a_hung_agent_and_a_stopped_one_are_told_apart_in_bounded_time(
     assert caught.value.code == code
     assert len(caught.value.evidence) == 3
     assert time.monotonic() - began < 8
+
+
+def reached(vm: LabGuest) -> QgaGuest:
+    """As the service reaches a guest: with QEMU's word for who has the port open."""
+    address = VmAddress("lab", vm.qmp_socket, vm.qga_socket)
+    qemu = QemuVm(address, vm.folder / "scratch")
+    return QgaGuest(vm.qga_socket, frontend_open=qemu.agent_port_open)
+
+
+def test_a_stopped_agent_is_told_at_once(vm: LabGuest, task: str) -> None:
+    faults.stop_agent(vm)
+    began = time.monotonic()
+    with pytest.raises(AgentFailure) as caught:
+        reached(vm).prepare(task, SnapshotOptions())
+    seconds = time.monotonic() - began
+    print(f"agent.not-running told after {seconds:.2f} s")
+    assert caught.value.code == "agent.not-running"
+    assert "the guest has not opened the port" in [fact.fact for fact in caught.value.evidence]
+    assert seconds < 1.0
+
+
+def test_a_hung_agent_is_told_within_four_seconds(vm: LabGuest, task: str) -> None:
+    faults.hang_agent(vm, seconds=20)
+    began = time.monotonic()
+    with pytest.raises(AgentFailure) as caught:
+        reached(vm).prepare(task, SnapshotOptions())
+    seconds = time.monotonic() - began
+    print(f"agent.hung told after {seconds:.2f} s")
+    assert caught.value.code == "agent.hung"
+    assert "the guest has opened the port" in [fact.fact for fact in caught.value.evidence]
+    assert seconds < 4.5
 
 
 def test_a_guest_whose_agent_hangs_while_frozen_thaws_itself(vm: LabGuest, task: str) -> None:

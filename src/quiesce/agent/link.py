@@ -13,8 +13,11 @@ from quiesce.agent import framing
 from quiesce.agent.channel import Channel, busy, somebody_waits_at
 from quiesce.model.failure import AgentFailure, Evidence
 
-SYNC_SECONDS = 5.0
+SYNC_SECONDS = 3.5
 """How long the agent may take to show that it is there. It answers in milliseconds when idle."""
+_PORT_LOOKS_SECONDS = (0.25, 0.55)
+"""After how long without an answer it is asked whether the guest has the port open. Twice, since
+an agent that is being restarted has it closed for a moment."""
 
 
 class CommandRefused(AgentFailure):
@@ -44,8 +47,8 @@ class AgentLink:
     client and every reconnect costs the agent up to 0.1 s. After a time-out, a broken answer or
     a lost connection the next call gets in step again by itself.
 
-    `frontend_open` may say whether the guest has the port open (QMP `query-chardev`), as further
-    evidence when no answer comes.
+    `frontend_open` may say whether the guest has the port open (QMP `query-chardev`). When it does
+    not, no answer is waited for; and it is evidence when none comes.
     """
 
     def __init__(
@@ -108,14 +111,29 @@ class AgentLink:
         self._frames.forget()
         try:
             self._channel.send(wire, deadline)
-            while not self._answered(token):
-                self._frames.feed(self._channel.receive(deadline))
+            self._await_token(self._channel, token, deadline)
         except TimeoutError as inner:
             raise self._unanswered(self._channel) from inner
         except OSError as inner:
             self.disconnect()
             raise _lost(self.path, inner) from inner
         self._in_step = True
+
+    def _await_token(self, channel: Channel, token: int, deadline: float) -> None:
+        """:raise TimeoutError: at the deadline, or earlier when the port was seen closed twice"""
+        began = time.monotonic()
+        looks = [began + after for after in _PORT_LOOKS_SECONDS] if self._frontend_open else []
+        while not self._answered(token):
+            try:
+                self._frames.feed(channel.receive(min([deadline, *looks])))
+            except TimeoutError:
+                if not looks or time.monotonic() >= deadline:
+                    raise
+                looks.pop(0)
+                if self._frontend_open is None or self._frontend_open() is not False:
+                    looks.clear()
+                elif not looks:
+                    raise
 
     def _answered(self, token: int) -> bool:
         """Whether the sync with this token is among what arrived; anything before it is left

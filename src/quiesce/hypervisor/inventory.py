@@ -96,7 +96,7 @@ def take_stock(monitor: Monitor) -> Inventory:
         for node in monitor.execute("query-named-block-nodes", {"flat": True})
     }
     children = _file_children(monitor) if any(map(names.owner, nodes)) else {}
-    folder = _working_folder(monitor.pid)
+    folder = working_folder(monitor.pid)
     found: list[Attachment] = []
     skipped: list[tuple[str, str]] = []
     for drive in monitor.execute("query-block"):
@@ -246,7 +246,8 @@ def _path(filename: str, folder: Path | None) -> Path | None:
     return folder / filename if folder is not None else None
 
 
-def _working_folder(pid: int) -> Path | None:
+def working_folder(pid: int) -> Path | None:
+    """What relative paths of that process start from; None when it may not be known."""
     try:
         return Path(os.readlink(f"/proc/{pid}/cwd"))
     except OSError:  # another user's process, or a QEMU in another PID name space

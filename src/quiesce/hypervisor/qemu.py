@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from quiesce.hypervisor import names, offline, session
+from quiesce.hypervisor import agent_port, names, offline, session
 from quiesce.hypervisor.inventory import take_stock
 from quiesce.hypervisor.qmp import Monitor, VmAbsent
 from quiesce.hypervisor.taskfolder import Record, TaskFolder
 from quiesce.hypervisor.teardown import release
-from quiesce.model.failure import Evidence, SnapshotFailure, VmFailure
+from quiesce.model.failure import Evidence, Failure, SnapshotFailure, VmFailure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import Route, SnapshotSession
 from quiesce.model.vm import VmAddress, VmState
@@ -24,7 +24,8 @@ class QemuVm:
     be reachable for the user that runs QEMU. Holds no connection between calls, so that other
     clients of the monitor get their turn; calls from several threads wait for one another.
 
-    Every call first resumes a VM that a killed Quiesce process had stopped for its instant.
+    Every call of the `Hypervisor` protocol first resumes a VM that a killed Quiesce process had
+    stopped for its instant.
     """
 
     def __init__(self, address: VmAddress, scratch_folder: Path) -> None:
@@ -38,6 +39,18 @@ class QemuVm:
                 return take_stock(monitor).state
         except VmAbsent:
             return offline.state(self._address)
+
+    def agent_port_open(self) -> bool | None:
+        """Whether anything in the guest has the agent's port open, now; None when that is not
+        known. Changes nothing, never raises, and takes at most about two seconds."""
+        if self._address.qga_socket is None:
+            return None
+        monitor_socket = self._address.qmp_socket
+        try:
+            with Monitor(monitor_socket, connect_seconds=agent_port.ANSWER_SECONDS) as monitor:
+                return agent_port.port_open(monitor, self._address.qga_socket)
+        except Failure:
+            return None  # whoever asks looks for facts about the agent; this is none
 
     def prepare(
         self, task_id: str, *, bases: Mapping[str, Sequence[str]], options: SnapshotOptions

@@ -32,11 +32,11 @@ class Composition:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._guests: dict[Path, QgaGuest] = {}
+        self._guests: dict[tuple[Path, Path], QgaGuest] = {}
         self._lock = threading.Lock()
 
     def hypervisor(self, address: VmAddress) -> Hypervisor:
-        return QemuVm(address, self._settings.scratch)
+        return self._qemu(address)
 
     def guest(self, address: VmAddress) -> ExtensionGuest | None:
         """None when the VM has no agent socket. One object per channel, since QEMU admits one
@@ -44,7 +44,10 @@ class Composition:
         if address.qga_socket is None:
             return None
         with self._lock:
-            return self._guests.setdefault(address.qga_socket, QgaGuest(address.qga_socket))
+            return self._guests.setdefault(
+                (address.qga_socket, address.qmp_socket),
+                QgaGuest(address.qga_socket, frontend_open=self._qemu(address).agent_port_open),
+            )
 
     def source(self, disk: SessionDisk) -> BlockSource:
         """:raise Failure: the session cannot be read any more"""
@@ -53,3 +56,6 @@ class Composition:
     def vault(self) -> Vault:
         """:raise Failure: see `open_vault`"""
         return open_vault(self._settings)
+
+    def _qemu(self, address: VmAddress) -> QemuVm:
+        return QemuVm(address, self._settings.scratch)

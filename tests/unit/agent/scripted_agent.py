@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class ScriptedAgent:
         self.handlers: dict[str, Handler] = {"guest-ping": lambda _: {}}
         self.before_sync = b""
         self.answers_sync = True
+        self.sync_delay_seconds = 0.0
         self.pieces = 1 << 20
         self.received: list[str] = []
         self.connections = 0
@@ -82,6 +84,7 @@ class ScriptedAgent:
         if command == "guest-sync-delimited":
             if not self.answers_sync:
                 return b""
+            time.sleep(self.sync_delay_seconds)
             return self.before_sync + b"\xff" + _line({"return": arguments["id"]})
         handler = self.handlers.get(command)
         if handler is None:

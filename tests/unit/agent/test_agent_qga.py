@@ -218,6 +218,29 @@ def test_unread_bytes_mean_that_no_agent_runs_unless_the_port_is_open(
     assert any("unread" in fact.fact for fact in caught.value.evidence)
 
 
+def test_a_closed_port_is_not_waited_for(peer: ScriptedAgent) -> None:
+    peer.answers_sync = False
+    client = QemuGuestAgent(peer.path, frontend_open=lambda: False)
+    began = time.monotonic()
+    assert code_of(client.ping) == "agent.not-running"
+    assert time.monotonic() - began < 1.5
+
+
+def test_an_agent_whose_port_is_closed_for_a_moment_is_waited_for(peer: ScriptedAgent) -> None:
+    """As while it is being restarted: it then reads what was written meanwhile."""
+    peer.sync_delay_seconds = 0.9
+    looks = iter([False, True])
+    QemuGuestAgent(peer.path, frontend_open=lambda: next(looks)).ping()
+    assert next(looks, None) is None
+
+
+def test_the_port_is_not_looked_at_while_the_agent_answers(peer: ScriptedAgent) -> None:
+    def look() -> bool:
+        raise AssertionError
+
+    QemuGuestAgent(peer.path, frontend_open=look).ping()
+
+
 def test_a_program_runs_with_input_and_both_outputs(guest_peer: ScriptedGuest) -> None:
     guest_peer.run = lambda path, arguments, given: (3, given + b"!", b"warned")
     result = QemuGuestAgent(guest_peer.path).execute("cat", ["-"], input=b"bytes \xff")

@@ -109,8 +109,16 @@ class PackStream:
             raise self._failure
 
     def close(self) -> None:
-        """End the threads; packs under way are still stored. Idempotent."""
+        """End the threads and give the memory back; packs under way are still stored.
+        Idempotent."""
         self._pool.shutdown(wait=True)
+        self._failure = self._failure or ValueError("this stream of packs is closed")
+        # Now and not when cycles are collected: the next job of this process takes as much.
+        self._pending.clear()
+        self._uploads.clear()
+        self._builder = self._buffer = None
+        while not self._buffers.empty():
+            self._buffers.get()
 
     def _compressor(self) -> zstandard.ZstdCompressor:
         try:

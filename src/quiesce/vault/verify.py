@@ -67,7 +67,7 @@ class VerifyMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One damaged object. `healed`: it has been rebuilt and needs nothing more."""
+    """One damaged object. `healed`: it has been rebuilt, or no point needs what it lost."""
 
     code: str
     object: str
@@ -148,6 +148,10 @@ def verify_vault(
             on_progress(Progress(done_bytes=read, total_bytes=total, phase="packs"))
     contents.refresh()
     points = examine_points(contents, manifests, damaged, cancelled)
+    if all(point.intact for point in points):
+        # A damaged pack stays where it is until it is collected, but what it lost has been
+        # stored anew, or nobody needs it: that must not count as damage at every later look.
+        findings = [replace(finding, healed=True) for finding in findings]
     return VerifyReport(mode, points, tuple(findings), len(sizes), opened, read)
 
 

@@ -29,6 +29,9 @@ ARM, THAW, ABORT, SIGNAL, BYE = b"F", b"T", b"A", b"S", b"B"
 READY, ARMED, THAWED, DEADLINE, SIGNALLED = b"R", b"F", b"T", b"D", b"S"
 _ASKED_BY = {THAW: By.REQUEST, ABORT: By.ABORT, SIGNAL: By.SIGNAL}
 _RETRY_SECONDS = 0.05
+_EARLY_SECONDS = 0.1
+"""How much before the hold's end it wakes, at most a tenth of it: waking up and the thaw calls take
+milliseconds of their own, and the hold is what writers are promised."""
 
 
 class Link(NamedTuple):
@@ -99,7 +102,8 @@ class _Watchdog:
             if word == b"":
                 return self._outlive_session()
             if word == ARM:
-                self._ledger.arm(time.monotonic() + self._hold_seconds)
+                early = min(_EARLY_SECONDS, self._hold_seconds / 10)
+                self._ledger.arm(time.monotonic() + self._hold_seconds - early)
                 self._tell(ARMED)
             elif word in _ASKED_BY:
                 self._thawer.thaw(_ASKED_BY[word])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,13 +142,51 @@ def test_the_post_script_runs_when_the_freeze_failed(bench: Bench) -> None:
     assert notes.read_text() == "pre\npost\n"
 
 
-def test_the_post_script_runs_when_the_session_died_in_the_pre_script(bench: Bench) -> None:
-    """There is no watchdog yet; recovery, or the next session, runs it."""
-    notes = bench.scripts(pre="sleep 30")
+LEFT_RUNNING = "trap '{trap}' TERM\necho $$ > /run/pre.pid\nsleep 299.71 & sleep 299.71"
+POST = """
+for pid in $(cat /run/pre.pid) $(pgrep -f 'sleep 299.71'); do
+    [ -e /proc/$pid/exe ] && echo beside $(cat /proc/$pid/cmdline) >> /run/notes
+done; true"""
+
+
+def _killed_in_the_pre_script(bench: Bench, trap: str = "exit 1") -> tuple[Session, Path]:
+    """A pre-script with children, whose session is gone. There is no watchdog yet."""
+    Path("/run/pre.pid").unlink(missing_ok=True)
+    notes = bench.scripts(pre=LEFT_RUNNING.format(trap=trap), post=POST, timeoutInSeconds=300)
     session = bench.session(bench.mount())
-    wait_for("the pre-script's start", lambda: notes.read_text() == "pre\n")
+    wait_for("the pre-script's start", Path("/run/pre.pid").exists)
     session.kill(session.pid)
-    session.recover()
+    return session, notes
+
+
+@pytest.mark.parametrize("trap", ["exit 1", ""], ids=["obeys", "ignores SIGTERM"])
+def test_recovery_ends_a_pre_script_that_is_still_running_before_the_post_script(
+    bench: Bench, trap: str
+) -> None:
+    session, notes = _killed_in_the_pre_script(bench, trap)
+    answer = session.recover()
+    assert "pre-script was still running" in answer["warnings"][0]
+    assert notes.read_text() == "pre\npost\n"
+    assert not session.folder.exists()
+
+
+def test_the_next_session_ends_a_pre_script_that_is_still_running(bench: Bench) -> None:
+    session, notes = _killed_in_the_pre_script(bench)
+    bench.scripts(post=POST)
+    bench.session(bench.mount()).await_state("ready")
+    assert notes.read_text() == "post\npre\n"
+    assert not session.folder.exists()
+
+
+def test_recovery_spares_a_process_that_has_got_the_pre_scripts_number(bench: Bench) -> None:
+    session, notes = _killed_in_the_pre_script(bench)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        pre, _, _ = (session.folder / "pre-script").read_text().partition(" ")
+        os.killpg(int(pre), signal.SIGKILL)
+        (session.folder / "pre-script").write_text(f"{other.pid} 4711")
+        assert session.recover()["warnings"] == []
+        assert other.poll() is None
+        other.kill()
     assert notes.read_text() == "pre\npost\n"
 
 

@@ -172,6 +172,27 @@ class Folder:
             return False
         return True
 
+    def note_pre_script(self) -> None:
+        """Called in the script's own process before it becomes the script. Until then it holds
+        the session's lock too, so that whoever finds the session dead finds this note."""
+        pid = os.getpid()
+        with open(self.pre_mark, "w") as file:
+            file.write("{} {}".format(pid, start_time(pid)))
+
+    def forget_pre_script(self) -> None:
+        if os.path.exists(self.pre_mark):
+            os.unlink(self.pre_mark)
+
+    def pre_script(self) -> int:
+        """The process id, and process group, of a pre-script that is still running, else 0."""
+        try:
+            with open(self.pre_mark) as file:
+                pid, _, started = file.read().partition(" ")
+        except OSError:
+            return 0
+        # The number alone may belong to a later process.
+        return int(pid) if pid.isdigit() and started and start_time(int(pid)) == started else 0
+
     def holder(self, lock_path: str) -> int:
         """The process id in a lock file while that process lives, else 0."""
         if not os.path.exists(lock_path):
@@ -200,6 +221,19 @@ class Folder:
             if os.path.lexists(path):
                 os.unlink(path)
         remove_if_empty(self.path)
+
+
+def start_time(pid: int) -> str:
+    """When a process began, in clock ticks since the boot; "" for one that has ended.
+
+    Source: proc(5), /proc/pid/stat, fields 3 (state) and 22.
+    """
+    try:
+        with open("/proc/{}/stat".format(pid), "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")
 
 
 def already_active(task: str) -> Failure:

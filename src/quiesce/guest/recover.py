@@ -29,9 +29,14 @@ def recover(folder: Folder, log: Log) -> Dict[str, Any]:
     _end_living(folder)
     state = folder.read_state() or {}
     thawed = _thaw_owed(folder, state)
+    warnings = []
+    if scripts.end_running(folder.pre_script):
+        warnings.append("The pre-script was still running; it was ended before the post-script.")
     post, failure = _post_script(folder, state)
+    if failure:
+        warnings.append("{} [{}]".format(failure.message, failure.code))
     folder.remove()
-    log.say("recovered from state {}; thawed {}".format(state.get("state"), thawed))
+    log.say("recovered from {}; thawed {}; {}".format(state.get("state"), thawed, warnings))
     log.flush()
     return {
         "task": folder.task,
@@ -39,7 +44,7 @@ def recover(folder: Folder, log: Log) -> Dict[str, Any]:
         "state": state.get("state"),
         "thawed": thawed,
         "post": post._asdict() if post else None,
-        "warnings": ["{} [{}]".format(failure.message, failure.code)] if failure else [],
+        "warnings": warnings,
     }
 
 

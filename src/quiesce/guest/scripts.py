@@ -14,7 +14,7 @@ import signal
 import stat
 import subprocess
 import time
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from .failure import Fact, Failure
 
@@ -23,6 +23,7 @@ LONGEST_TIMEOUT_SECONDS = 1800
 _DEFAULT_TIMEOUT_SECONDS = 30
 _STDERR_TAIL_BYTES = 4096
 _GRACE_SECONDS = 2.0
+_POLL_SECONDS = 0.02
 
 
 class Script(NamedTuple):
@@ -206,23 +207,31 @@ def check(script: Script) -> None:
         )
 
 
-def run(script: Script, kind: str) -> Tuple[Run, Optional[Failure]]:
+def run(
+    script: Script, kind: str, born: Optional[Callable[[], None]] = None
+) -> Tuple[Run, Optional[Failure]]:
     """Run the script, again after a failure as often as configured. Never raises: the run that
-    was last is returned, with the failure when it did not end with 0. `kind`: "pre" or "post"."""
+    was last is returned, with the failure when it did not end with 0. `kind`: "pre" or "post".
+
+    `born` is called in each new process before it becomes the script. That process is a fork of
+    this one, which must have one thread only.
+    """
     began = time.monotonic()
     try:
         check(script)
     except Failure as failure:
         return Run(script.path, None, 0.0, failure.message), failure
-    last, failed = _run_once(script, kind)
+    last, failed = _run_once(script, kind, born)
     for _ in range(script.retries):
         if failed is None:
             break
-        last, failed = _run_once(script, kind)
+        last, failed = _run_once(script, kind, born)
     return last._replace(seconds=round(time.monotonic() - began, 3)), failed
 
 
-def _run_once(script: Script, kind: str) -> Tuple[Run, Optional[Failure]]:
+def _run_once(
+    script: Script, kind: str, born: Optional[Callable[[], None]]
+) -> Tuple[Run, Optional[Failure]]:
     began = time.monotonic()
     try:
         process = subprocess.Popen(
@@ -232,13 +241,15 @@ def _run_once(script: Script, kind: str) -> Tuple[Run, Optional[Failure]]:
             stderr=subprocess.PIPE,
             cwd="/",
             start_new_session=True,
+            preexec_fn=born,
         )
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         ran = Run(script.path, None, 0.0, str(error))
         return ran, _failed(script, kind, "it cannot be started", ran)
     tail, in_time = _follow(process, began + script.timeout_seconds)
     if not in_time:
-        _end_group(process)
+        end_group(process.pid, lambda: process.poll() is not None)
+        process.wait()
     code = process.wait() if in_time else None
     stderr = tail.decode("utf-8", "replace")
     own_end = code is not None and code >= 0
@@ -292,14 +303,22 @@ def _follow(process: "subprocess.Popen[bytes]", deadline: float) -> Tuple[bytes,
                 return tail, ended
 
 
-def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End the script and all that it started and did not detach."""
+def end_group(leader: int, ended: Callable[[], bool]) -> None:
+    """End a script and all that it started and did not detach, by force after 2 s. Returns when
+    the script has `ended`, or does not even obey the kernel."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(process.pid, number)
+            os.killpg(leader, number)
         except ProcessLookupError:
-            break
-        try:
-            process.wait(_GRACE_SECONDS if number == signal.SIGTERM else None)
-        except subprocess.TimeoutExpired:
-            continue
+            return
+        until = time.monotonic() + _GRACE_SECONDS
+        while not ended() and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+
+
+def end_running(running: Callable[[], int]) -> bool:
+    """End the script whose process id `running` tells, 0 for none; whether there was one."""
+    leader = running()
+    if leader:
+        end_group(leader, lambda: running() != leader)
+    return leader != 0

@@ -108,7 +108,8 @@ class Session:
     def _run_pre_script(self) -> None:
         if self._scripts.pre is None:
             return
-        ran, failure = scripts.run(self._scripts.pre, "pre")
+        ran, failure = scripts.run(self._scripts.pre, "pre", self._folder.note_pre_script)
+        self._folder.forget_pre_script()
         self._document.runs["pre"] = ran
         self._log.say("pre-script {} ended with {}".format(ran.path, ran.exit_code))
         if failure is not None:
@@ -315,6 +316,7 @@ class Session:
     def _finish(self, document: Document) -> None:
         """The post-script, unless it has been started before, and the last word."""
         post = self._scripts.post
+        scripts.end_running(self._folder.pre_script)  # after an error nobody expected
         if post is not None and self._folder.claim_post_script():
             ran, failure = scripts.run(post, "post")
             document.runs["post"] = ran

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit root qemu e2e bench-vault system-demo system-test system-bench clean docs
+.PHONY: demo test lint unit root qemu e2e bench-vault bench-freeze system-demo system-test system-bench clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -34,6 +34,9 @@ docs: $(STAMP)  ## regenerate what is generated in docs/
 
 bench-vault: system-bench $(STAMP)  ## beside restic, borg, qemu-img and zstd; QUICK=1: 1 GB, minutes
 	$(BIN)/python tests/bench/bench_vault.py build/bench $(if $(QUICK),--mib 1024)
+
+bench-freeze: system-test $(STAMP)  ## the server killed while a guest is frozen, ten times, a line each
+	@QUIESCE_TRIES=$(or $(TRIES),10) $(BIN)/pytest -q -s -p no:warnings tests/e2e/test_bad_luck_freeze.py -k killed
 
 system-demo system-test system-bench: system-%:
 	@./.ci/system $*

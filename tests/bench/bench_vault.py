@@ -219,11 +219,13 @@ TOOLS = {
     "Quiesce": quiesce, "restic": restic, "borg": borg, "qemu-img zstd": qemu_img,
     "zstd -1": zstd, "cp": cp,
 }  # fmt: skip
+Rounds = dict[str, dict[str, list[float]]]
 Medians = dict[str, dict[str, float]]
 
 
-def measure(data: Data, folder: Path, rounds: int) -> tuple[Medians, Sizes, dict[str, float]]:
-    took: dict[str, dict[str, list[float]]] = {name: {} for name in (*TOOLS, "limit")}
+def measure(data: Data, folder: Path, rounds: int) -> tuple[Rounds, Sizes]:
+    """Seconds of every step of every tool, round by round; the limits as tool "limit"."""
+    took: Rounds = {name: {} for name in (*TOOLS, "limit")}
     sizes: Sizes = {}
     for number in range(rounds):
         for name, tool in TOOLS.items():
@@ -236,14 +238,11 @@ def measure(data: Data, folder: Path, rounds: int) -> tuple[Medians, Sizes, dict
             shutil.rmtree(place)
         for step, seconds in limits(data).items():
             took["limit"].setdefault(step, []).append(seconds)
-    medians = {
-        name: {step: statistics.median(each) for step, each in steps.items()}
-        for name, steps in took.items()
-    }
-    return medians, sizes, medians.pop("limit")
+    return took, sizes
 
 
-def table(data: Data, medians: Medians, sizes: Sizes, limit: dict[str, float]) -> str:
+def table(data: Data, medians: Medians, sizes: Sizes) -> str:
+    limit = medians["limit"]
     lines = [f"| seconds (peer's time ÷ ours) | {' | '.join(TOOLS)} |", "|---" * 7 + "|"]
     for step in STEPS:
         ours = medians["Quiesce"].get(step)
@@ -283,14 +282,18 @@ def main() -> None:
     work.mkdir(parents=True)
     try:
         data = make_data(work, chosen.mib)
-        medians, sizes, limit = measure(data, work, chosen.rounds)
+        took, sizes = measure(data, work, chosen.rounds)
     finally:
         shutil.rmtree(work)
-    print(table(data, medians, sizes, limit))
+    medians = {
+        name: {step: statistics.median(each) for step, each in steps.items()}
+        for name, steps in took.items()
+    }
+    print(table(data, medians, sizes))
     facts = {
         "at": datetime.now(UTC).isoformat(), "cores": CORES, "machine": platform.machine(),
         "python": platform.python_version(), "data_bytes": data.data_bytes,
-        "rounds": chosen.rounds, "seconds": medians, "stored_bytes": sizes, "limits": limit,
+        "seconds": took, "stored_bytes": sizes,
     }  # fmt: skip
     (chosen.folder / "vault.json").write_text(json.dumps(facts, indent=1) + "\n")
 

@@ -102,7 +102,7 @@ def test_a_guest_whose_server_is_killed_while_it_is_frozen_thaws_itself_within_t
     server: QuiesceServer, guest: LabGuest
 ) -> None:
     server.add(guest)
-    server.protect(VM, snapshot={"hold_seconds": HOLD_SECONDS})
+    server.protect(VM, keep_last=2 * TRIES, snapshot={"hold_seconds": HOLD_SECONDS})
     before = held_by_qemu(guest)
     for number in range(1, TRIES + 1):
         start_ledger(guest)

@@ -32,8 +32,13 @@ class Home:
                 remedy="Set `run_folder` to a shorter path.",
             )
         try:
-            for folder in (settings.data_folder, settings.scratch, settings.run):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _keep_others_out()
+            # A QEMU of another user must pass through to its own folder in the scratch space.
+            for folder in (settings.data_folder, settings.scratch):
+                if not folder.exists():
+                    folder.mkdir(parents=True)
+                    folder.chmod(0o711)
+            settings.run.mkdir(parents=True, exist_ok=True)
             settings.run.chmod(0o700)
             self._lock = _locked(settings.lock_file)
             self.api_token = secret_file(settings.api_token_file)
@@ -48,6 +53,12 @@ class Home:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def _keep_others_out() -> None:
+    """Whatever this process makes from here on, databases and restored disks among it, is its
+    user's alone."""
+    os.umask(0o077)
 
 
 def secret_file(path: Path, *, characters: int = 43) -> str:

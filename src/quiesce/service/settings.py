@@ -45,7 +45,7 @@ def config_file() -> Path:
 class Settings(BaseSettings):
     """Folders that are not set lie in the data folder."""
 
-    model_config = SettingsConfigDict(env_prefix="QUIESCE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="QUIESCE_", extra="forbid", frozen=True)
 
     data_folder: Path = Field(default_factory=default_data_folder)
     """Databases, keys and, unless set otherwise, vault and scratch space."""

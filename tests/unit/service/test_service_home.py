@@ -25,8 +25,19 @@ def test_first_start_makes_everything_and_secrets_are_for_the_owner_only(tmp_pat
     for secret in ("api-token", "portal-password", "vault.key", "server.lock"):
         assert (data / secret).stat().st_mode & 0o777 == 0o600
     assert (data / "run").stat().st_mode & 0o777 == 0o700
+    for file in data.iterdir():
+        if file.name != "scratch":
+            assert file.stat().st_mode & 0o077 == 0, f"{file.name} is open to others"
     assert (data / "quiesce.sqlite").read_bytes()[18] == 2, "not in WAL mode"
     assert (data / "workflows.sqlite").read_bytes()[18] == 2, "not in WAL mode"
+
+
+def test_a_qemu_of_another_user_can_reach_its_scratch_folder_but_list_nothing(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    Service(Settings(data_folder=data)).close()
+    assert {(data / name).stat().st_mode & 0o777 for name in (".", "scratch")} == {0o711}
 
 
 def test_second_start_finds_the_same_secrets_vault_and_tables(tmp_path: Path) -> None:

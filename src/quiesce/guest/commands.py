@@ -1,21 +1,22 @@
-"""The command line: one JSON object on standard output, status 0, or a failure and status 1."""
+"""The command line: one JSON object on standard output, status 0, or a failure and status 1.
+
+What only some commands need is imported by them: each import is compiled anew on every start, and
+a backup waits for it.
+"""
 
 import argparse
 import json
 import os
-import platform
 import time
 from typing import Any, Callable, Dict, List, NoReturn
 
-from . import evidence, scripts
+from . import scripts
 from .detach import detach
 from .failure import Fact, Failure, defect
 from .folder import Folder, active_lock, already_active, make_run_folder, tasks
 from .log import Log
 from .plan import Wishes
-from .recover import recover
 from .session import Order, Session, decide
-from .uninstall import uninstall
 from .version import VERSION
 
 _LONGEST_HOLD_SECONDS = 300.0
@@ -65,10 +66,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _version(options: argparse.Namespace) -> Dict[str, Any]:
     """this extension, its Python, the guest's operating system"""
+    import platform
+
     return {"version": VERSION, "python": platform.python_version(), "os": _operating_system()}
 
 
 def _operating_system() -> str:
+    import platform
+
     try:
         with open("/etc/os-release", encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -120,7 +125,10 @@ def _session(options: argparse.Namespace) -> Dict[str, Any]:
     if not active.take():
         raise already_active(options.task)
     log = Log(options.task)
-    for task in tasks():  # no session is active, so these were left by dead ones
+    left = tasks()
+    if left:
+        from .recover import recover
+    for task in left:  # no session is active, so these were left by dead ones
         recover(Folder(task), log)
     folder.make()
     order = Order(options.hold, options.wait, _wishes(options))
@@ -162,14 +170,20 @@ def _require_root() -> None:
 
 def _recover(options: argparse.Namespace) -> Dict[str, Any]:
     """end a lost session: thaw, post-script, clean up"""
+    from .recover import recover
+
     return recover(Folder(options.task), Log(options.task))
 
 
 def _collect_logs(options: argparse.Namespace) -> Dict[str, Any]:
     """the ends of the logs that matter"""
+    from . import evidence
+
     return {"logs": evidence.logs()}
 
 
 def _uninstall(options: argparse.Namespace) -> Dict[str, Any]:
     """end sessions, remove everything of ours"""
+    from .uninstall import uninstall
+
     return {"removed": uninstall()}

@@ -12,11 +12,13 @@ import os
 import select
 import signal
 import stat
-import subprocess
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from .failure import Fact, Failure
+
+if TYPE_CHECKING:
+    import subprocess
 
 CONFIG_PATH = "/etc/azure/VMSnapshotScriptPluginConfig.json"
 LONGEST_TIMEOUT_SECONDS = 1800
@@ -232,6 +234,8 @@ def run(
 def _run_once(
     script: Script, kind: str, born: Optional[Callable[[], None]]
 ) -> Tuple[Run, Optional[Failure]]:
+    import subprocess  # few guests have scripts, and every backup would wait for the import
+
     began = time.monotonic()
     try:
         process = subprocess.Popen(

@@ -5,7 +5,7 @@
 `onlyLocalFilesystems` is understood: remote file systems are never touched anyway.
 """
 
-import configparser
+import os
 from typing import List, NamedTuple, Optional, Tuple
 
 CONFIG_PATH = "/etc/azure/vmbackup.conf"
@@ -23,12 +23,14 @@ class Settings(NamedTuple):
 def read_settings(path: str = CONFIG_PATH) -> Settings:
     """What the file says. What is not understood there becomes a warning: the defaults are safe,
     and a backup is not to be missed for it."""
+    if not os.path.lexists(path):
+        return Settings()
+    import configparser  # few guests have the file, and every backup waits for the import
+
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             parser.read_file(file)
-    except FileNotFoundError:
-        return Settings()
     except (OSError, configparser.Error) as error:
         return Settings(warnings=("{} cannot be read: {}".format(path, error),))
     if not parser.has_section(_SECTION):

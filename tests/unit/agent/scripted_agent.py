@@ -50,6 +50,7 @@ class ScriptedAgent:
         self.received: list[str] = []
         self.connections = 0
         self.hangs_up_after = ""
+        self.hung_up = threading.Semaphore(0)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(1)
@@ -77,6 +78,7 @@ class ScriptedAgent:
                             break
                     with contextlib.suppress(OSError):
                         client.shutdown(socket.SHUT_RDWR)
+                    self.hung_up.release()
 
     def _reply(self, request: dict[str, Any]) -> bytes:
         command, arguments = request["execute"], request.get("arguments", {})

@@ -83,6 +83,7 @@ def test_a_connection_that_broke_between_two_calls_is_made_again_unnoticed(
     peer.hangs_up_after = "guest-ping"
     for _ in range(3):
         agent.ping()
+        assert peer.hung_up.acquire(timeout=10)
     assert peer.connections == 3
 
 

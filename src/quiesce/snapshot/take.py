@@ -128,7 +128,10 @@ def _with_guest(
         readiness = guest.prepare(task_id, options)
     except ScriptFailure:
         raise
-    except (AgentFailure, ExtensionFailure, FreezeFailure) as failure:
+    except AgentFailure as failure:
+        # Whatever was begun ends itself: asking a silent agent once more only costs time.
+        return _without_guest(hypervisor, task_id, failure, log)
+    except (ExtensionFailure, FreezeFailure) as failure:
         _end_guest_session(guest, task_id, log)
         return _without_guest(hypervisor, task_id, failure, log)
     log("info", _described(readiness))

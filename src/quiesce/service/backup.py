@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quiesce.model.failure import Failure
+import structlog
+
+from quiesce.model.failure import Failure, JobFailure, report_of
 from quiesce.model.job import Job, JobStatus, TaskName, TaskStatus, backup_status
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.policy import Policy, SnapshotOptions
@@ -14,9 +16,19 @@ from quiesce.model.units import size_text
 from quiesce.service.codec import from_json, to_json
 from quiesce.service.retention import plan_retention
 from quiesce.service.sweep import sweep
-from quiesce.service.work import Parts, begin, finish, run_task, task_status, warn
+from quiesce.service.work import (
+    RUNNABLE,
+    Parts,
+    begin,
+    finish,
+    run_task,
+    task_status,
+    warn,
+)
 from quiesce.snapshot.take import recover, take_snapshot
 from quiesce.transfer.backup import back_up
+
+log = structlog.get_logger(__name__)
 
 _TAKE = TaskName.TAKE_SNAPSHOT
 _TRANSFER = TaskName.TRANSFER
@@ -28,7 +40,13 @@ def take(parts: Parts, job_id: str) -> str:
     job = begin(parts, job_id)
     if job.status.ended:
         return ""
-    interrupted = task_status(job, _TAKE) is TaskStatus.IN_PROGRESS
+    status = task_status(job, _TAKE)
+    if status is TaskStatus.COMPLETED:
+        # Killed before the engine noted that the step is done.
+        return run_task(parts, job_id, _TRANSFER, lambda: _taken(parts, job))
+    if status not in RUNNABLE:
+        return ""
+    interrupted = status is TaskStatus.IN_PROGRESS
     if not interrupted:
         parts.book.move_task(job_id, _TAKE, TaskStatus.IN_PROGRESS)
     return run_task(parts, job_id, _TAKE, lambda: _take(parts, job, interrupted=interrupted))
@@ -59,10 +77,22 @@ def _take(parts: Parts, job: Job, *, interrupted: bool) -> str:
     return to_json(snapshot)
 
 
+def _taken(parts: Parts, job: Job) -> str:
+    """The snapshot that an earlier call of `take` finished, as JSON."""
+    session = parts.composition.hypervisor(parts.vms.address(job.vm)).open(job.id)
+    if job.consistency is None:
+        raise JobFailure("job.interrupted", f"The job {job.id} does not know its snapshot.")
+    return to_json(Snapshot(session, job.consistency, job.freeze, job.warnings))
+
+
 def transfer(parts: Parts, job_id: str, taken: str) -> str:
     """The task *Transfer data to vault*. Returns the new point's id, or "" when there is none."""
     job = parts.book.get(job_id)
-    interrupted = task_status(job, _TRANSFER) is TaskStatus.IN_PROGRESS
+    status = task_status(job, _TRANSFER)
+    if status not in RUNNABLE:
+        # Killed before the engine noted that the step is done, when it is Completed.
+        return job.point_id if status is TaskStatus.COMPLETED else ""
+    interrupted = status is TaskStatus.IN_PROGRESS
     if not interrupted:
         parts.book.move_task(job_id, _TRANSFER, TaskStatus.IN_PROGRESS)
     snapshot = from_json(Snapshot, taken)
@@ -108,10 +138,8 @@ def release(parts: Parts, job_id: str, point_id: str) -> None:
     try:
         hypervisor = parts.composition.hypervisor(parts.vms.address(job.vm))
         hypervisor.release(job_id, committed=bool(point_id))
-    except Failure as failure:
-        warning = f"The snapshot could not be released and will be later: {failure}"
-        parts.book.log(job_id, "warning", warning)
-        warn(parts, job_id, warning)
+    except Exception as error:  # noqa: BLE001 - reported and logged by _warn_of
+        _warn_of(parts, job_id, "The snapshot could not be released and will be later", error)
 
 
 def retain(parts: Parts, job_id: str, point_id: str) -> None:
@@ -123,10 +151,18 @@ def retain(parts: Parts, job_id: str, point_id: str) -> None:
         collected = parts.points.collect_when_due()
         if collected:
             parts.book.log(job_id, "info", collected)
-    except Failure as failure:
-        warning = f"Old points could not be removed: {failure}"
-        parts.book.log(job_id, "warning", warning)
-        warn(parts, job_id, warning)
+    except Exception as error:  # noqa: BLE001 - reported and logged by _warn_of
+        _warn_of(parts, job_id, "Old points could not be removed", error)
+
+
+def _warn_of(parts: Parts, job_id: str, what: str, error: Exception) -> None:
+    """Nothing may pass a step, see `run_task`; what these two could not do costs no point."""
+    if not isinstance(error, Failure):
+        log.error("a defect stopped a step", job=job_id, exc_info=error)
+    report = report_of(error)
+    warning = f"{what}: {report.message} [{report.code}]"
+    parts.book.log(job_id, "warning", warning)
+    warn(parts, job_id, warning)
 
 
 def _remove_old_points(parts: Parts, job: Job, point_id: str) -> None:

@@ -20,7 +20,7 @@ from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.service.codec import from_json
 from quiesce.service.console import Console
 from quiesce.service.requests import RestoreRequest
-from quiesce.service.work import Parts, begin, end_by_task, run_task, task_status
+from quiesce.service.work import RUNNABLE, Parts, begin, end_by_task, run_task, task_status
 from quiesce.transfer.restore import data_bytes, restore_disk
 
 _RESTORE = TaskName.RESTORE
@@ -108,7 +108,10 @@ def restore(parts: Parts, job_id: str) -> None:
     job = begin(parts, job_id)
     if job.status.ended:
         return
-    interrupted = task_status(job, _RESTORE) is TaskStatus.IN_PROGRESS
+    status = task_status(job, _RESTORE)
+    if status not in RUNNABLE:
+        return
+    interrupted = status is TaskStatus.IN_PROGRESS
     if not interrupted:
         parts.book.move_task(job_id, _RESTORE, TaskStatus.IN_PROGRESS)
     run_task(parts, job_id, _RESTORE, lambda: _restore(parts, job, interrupted=interrupted))

@@ -6,7 +6,7 @@ from quiesce.model.failure import Evidence, VaultFailure
 from quiesce.model.job import Job, TaskName, TaskStatus
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
-from quiesce.service.work import Parts, begin, end_by_task, run_task, task_status
+from quiesce.service.work import RUNNABLE, Parts, begin, end_by_task, run_task, task_status
 from quiesce.vault.health import PointHealth
 from quiesce.vault.verify import VerifyReport
 
@@ -19,7 +19,10 @@ def verify(parts: Parts, job_id: str) -> None:
     job = begin(parts, job_id)
     if job.status.ended:
         return
-    if task_status(job, _VERIFY) is not TaskStatus.IN_PROGRESS:
+    status = task_status(job, _VERIFY)
+    if status not in RUNNABLE:
+        return
+    if status is TaskStatus.WAITING:
         parts.book.move_task(job_id, _VERIFY, TaskStatus.IN_PROGRESS)
     run_task(parts, job_id, _VERIFY, lambda: _verify(parts, job))
 

@@ -21,6 +21,10 @@ log = structlog.get_logger(__name__)
 
 CANCELLED = "job.cancelled"
 
+RUNNABLE = frozenset({TaskStatus.WAITING, TaskStatus.IN_PROGRESS})
+"""A task in another state has ended. The engine calls a step again when the process was killed
+between the task's end and the engine's record of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -74,12 +74,13 @@ class PaperHypervisor:
         disks = []
         for point in sorted(session.glob("*.point")):
             socket = session / f"{point.stem}.sock"
-            subprocess.run(
-                ["qemu-nbd", "--fork", "--persistent", "--read-only", "--format=raw",
-                 "--shared=8", f"--socket={socket}", f"--pid-file={session}/{point.stem}.pid",
-                 f"--export-name={point.stem}", str(point)],
-                check=True,
-            )  # fmt: skip
+            if not socket.exists():  # else an earlier call exports it already
+                subprocess.run(
+                    ["qemu-nbd", "--fork", "--persistent", "--read-only", "--format=raw",
+                     "--shared=8", f"--socket={socket}", f"--pid-file={session}/{point.stem}.pid",
+                     f"--export-name={point.stem}", str(point)],
+                    check=True,
+                )  # fmt: skip
             disks.append(
                 SessionDisk(
                     name=point.stem,

@@ -1,17 +1,21 @@
 """The folder of one task on the hypervisor host: its record, its scratch files, its sockets.
 
     <scratch folder>/<task>/          0700, owned by the user that runs QEMU
-        session.json                  the record, replaced atomically (layout: `_as_json`)
+        session.json                  the record, ours, replaced atomically (`_as_json`)
         scratch<i>.qcow2              blocks that the guest overwrote since the instant, disk <i>
         nbd.sock                      QEMU's NBD server (live session)
         nbd<i>.sock, nbd<i>.pid       one qemu-nbd per disk (offline session)
 
 The record only spares a later process from asking what an earlier one decided. What QEMU holds is
 asked of QEMU, so a lost folder loses no clean-up.
+
+Once the folder is given to QEMU's user, whatever lies in it may be that user's making, links
+included. So nothing of it is followed, and a record that is not ours is none.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -24,6 +28,7 @@ from pathlib import Path
 from quiesce.model.failure import Evidence, InputFailure, StorageFailure
 from quiesce.model.snapshot import Route
 
+_RECORD = "session.json"
 _RECORD_VERSION = 1
 _SOCKET_PATH_LIMIT = 107
 """Bytes in sockaddr_un.sun_path on Linux, without the closing NUL (unix(7))."""
@@ -97,25 +102,41 @@ class TaskFolder:
         if os.geteuid() != 0 or uid == 0:
             return
         with self._usable():
-            for path in (self.path, *self.path.iterdir()):
-                os.chown(path, uid, -1)
+            for path in self.path.iterdir():
+                if path.name != _RECORD:
+                    os.chown(path, uid, -1, follow_symlinks=False)
+            os.chown(self.path, uid, -1)
 
     def write(self, record: Record) -> None:
         """:raise StorageFailure: storage.scratch-unusable"""
         with self._usable():
-            fresh = self.path / "session.json.new"
-            fresh.write_text(_as_json(record), encoding="utf-8")
-            fresh.replace(self.path / "session.json")
+            fresh = self.path / f"{_RECORD}.new"
+            fresh.unlink(missing_ok=True)
+            made = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(made, "w", encoding="utf-8") as file:
+                file.write(_as_json(record))
+            fresh.replace(self.path / _RECORD)
 
     def read(self) -> Record | None:
-        """The record; None when there is none, or none that this version understands."""
+        """The record; None when there is none, or none that is ours and that this version
+        understands."""
         try:
-            return _from_json((self.path / "session.json").read_text(encoding="utf-8"))
+            # Not to wait for a writer either: somebody may have put a FIFO there.
+            found = os.open(self.path / _RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if os.fstat(found).st_uid != os.geteuid():
+                    return None
+                with open(found, encoding="utf-8", closefd=False) as file:
+                    return _from_json(file.read())
+            finally:
+                os.close(found)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError):
             return None
         except OSError as inner:
+            if inner.errno == errno.ELOOP:  # a link, which we never make
+                return None
             raise self._unusable(inner) from inner
 
     def remove(self) -> None:

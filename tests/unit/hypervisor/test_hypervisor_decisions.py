@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -169,3 +170,44 @@ def test_a_qemu_that_could_harm_the_guest_is_refused(qemu_6_2: Path, tmp_path: P
     assert refused.value.code == "hypervisor.too-old"
     assert "6.2.0" in refused.value.message
     assert not (tmp_path / "scratch").exists()
+
+
+def test_writing_a_record_follows_no_link_that_lies_in_its_way(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("keep me")
+    folder = TaskFolder(tmp_path / "scratch", "000000000001")
+    folder.create()
+    (folder.path / "session.json.new").symlink_to(precious)
+    record = Record("vm", "000000000001", Route.HOST, ())
+    folder.write(record)
+    assert precious.read_text() == "keep me"
+    assert folder.read() == record
+
+
+def test_a_record_behind_a_link_is_none(tmp_path: Path) -> None:
+    folder = TaskFolder(tmp_path, "000000000001")
+    folder.create()
+    folder.write(Record("vm", "000000000001", Route.HOST, ()))
+    (folder.path / "session.json").rename(tmp_path / "elsewhere")
+    (folder.path / "session.json").symlink_to(tmp_path / "elsewhere")
+    assert folder.read() is None
+
+
+@pytest.mark.root
+def test_qemus_user_gets_the_folder_but_neither_the_record_nor_what_links_point_to(
+    tmp_path: Path,
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("keep me")
+    folder = TaskFolder(tmp_path, "000000000001")
+    folder.create()
+    folder.write(Record("vm", "000000000001", Route.HOST, ()))
+    folder.scratch_file(0).touch()
+    folder.scratch_file(1).symlink_to(precious)
+    folder.give_to(65534)
+    assert folder.path.stat().st_uid == 65534
+    assert folder.scratch_file(0).stat().st_uid == 65534
+    assert precious.stat().st_uid == 0
+    assert folder.read() is not None
+    os.chown(folder.path / "session.json", 65534, -1)
+    assert folder.read() is None, "a record that QEMU's user could have written"

@@ -122,12 +122,16 @@ class QgaGuest:
         """:raise Failure: what the session failed with. Its post-script has run all the same."""
         with self._turn():
             session = self._session(task_id)
-            state = session.state()
-            if not state.phase.ended:
-                session.order("finish")
-                state = session.wait(lambda seen: seen.phase.ended, seconds=self._script_seconds)
-            self._installation.forget_session(task_id)
-            self._forget(session)
+            try:
+                state = session.state()
+                if not state.phase.ended:
+                    session.order("finish")
+                    state = session.wait(
+                        lambda seen: seen.phase.ended, seconds=self._script_seconds
+                    )
+                self._installation.forget_session(task_id)
+            finally:
+                self._forget(session)  # else the channel would be held for good
             if state.failure is not None and not isinstance(state.failure, ScriptFailure):
                 raise state.failure
             said = (str(state.failure),) if state.failure is not None else ()
@@ -150,7 +154,7 @@ class QgaGuest:
 
         :raise AgentFailure: the agent cannot be reached
         """
-        with self._turn():
+        with self._idle_turn():
             agent = self._agent.info()
             system = self._agent.operating_system()
             found = self._installation.found()
@@ -172,7 +176,7 @@ class QgaGuest:
 
     def install(self) -> bool:
         """Install or update now, instead of with the next backup; whether that was needed."""
-        with self._turn():
+        with self._idle_turn():
             return self._installation.ensure()
 
     def uninstall(self) -> None:
@@ -181,7 +185,7 @@ class QgaGuest:
 
         :raise ExtensionFailure: extension.uninstall-failed when something is still there
         """
-        with self._turn():
+        with self._idle_turn():
             found = self._installation.found()
             if found.packages:
                 with contextlib.suppress(ExtensionFailure):  # the sweep does not need its help
@@ -207,7 +211,7 @@ class QgaGuest:
     def preflight(self, skip: tuple[str, ...] = ()) -> tuple[MountFreeze, ...]:
         """What a freeze would touch and what it would leave out, with reasons; freezes nothing.
         Installs the extension if need be."""
-        with self._turn():
+        with self._idle_turn():
             self._installation.ensure()
             answer = self._installation.run("preflight", *_skips(skip), seconds=_COMMAND_SECONDS)
             try:
@@ -219,7 +223,7 @@ class QgaGuest:
 
     def collect_logs(self) -> tuple[GuestLog, ...]:
         """The ends of the logs that matter. Installs the extension if need be."""
-        with self._turn():
+        with self._idle_turn():
             self._installation.ensure()
             answer = self._installation.run("collect-logs", seconds=_COMMAND_SECONDS)
             logs = answer.get("logs")
@@ -241,6 +245,25 @@ class QgaGuest:
             finally:
                 if not self._sessions:
                     self._agent.disconnect()
+
+    @contextlib.contextmanager
+    def _idle_turn(self) -> Iterator[None]:
+        """A turn that starts programs, which a frozen guest must be spared.
+
+        :raise AgentFailure: agent.channel-busy during a session
+        """
+        with self._turn():
+            if self._sessions:
+                raise AgentFailure(
+                    "agent.channel-busy",
+                    "A backup is taking its snapshot of this VM.",
+                    evidence=[
+                        Evidence(fact=f"session {task} is open", source="this server")
+                        for task in self._sessions
+                    ],
+                    retryable=True,
+                )
+            yield
 
     def _session(self, task_id: str) -> RemoteSession:
         if not _TASK_ID.fullmatch(task_id):

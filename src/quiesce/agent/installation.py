@@ -21,6 +21,8 @@ _INTERPRETERS = ("python3", "/usr/libexec/platform-python", "python")
 _FLAGS = ("-I", "-S", "-B")
 """Isolated, no site packages, nothing written: the guest's Python set-up cannot break us."""
 _INSTALL_SECONDS = 60.0
+_MOST_NAMES = 200
+"""Of each kind that are believed; an honest guest has one session and one or two packages."""
 
 _INSTALL = r"""
 set -eu
@@ -151,8 +153,8 @@ class Installation:
         lines = result.stdout.decode("utf-8", "replace").splitlines()
         entries = [line.partition(" ") for line in lines]
         return Found(
-            packages=tuple(printable(name) for kind, _, name in entries if kind == "zip"),
-            tasks=tuple(printable(name) for kind, _, name in entries if kind == "task"),
+            packages=_names(entries, "zip"),
+            tasks=_names(entries, "task"),
         )
 
     def sweep(self) -> None:
@@ -187,6 +189,11 @@ class Installation:
             evidence=refusals,
             remedy="Install the distribution's python3 package, 3.6 or newer, in the guest.",
         )
+
+
+def _names(entries: Sequence[tuple[str, str, str]], wanted: str) -> tuple[str, ...]:
+    found = [name for kind, _, name in entries if kind == wanted]
+    return tuple(printable(name) for name in found[:_MOST_NAMES])
 
 
 def _reported(result: ExecResult) -> bool:

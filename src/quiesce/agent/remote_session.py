@@ -25,6 +25,8 @@ rare quickly: some 30 in a hold of 10 s."""
 _CALL_SECONDS = 5.0
 """An agent that takes longer for a few bytes must be given up before the hold is over."""
 _STATE_LIMIT_BYTES = 4 << 20
+_STATE_SECONDS = 10.0
+"""For a whole state, which an honest agent hands over in one or two answers."""
 _BIRTH_SECONDS = 10.0
 """From the start of a session to its first state; in an emulated guest some 0.1 s."""
 
@@ -41,8 +43,9 @@ class RemoteSession:
     def find(self) -> SessionState | None:
         """Its state, or None when the guest has no such session.
 
-        :raise ExtensionFailure: extension.output-invalid
+        :raise ExtensionFailure: extension.output-invalid, extension.stuck
         """
+        deadline = time.monotonic() + _STATE_SECONDS
         try:
             handle = self._agent.open_file(posixpath.join(self._folder, "state.json"))
         except CommandRefused:
@@ -50,6 +53,8 @@ class RemoteSession:
         try:
             content, ended = self._agent.read_chunk(handle, seconds=_CALL_SECONDS)
             while not ended and len(content) < _STATE_LIMIT_BYTES:
+                if time.monotonic() > deadline:
+                    raise self._drips(len(content))
                 more, ended = self._agent.read_chunk(handle, seconds=_CALL_SECONDS)
                 content += more
                 ended = ended or not more
@@ -153,6 +158,19 @@ class RemoteSession:
         except CommandRefused:
             return False
         return True
+
+    def _drips(self, size_bytes: int) -> ExtensionFailure:
+        return ExtensionFailure(
+            "extension.stuck",
+            f"The guest's agent did not hand over a session's state within {_STATE_SECONDS:g} s.",
+            evidence=[
+                Evidence(
+                    fact=f"{size_bytes} bytes and no end",
+                    source=posixpath.join(self._folder, "state.json"),
+                )
+            ],
+            retryable=True,
+        )
 
     def _stuck(self, state: SessionState, seconds: float) -> ExtensionFailure:
         return ExtensionFailure(

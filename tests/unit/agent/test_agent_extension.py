@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from scripted_agent import ScriptedGuest
 
+from quiesce.agent import remote_session
 from quiesce.agent.extension import QgaGuest
 from quiesce.agent.package import ExtensionPackage
+from quiesce.agent.qga import QemuGuestAgent
+from quiesce.agent.remote_session import RemoteSession
 from quiesce.model.failure import (
     AgentFailure,
     ExtensionFailure,
@@ -293,3 +296,46 @@ def test_the_channel_is_free_for_others_unless_a_session_is_open(
 @pytest.mark.parametrize("task", ["", "../etc", "a b", "x" * 65, "-rf"])
 def test_a_task_id_that_could_leave_its_folder_is_refused(guest: QgaGuest, task: str) -> None:
     assert isinstance(failure_from(guest.recover, task), InputFailure)
+
+
+def test_nothing_is_started_for_onlookers_while_a_session_is_open(
+    guest: QgaGuest, extension: Extension, guest_peer: ScriptedGuest
+) -> None:
+    guest.prepare("t1", SnapshotOptions())
+    guest.freeze("t1")
+    started = len(guest_peer.ran)
+    for call in (
+        guest.status,
+        guest.preflight,
+        guest.collect_logs,
+        guest.install,
+        guest.uninstall,
+    ):
+        refusal = failure_from(call)
+        assert refusal.code == "agent.channel-busy"
+        assert refusal.retryable
+    assert len(guest_peer.ran) == started
+    guest.thaw("t1")
+    guest.finish("t1")
+    assert not guest.install()
+
+
+def test_the_channel_is_free_again_after_a_session_that_was_lost(
+    guest: QgaGuest, extension: Extension, guest_peer: ScriptedGuest
+) -> None:
+    guest.prepare("t1", SnapshotOptions())
+    extension.vanish()
+    assert failure_from(guest.finish, "t1").code == "extension.session-lost"
+    assert guest_peer.open_handles == []
+    QgaGuest(guest_peer.path, package=PACKAGE).install()
+
+
+def test_a_state_that_arrives_in_drips_is_given_up(
+    guest: QgaGuest, guest_peer: ScriptedGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_session, "_STATE_SECONDS", 0.2)
+    guest_peer.files[STATE] = b"x"
+    guest_peer.handlers["guest-file-read"] = lambda _: {"count": 1, "buf-b64": "ew==", "eof": False}
+    failure = failure_from(RemoteSession(QemuGuestAgent(guest_peer.path), "t1").find)
+    assert failure.code == "extension.stuck"
+    assert failure.retryable

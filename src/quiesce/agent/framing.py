@@ -15,8 +15,9 @@ import json
 from quiesce.model.failure import AgentFailure, Evidence
 
 SENTINEL = b"\xff"
-MAX_FRAME_BYTES = 64 << 20
-"""QEMU's own limit for one JSON token (qobject/json-lexer.c); no honest answer is longer."""
+MAX_FRAME_BYTES = 24 << 20
+"""The agent hands over at most 16 MiB of a program's output (qga/commands.c), in base64 a third
+more, and 2 MiB are left for the rest; no honest answer is longer."""
 _QUOTED_BYTES = 400
 
 

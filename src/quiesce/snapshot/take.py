@@ -136,7 +136,7 @@ def _with_guest(
         return _without_guest(hypervisor, task_id, failure, log)
     log("info", _described(readiness))
     unfrozen, freeze, taken = _frozen_instant(hypervisor, guest, task_id)
-    finish = _finished(guest, task_id)
+    finish = _finished(guest, task_id, log)
     log("info", f"The point was taken at {taken:%H:%M:%S.%f} UTC.")
     if freeze is None:
         label = ConsistencyLabel(Consistency.CRASH, _reason(unfrozen))
@@ -168,25 +168,29 @@ def _frozen_instant(
     return None, thawed, taken
 
 
-def _thawed(guest: Guest, task_id: str) -> FreezeReport | AgentFailure:
+def _thawed(guest: Guest, task_id: str) -> FreezeReport | Failure:
     try:
         return guest.thaw(task_id)
-    except AgentFailure as failure:
+    except (AgentFailure, FreezeFailure) as failure:
         return failure
 
 
 def _end_guest_session(guest: Guest, task_id: str, log: Log) -> None:
-    """After a preparation that failed half-way; what cannot be ended now ends itself."""
+    """After a session that failed half-way; what cannot be ended now ends itself."""
     try:
         guest.recover(task_id)
     except Failure as failure:
         log("info", f"The guest's session is left to end itself: {failure}")
 
 
-def _finished(guest: Guest, task_id: str) -> Finish:
+def _finished(guest: Guest, task_id: str, log: Log) -> Finish:
     try:
         return guest.finish(task_id)
     except (AgentFailure, ExtensionFailure, FreezeFailure) as failure:
+        if isinstance(failure, ExtensionFailure):
+            # The agent answers and the session does not: should its watchdog be gone too, nobody
+            # else would thaw the guest.
+            _end_guest_session(guest, task_id, log)
         return Finish(
             post_script=None, warnings=(f"The guest's session did not end well: {failure}",)
         )

@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from quiesce.model.failure import AgentFailure, Failure, FreezeFailure, ScriptFailure, VmFailure
+from quiesce.model.failure import (
+    AgentFailure,
+    ExtensionFailure,
+    Failure,
+    FreezeFailure,
+    ScriptFailure,
+    VmFailure,
+)
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import (
     Consistency,
@@ -261,3 +268,13 @@ def test_recovery_frees_the_hypervisor_even_when_the_guest_cannot_be_reached(sta
     )
     assert stage.tape[-1] == "hypervisor.release committed=False"
     assert ["agent.hung" in text for text in told] == [True]
+
+
+def test_a_guest_whose_session_vanished_while_frozen_is_thawed_before_the_point_is_read(
+    stage, take
+):
+    stage.failing["guest.thaw"] = FreezeFailure("freeze.failed", "nobody holds the freeze")
+    stage.failing["guest.finish"] = ExtensionFailure("extension.session-lost", "no session")
+    snapshot = take()
+    assert snapshot.consistency.level is Consistency.CRASH
+    assert stage.tape[-3:] == ["guest.finish", "guest.recover", "hypervisor.open"]

@@ -53,6 +53,9 @@ class Ticker:
                     started.append(protection.vm)
             except Failure as failure:
                 log.warning("run not started", vm=protection.vm, reason=str(failure))
+            except Exception as error:
+                # One VM must not keep the others from being served.
+                log.error("run not started", vm=protection.vm, exc_info=error)
         return tuple(started)
 
     def _serve(self, protection: Protection) -> bool:
@@ -79,10 +82,10 @@ class Ticker:
 
     def _run(self) -> None:
         while True:
-            try:
-                self._workflows.reconcile()
-                self.tick()
-            except Exception as error:
-                log.error("the schedule's tick failed", exc_info=error)
+            for work in (self._workflows.reconcile, self.tick):
+                try:
+                    work()
+                except Exception as error:
+                    log.error("the schedule's tick failed", exc_info=error)
             if self._stopped.wait(self._every_seconds):
                 return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paper_machine import FakeClock, PaperMachine, ended
@@ -154,3 +156,20 @@ def test_a_clock_set_back_a_year_does_not_stop_the_schedule_for_a_year(
 
     assert service.ticker.tick() == ("web",)
     ended(service, service.jobs.newest()[0])
+
+
+def test_a_defect_in_the_reconciliation_does_not_stop_the_schedule(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticked = threading.Event()
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    ticker = service.ticker
+    monkeypatch.setattr(ticker._workflows, "reconcile", broken)
+    monkeypatch.setattr(ticker, "tick", ticked.set)
+    ticker.start()
+
+    assert ticked.wait(10)
+    ticker.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import structlog
 
 from quiesce.model.failure import Failure
-from quiesce.service.job_book import backup_slot
 from quiesce.service.work import Parts
 from quiesce.snapshot.take import recover
 
@@ -26,8 +25,9 @@ def sweep(parts: Parts, vm: str, *, keep: str = "") -> tuple[str, ...]:
     guest = parts.composition.guest(address)
     released = []
     for task_id in hypervisor.leftovers():
-        # Asked one by one, after the leftovers: a job that began since is active by now.
-        if task_id == keep or task_id == parts.book.holder(backup_slot(vm)):
+        # Asked one by one, after the leftovers: a job that began since is active by now. Of any
+        # VM, for two entries may mean one hypervisor.
+        if task_id == keep or task_id in {job.id for job in parts.book.active()}:
             continue
         committed = parts.points.of_job(task_id) is not None
         recover(

@@ -88,6 +88,16 @@ class Vms:
                     f"There is a VM {name} already.",
                     remedy="Choose another name, or remove the old one (its points stay).",
                 )
+            other = connection.scalar(
+                sa.select(vms.c.name).where(vms.c.qmp_socket == str(address.qmp_socket))
+            )
+            if other is not None:
+                # Under two names it would be backed up twice at a time.
+                raise PolicyFailure(
+                    "vm.already-known",
+                    f"The VM {other} has the QMP socket {address.qmp_socket} already.",
+                    remedy=f"Use the VM {other}, or give this VM a QMP socket of its own.",
+                )
             connection.execute(
                 sa.insert(vms).values(
                     name=name,

@@ -20,6 +20,7 @@ from quiesce.service.database import Database
 from quiesce.service.job_book import JOB_MOVES, TASK_MOVES, JobBook
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.service import Service
+from quiesce.service.sweep import sweep
 
 
 def backed_up(service: Service) -> Job:
@@ -306,3 +307,29 @@ def test_a_disk_seen_while_running_is_never_probed_for_its_format_later(
     address = service.vms.address("web")
     assert address.disks == (("vda", machine.folder / "vda.disk"),)
     assert address.formats == (("vda", "raw"),)
+
+
+def test_a_vm_whose_qmp_socket_another_has_is_refused_and_the_other_named(
+    service: Service, machine: PaperMachine
+) -> None:
+    with pytest.raises(Failure) as refused:
+        service.vms.add(VmAddress("alias", machine.folder))
+
+    assert refused.value.code == "vm.already-known"
+    assert "web" in refused.value.message
+
+
+def test_a_sweep_of_one_vm_leaves_the_running_backup_of_another_on_the_same_hypervisor(
+    service: Service, machine: PaperMachine, tmp_path: Path
+) -> None:
+    alias = tmp_path / "alias"
+    alias.symlink_to(machine.folder)
+    service.vms.add(VmAddress("alias", alias))
+    machine.hold("read")
+    job = service.jobs.start_backup("web")
+    machine.reached("read")
+
+    assert sweep(service._parts, "alias") == ()
+    machine.let_go("read")
+
+    assert ended(service, job).status is JobStatus.COMPLETED

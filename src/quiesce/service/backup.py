@@ -143,11 +143,13 @@ def release(parts: Parts, job_id: str, point_id: str) -> None:
 
 
 def retain(parts: Parts, job_id: str, point_id: str) -> None:
-    """Apply the policy's retention after a point was made, then let the vault collect its
-    garbage. Their failure costs no point."""
+    """Apply the policy's retention if a point was made, then let the vault collect its garbage:
+    always, for a vault that is full makes no point and must still get room. Their failure costs
+    no point."""
     job = parts.book.get(job_id)
     try:
-        _remove_old_points(parts, job, point_id)
+        if point_id:
+            _remove_old_points(parts, job, point_id)
         collected = parts.points.collect_when_due()
         if collected:
             parts.book.log(job_id, "info", collected)

@@ -153,8 +153,7 @@ def _backup(job_id: str) -> None:
     snapshot = _step("take snapshot", backup.take, job_id)
     point_id = _step("transfer", backup.transfer, job_id, snapshot) if snapshot else ""
     _step("release", backup.release, job_id, point_id)
-    if point_id:
-        _step("retention", backup.retain, job_id, point_id)
+    _step("retention", backup.retain, job_id, point_id)
     _step("end", backup.end, job_id)
 
 

@@ -333,3 +333,15 @@ def test_a_sweep_of_one_vm_leaves_the_running_backup_of_another_on_the_same_hype
     machine.let_go("read")
 
     assert ended(service, job).status is JobStatus.COMPLETED
+
+
+def test_the_vault_collects_its_garbage_after_a_backup_that_failed(
+    service: Service, machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service._parts.points, "collect_when_due", lambda: "The vault freed room.")
+    monkeypatch.setattr(service._parts.points, "writer", lambda *_: 1 / 0)
+
+    job = ended(service, service.jobs.start_backup("web"))
+
+    assert job.point_id == ""
+    assert "The vault freed room." in [line.text for line in service.jobs.get(job.id).log]

@@ -113,6 +113,24 @@ def test_a_raw_disk_that_its_guest_dressed_up_as_qcow2_is_read_as_raw(
     vm.release(T1, committed=False)
 
 
+@pytest.mark.parametrize(
+    "borrowing", ["backing_file={secret},backing_fmt=raw", "data_file={secret},data_file_raw=on"]
+)
+def test_an_image_of_unknown_format_that_names_files_of_the_host_is_refused(
+    powered_off: BareQemu, tmp_path: Path, borrowing: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"S" * MIB)
+    forged = make_image(tmp_path / "forged", MIB, options=borrowing.format(secret=secret))
+    raw = powered_off.disks["vdb"][0]
+    with raw.open("r+b") as start:
+        start.write(forged.read_bytes())
+    with pytest.raises(Failure) as refused:
+        powered_off.vm().prepare(T1, bases={}, options=SnapshotOptions())
+    assert refused.value.code == "vm.format-unknown"
+    assert str(secret) in refused.value.evidence[0].raw
+
+
 def test_a_second_offline_task_is_refused(powered_off: BareQemu) -> None:
     point(powered_off.vm(), T1)
     with pytest.raises(Failure) as refused:

@@ -193,7 +193,26 @@ def _image_info(path: Path, known_format: str | None) -> dict[str, Any]:
         _refuse_locked(inner, str(path))
         raise
     info: dict[str, Any] = json.loads(printed)
+    if not known_format:
+        _refuse_borrowed(info, path)
     return info
+
+
+def _refuse_borrowed(info: dict[str, Any], path: Path) -> None:
+    """:raise VmFailure: vm.format-unknown, if the first bytes, which may be the guest's, name
+    another file of the host"""
+    details = info.get("format-specific", {}).get("data", {})
+    extents = [extent.get("filename") for extent in details.get("extents", ())]  # of VMDK
+    named = (info.get("backing-filename"), details.get("data-file"), *extents)
+    others = [str(other) for other in named if other not in (None, os.fspath(path))]
+    if others:
+        raise VmFailure(
+            "vm.format-unknown",
+            f"It is not known whether {path.name} is raw, and what it holds names other files "
+            "of this host: the guest could have written that.",
+            evidence=[Evidence(f"probed as {info['format']}", str(path), raw=", ".join(others))],
+            remedy="Start the VM once under Quiesce's eyes, so that its disk formats are learned.",
+        )
 
 
 def _refuse_locked(inner: SnapshotFailure, path: str) -> None:

@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bare_qemu import MIB, BareQemu, read
 
+from quiesce.hypervisor import resuming
 from quiesce.hypervisor.qmp import Monitor
+from quiesce.model.failure import VmFailure
 from quiesce.model.policy import SnapshotOptions
 
 TASK, BASE = "00000000000a", "00000000000b"
@@ -170,3 +174,31 @@ def test_a_point_can_be_read_by_a_later_process(bare: Bare) -> None:
     qemu.write("vda", 0, MIB, 0x22)
     session = qemu.vm().open(TASK)
     assert set(read(session.disks[0], 0, MIB)) == {0x11}
+
+
+def test_a_vm_whose_qemu_was_too_busy_to_resume_it_is_resumed_later(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qemu = bare({"vda": "qcow2"}).start()
+    refused: list[str] = []
+    execute = Monitor.execute
+
+    def busy(self: Monitor, command: str, *rest: Any, **named: Any) -> Any:
+        if command == "cont" and len(refused) < 3:
+            refused.append(command)
+            raise VmFailure("vm.unreachable", "QEMU did not answer cont within 30 s.")
+        return execute(self, command, *rest, **named)
+
+    monkeypatch.setattr(Monitor, "execute", busy)
+    monkeypatch.setattr(resuming, "RESUME_SECONDS", 0.1)
+    vm = qemu.vm()
+    vm.prepare(TASK, bases={}, options=SnapshotOptions())
+    with pytest.raises(VmFailure):
+        vm.take(TASK)
+    deadline = time.monotonic() + 10
+    while (status := qemu.status) != "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert status == "running"
+    assert len(refused) == 3, "the last refusal was the background's"
+    vm.release(TASK, committed=False)
+    assert qemu.status == "running"

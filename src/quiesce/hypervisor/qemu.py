@@ -9,6 +9,7 @@ from pathlib import Path
 from quiesce.hypervisor import agent_port, names, offline, session
 from quiesce.hypervisor.inventory import take_stock
 from quiesce.hypervisor.qmp import Monitor, VmAbsent
+from quiesce.hypervisor.resuming import heal
 from quiesce.hypervisor.taskfolder import Record, TaskFolder
 from quiesce.hypervisor.teardown import release
 from quiesce.model.failure import Evidence, Failure, SnapshotFailure, VmFailure
@@ -140,7 +141,7 @@ class QemuVm:
     def _monitor(self) -> Monitor:
         monitor = Monitor(self._address.qmp_socket)
         try:
-            session.heal(monitor)
+            heal(monitor)
         except BaseException:
             monitor.close()
             raise

@@ -23,11 +23,11 @@ from quiesce.hypervisor import bitmaps, names, scratch
 from quiesce.hypervisor.inventory import (
     Attachment,
     Inventory,
-    node_names,
     runs_in_iothread,
     take_stock,
 )
 from quiesce.hypervisor.qmp import Monitor, QmpRefused
+from quiesce.hypervisor.resuming import resume
 from quiesce.hypervisor.taskfolder import Record, RecordedDisk, TaskFolder, free_bytes
 from quiesce.hypervisor.teardown import release
 from quiesce.model.failure import Evidence, SnapshotFailure, VmFailure
@@ -232,35 +232,6 @@ def take(monitor: Monitor, folder: TaskFolder) -> datetime:
             resume(monitor, task_id)
     folder.write(replace(record, taken_at=taken_at))
     return taken_at
-
-
-def resume(monitor: Monitor, task_id: str) -> None:
-    """Let a VM run again that this task has stopped, then take the marker away."""
-    try:
-        _resume(monitor, task_id)
-    except VmFailure:
-        # A lost connection is no reason to leave a guest standing: QEMU may well be there.
-        monitor.close()
-        with Monitor(monitor.address) as again:
-            _resume(again, task_id)
-
-
-def _resume(monitor: Monitor, task_id: str) -> None:
-    # Any state but "paused" is not our stop's: an I/O error or a guest's own shutdown since.
-    if monitor.execute("query-status")["status"] == "paused":
-        monitor.execute("cont")
-    marker = names.stopped_marker(task_id)
-    if marker in node_names(monitor):
-        monitor.execute("blockdev-del", {"node-name": marker})
-
-
-def heal(monitor: Monitor) -> None:
-    """Resume a VM that a process of ours stopped and then died. Being connected proves that it
-    did: QEMU serves one monitor client at a time, and the marker goes before the connection."""
-    for node in node_names(monitor):
-        task_id = names.owner(node)
-        if task_id is not None and node == names.stopped_marker(task_id):
-            resume(monitor, task_id)
 
 
 def open_session(monitor: Monitor, folder: TaskFolder) -> SnapshotSession:

@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from quiesce.model.failure import Evidence, ServerFailure
+from quiesce.model.failure import Evidence, ExitCode, ServerFailure
 from quiesce.service.settings import Settings
 
 _SOCKET_ADDRESS_BYTES = 107  # sun_path of Linux, unix(7), without its closing zero
@@ -94,12 +94,14 @@ def _locked(path: Path) -> int:
     except BlockingIOError as taken:
         holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(handle)
-        raise ServerFailure(
+        running = ServerFailure(
             "server.already-running",
             f"Another server (process {holder}) works on this data folder.",
             evidence=[Evidence(f"locked by process {holder}", str(path))],
             remedy=f"Use that one, or end it first: `kill {holder}`.",
-        ) from taken
+        )
+        running.exit_code = ExitCode.CONFLICT  # it is there: the opposite of unreachable
+        raise running from taken
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     return handle

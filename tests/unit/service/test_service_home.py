@@ -66,7 +66,7 @@ from quiesce.service.settings import Settings
 try:
     Service(Settings(data_folder=Path({str(tmp_path / "data")!r})))
 except Failure as failure:
-    print(failure.code, failure.message)
+    print(failure.code, failure.message, f"exit {{failure.exit_code:d}}")
 """],
         capture_output=True,
         text=True,
@@ -75,6 +75,7 @@ except Failure as failure:
 
     assert second.stdout.startswith("server.already-running")
     assert str(server.process.pid) in second.stdout
+    assert second.stdout.endswith("exit 6\n")
     assert server.api.get("/health").is_success
 
 

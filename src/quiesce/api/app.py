@@ -20,7 +20,8 @@ def create_app(service: Service) -> FastAPI:
         version=quiesce.__version__,
         description="Self-hosted VM backup.",
         openapi_url=f"{PREFIX}/openapi.json",
-        docs_url=f"{PREFIX}/docs",
+        # FastAPI's readable forms load scripts from a CDN.
+        docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
     )

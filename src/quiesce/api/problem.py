@@ -145,7 +145,7 @@ def install_problem_handlers(app: FastAPI) -> None:
             report = FailureReport(
                 code="input.no-such-call",
                 message=f"The API has no call {request.method} {request.url.path}.",
-                remedy="See docs/reference/rest-api.md or /api/v1/docs.",
+                remedy="See docs/reference/rest-api.md or /api/v1/openapi.json.",
             )
         return problem_response(report, status, dict(error.headers or {}))
 

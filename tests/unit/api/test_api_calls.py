@@ -148,6 +148,11 @@ def test_an_unknown_call_is_a_problem_too(local: httpx.Client) -> None:
     assert local.patch(f"{API}/vms").status_code == HTTPStatus.METHOD_NOT_ALLOWED
 
 
+def test_no_page_that_loads_scripts_from_elsewhere_is_served(local: httpx.Client) -> None:
+    for page in ("docs", "redoc"):
+        assert local.get(f"{API}/{page}").status_code == HTTPStatus.NOT_FOUND
+
+
 def test_a_code_is_explained(local: httpx.Client) -> None:
     assert local.get(f"{API}/failures/policy.in-progress").json()["entries"][0]["cause"]
     assert local.get(f"{API}/failures/no.such").status_code == HTTPStatus.NOT_FOUND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -105,6 +106,8 @@ class Contents:
             for _ in range(3):
                 if self._load_segments():
                     break
+            # A pack that is stored from here on may be missing from the list, and is there.
+            known = self.index.count_packs()
             sizes = self.pack_sizes()
             scanned = 0
             unreadable: tuple[str, ...] = ()
@@ -112,6 +115,7 @@ class Contents:
                 scanned, unreadable = self._scan(sizes, garbage)
             self.index.observe(
                 sizes,
+                packs=known,
                 indexed=frozenset().union(*self._segments.values()),
                 garbage=garbage,
                 damaged=frozenset(
@@ -265,7 +269,11 @@ class Contents:
             for location, blob in places[at:end]:
                 start = location.offset - first.offset
                 piece = stored[start : start + location.length]
-                yield blob, self._open(cipher, key, location, blob, kind, piece)
+                try:
+                    plain = self._open(cipher, key, location, blob, kind, piece)
+                except VaultFailure as failure:
+                    plain = self._open_other_copy(blob, kind, location, failure)
+                yield blob, plain
             at = end
 
     def _open(
@@ -289,6 +297,22 @@ class Contents:
                 ],
             ) from inner
         return plain
+
+    def _open_other_copy(
+        self, blob: bytes, kind: Kind, bad: Location, failure: VaultFailure
+    ) -> bytes:
+        """Any copy that opens serves.
+
+        :raise VaultFailure: `failure`, when none does
+        """
+        for place in self.index.copies(blob):
+            if place == bad:
+                continue
+            key = pack_key(self.index.name_of(place.pack))
+            with contextlib.suppress(Failure):
+                stored = memoryview(self.store.get_range(key, place.offset, place.length))
+                return self._open(self._cipher(place.pack), key, place, blob, kind, stored)
+        raise failure
 
     def _cipher(self, pack: int) -> AESGCM:
         with self._cipher_lock:

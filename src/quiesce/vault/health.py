@@ -8,7 +8,7 @@ from datetime import datetime
 
 import numpy as np
 
-from quiesce.model.failure import JobFailure, VaultFailure
+from quiesce.model.failure import Failure, JobFailure, VaultFailure
 from quiesce.vault.contents import Contents
 from quiesce.vault.diskmap import FANOUT, ID_BYTES, ZERO_ID
 from quiesce.vault.index import IndexSnapshot
@@ -67,6 +67,12 @@ def examine_points(
     return tuple(points)
 
 
+def _raise_unless_damage(failure: Failure) -> None:
+    """A bad sector under a map hurts what the map tells of, not the look at all others."""
+    if not isinstance(failure, VaultFailure) and failure.code != "storage.io-error":
+        raise failure
+
+
 class _Examiner:
     def __init__(
         self, contents: Contents, snapshot: IndexSnapshot, cancelled: Callable[[], bool]
@@ -81,7 +87,8 @@ class _Examiner:
         disk_map = DiskMap(self._contents, part)
         try:
             leaves = disk_map.leaf_ids()
-        except VaultFailure:
+        except Failure as failure:
+            _raise_unless_damage(failure)
             return DiskHealth(part.name, part.size_bytes, ((0, part.size_bytes),))
         hurt: list[tuple[int, int]] = []
         total = 0
@@ -112,7 +119,8 @@ class _Examiner:
     def _examine(self, disk_map: DiskMap, number: int) -> tuple[int, ...]:
         try:
             ids = disk_map.leaf(number)
-        except VaultFailure:
+        except Failure as failure:
+            _raise_unless_damage(failure)
             return tuple(range(FANOUT))
         rows = self._snapshot.rows(ids)
         zero = ~np.frombuffer(ids, np.uint64).reshape(-1, 4).any(axis=1)

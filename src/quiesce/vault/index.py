@@ -86,31 +86,57 @@ class ChunkIndex:
         self._unsaved: dict[bytes, PackedRows] = {}
         self._gone: frozenset[int] = frozenset()
 
-    def find(self, blob: bytes, *, usable: bool = True) -> Location | None:
+    def find(self, blob: bytes, *, usable: bool = True, good: bool = True) -> Location | None:
         """Where this blob lies; `usable`: only where new points may refer to it."""
         allowed = self._usable if usable else self._present
         short = blob[:16]
         recent = self._recent.get(short)
-        if recent is not None and allowed[recent.pack] and not self._is_damaged(recent, short):
+        if (
+            recent is not None
+            and allowed[recent.pack]
+            and not (good and self._is_damaged(recent, short))
+        ):
             return recent
         hi, lo = _ID.unpack(short)
         for run in self._runs:
             for at in run.find(hi, lo):
                 pack, offset, length = run.fields[at].tolist()
-                if allowed[pack] and (pack, short) not in self._damaged:
+                if allowed[pack] and not (good and (pack, short) in self._damaged):
                     codec = Codec.ZSTD if length & ZSTD_BIT else Codec.PLAIN
                     return Location(pack, offset, length & (ZSTD_BIT - 1), codec)
         return None
 
     def locate(self, blob: bytes) -> Location | None:
         """Where to read this blob: a usable place if there is one."""
-        return self.find(blob) or self.find(blob, usable=False)
+        return (
+            self.find(blob)
+            or self.find(blob, usable=False)
+            or self.find(blob, usable=False, good=False)
+        )
+
+    def copies(self, blob: bytes) -> list[Location]:
+        """Every place of this blob in a pack that is present."""
+        short = blob[:16]
+        found = []
+        recent = self._recent.get(short)
+        if recent is not None:
+            found.append(recent)
+        for run in self._runs:
+            for at in run.find(*_ID.unpack(short)):
+                pack, offset, length = run.fields[at].tolist()
+                codec = Codec.ZSTD if length & ZSTD_BIT else Codec.PLAIN
+                found.append(Location(pack, offset, length & (ZSTD_BIT - 1), codec))
+        return [place for place in found if self._present[place.pack]]
 
     def _is_damaged(self, location: Location, short: bytes) -> bool:
         return bool(self._damaged) and (location.pack, short) in self._damaged
 
     def name_of(self, pack: int) -> bytes:
         return self._names[pack]
+
+    def count_packs(self) -> int:
+        """Packs known so far; `observe` takes it from before the store was listed."""
+        return len(self._names)
 
     def knows(self, pack: bytes) -> bool:
         return pack in self._numbers
@@ -120,6 +146,9 @@ class ChunkIndex:
         with self._lock:
             if rows.name in self._numbers:
                 return
+            if any(entry.id[:16] in self._recent for entry in rows.entries):
+                # The dict has one place for an id; the runs keep every copy.
+                self._fold()
             number = self._number(rows.name, rows.size_bytes)
             for entry in rows.entries:
                 self._recent[entry.id[:16]] = Location(
@@ -169,12 +198,14 @@ class ChunkIndex:
         self,
         sizes: Mapping[bytes, int],
         *,
+        packs: int,
         indexed: Set[bytes],
         garbage: frozenset[bytes],
         damaged: frozenset[tuple[bytes, bytes]],
     ) -> None:
         """What the store holds now: size per pack, packs that some segment tells of, packs
-        marked as garbage, damaged (pack, id).
+        marked as garbage, damaged (pack, id). `packs` were known before `sizes` was listed:
+        later ones may be missing from it, and are there.
 
         A pack of another size than was indexed is as good as missing. One that is neither stored
         nor told of any more was deleted as garbage, which is no damage.
@@ -182,7 +213,9 @@ class ChunkIndex:
         with self._lock:
             gone = set()
             for number, name in enumerate(self._names):
-                whole = sizes.get(name) == self._sizes[number] or name in self._unsaved
+                whole = number >= packs or sizes.get(name) == self._sizes[number]
+                if not whole:
+                    self._unsaved.pop(name, None)
                 self._present[number] = whole
                 self._usable[number] = whole and name not in garbage
                 if not whole and name not in indexed:
@@ -203,7 +236,9 @@ class ChunkIndex:
             return tuple(
                 name
                 for number, name in enumerate(self._names)
-                if not self._present[number] and number not in self._gone
+                if not self._present[number]
+                and number not in self._gone
+                and self._numbers.get(name) == number
             )
 
     def snapshot(self) -> IndexSnapshot:
@@ -216,6 +251,10 @@ class ChunkIndex:
                 keep = ~np.isin(run.fields[:, 0], np.array(sorted(self._gone), np.uint32))
                 run = _Run(run.hi[keep], run.lo[keep], run.fields[keep])
                 self._runs = (run,)
+            for number in self._gone:
+                # Should it come back, it is read anew: its rows are not here any more.
+                if self._numbers.get(self._names[number]) == number:
+                    del self._numbers[self._names[number]]
             return IndexSnapshot(
                 run, tuple(self._names), tuple(self._sizes), tuple(self._present),
                 tuple(self._usable), self._damaged,

@@ -83,6 +83,10 @@ class PackStream:
             raise
         return entry.length
 
+    def beat(self) -> None:
+        """A sign of life also while everything is there already and no pack is stored."""
+        self._on_pack()
+
     def read(self, blob: bytes) -> bytes | None:
         """A blob of this writer that is not durable yet, or None."""
         pending = self._pending.get(blob)

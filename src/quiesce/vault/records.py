@@ -112,6 +112,17 @@ class Records:
             found[pack] = found.get(pack, frozenset()) | chunks
         return found
 
+    def damage_keys(self, pack: bytes) -> list[str]:
+        """Readable damage records of one pack."""
+        found = []
+        for info in self._store.list("damage/"):
+            try:
+                if bytes.fromhex(self.read(info.key, "damage")["pack"]) == pack:
+                    found.append(info.key)
+            except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
+                continue
+        return found
+
     def deleted(self) -> dict[str, datetime]:
         """Point id → when it was deleted. A damaged record still hides its point (its name is
         its meaning), with the store's time."""

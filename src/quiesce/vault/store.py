@@ -148,6 +148,7 @@ class LocalStore:
                     _sync_folder(root / folder)
                 _sync_folder(root / "packs")
                 _sync_folder(root)
+                (root / "tmp" / "marker").unlink(missing_ok=True)  # of one that died here
                 _write_synced(root / "tmp" / "marker", secrets.token_hex(16).encode())
                 # The marker comes last: a store that was made by half is made again.
                 os.replace(root / "tmp" / "marker", root / _MARKER)

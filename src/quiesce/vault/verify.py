@@ -19,7 +19,7 @@ from enum import StrEnum
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from quiesce.model.failure import JobFailure, VaultFailure
+from quiesce.model.failure import JobFailure, StorageFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.vault.contents import Contents
 from quiesce.vault.health import PointHealth, examine_points
@@ -143,8 +143,7 @@ def verify_vault(
             opened += check.opened
             read += check.read
             findings += check.findings
-            if check.bad:
-                _record(contents, check)
+            _record(contents, check)
             on_progress(Progress(done_bytes=read, total_bytes=total, phase="packs"))
     contents.refresh()
     points = examine_points(contents, manifests, damaged, cancelled)
@@ -187,6 +186,12 @@ def _check_pack(contents: Contents, name: bytes, mode: VerifyMode) -> _PackCheck
         data = _read_pack(contents.store, key)
     except ObjectMissing:
         return _PackCheck(name, (), (), 0, 0)
+    except StorageFailure as failure:
+        if failure.code != "storage.io-error":
+            raise
+        # A bad sector: as damaged as a flipped bit, and the other packs are still to be looked at.
+        bad = tuple(entry.id for entry in _indexed(contents, name))
+        return _PackCheck(name, (_damaged(key, f"cannot be read: {failure}"),), bad, 0, 0)
     if blake3(data).digest() == name and mode is VerifyMode.PACKS:
         return _PackCheck(name, (), (), 0, len(data))
     # Only with the key can it be said which blobs of a damaged pack are still good.
@@ -231,7 +236,10 @@ def _entries(contents: Contents, name: bytes, data: memoryview) -> list[Entry]:
     try:
         return whole_footer(contents.keys, data)
     except PackError:
-        pass
+        return _indexed(contents, name)
+
+
+def _indexed(contents: Contents, name: bytes) -> list[Entry]:
     for key, packs in contents.segments().items():
         if name in packs:
             try:
@@ -254,6 +262,10 @@ def _opens(contents: Contents, cipher: AESGCM, entry: Entry, piece: memoryview) 
 
 def _record(contents: Contents, check: _PackCheck) -> None:
     known = contents.records.damage().get(check.name, frozenset())
+    if known and check.read and not check.findings:
+        for key in contents.records.damage_keys(check.name):
+            contents.store.delete(key)  # mended from a copy
+        return
     if known.issuperset(check.bad):
         return
     values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}

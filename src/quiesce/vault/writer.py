@@ -73,6 +73,7 @@ class VaultDiskWriter:
     def put(self, chunk_index: int, data: memoryview) -> int:
         if not 0 <= chunk_index < self._chunks or len(data) != self._length(chunk_index):
             raise ValueError(f"chunk {chunk_index} of {len(data)} bytes does not fit {self.name!r}")
+        self._stream.beat()
         blob = blob_id(self._contents.keys, Kind.CHUNK, data)
         if blob == self._zero_id(len(data)):
             stored, blob = 0, ZERO_ID
@@ -289,12 +290,20 @@ class VaultPointWriter:
         now = contents.clock()
         self._started = self._beaten = now
         self._session = contents.records.put_session(self._point_id, now, now)
-        for key in earlier:
-            contents.store.delete(key)
-        contents.refresh(scan_unindexed=bool(earlier))
+        try:
+            for key in earlier:
+                contents.store.delete(key)
+            contents.refresh(scan_unindexed=bool(earlier))
+        except BaseException:
+            # Else the record of a writer that never was holds back collection for 25 hours.
+            with contextlib.suppress(Failure):
+                contents.store.delete(self._session)
+            raise
 
     def _beat(self) -> None:
         now = self._contents.clock()
+        if not self._session or now - self._beaten < HEARTBEAT:
+            return
         with self._lock:
             if not self._session or now - self._beaten < HEARTBEAT:
                 return

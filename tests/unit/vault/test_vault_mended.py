@@ -1,0 +1,174 @@
+"""Defects that a review found, one test each: copies, damage, silence, and races."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from vault_scene import LABEL, Scene, disk_of
+
+from quiesce.model.failure import Failure, StorageFailure
+from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.snapshot import Route
+from quiesce.vault import LocalStore
+from quiesce.vault.config import CHUNK_BYTES
+from quiesce.vault.contents import Contents
+from quiesce.vault.writer import VaultDiskWriter, VaultPointWriter
+
+DISK = disk_of(1, 2, 3)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[164] ^= 1
+    path.write_bytes(data)
+
+
+def write(target: VaultDiskWriter) -> None:
+    for at in range(0, len(DISK), CHUNK_BYTES):
+        target.put(at // CHUNK_BYTES, memoryview(DISK[at : at + CHUNK_BYTES]))
+
+
+def commit(scene: Scene, writer: VaultPointWriter, generation: str) -> RecoveryPoint:
+    return writer.commit(
+        taken_at=scene.clock(),
+        route=Route.HOST,
+        consistency=LABEL,
+        freeze=None,
+        disks=(PointDisk("sda", len(DISK), "raw", generation, False),),
+    )
+
+
+@pytest.fixture
+def twins(scene: Scene) -> tuple[RecoveryPoint, Path, Path]:
+    """Two backups at once that stored the same chunks: a point of one, and both packs."""
+    writers = scene.vault.writer("web", "one"), scene.vault.writer("mail", "two")
+    for target in [writer.disk("sda", len(DISK)) for writer in writers]:
+        write(target)
+    point = commit(scene, writers[0], "one")
+    (first,) = scene.packs()
+    commit(scene, writers[1], "two")
+    (second,) = set(scene.packs()) - {first}
+    return point, first, second
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_reader_tries_the_other_copy_of_a_damaged_chunk(
+    scene: Scene, twins: tuple[RecoveryPoint, Path, Path], bad: int
+) -> None:
+    flip(twins[bad])  # type: ignore[arg-type]
+    assert scene.reopened().restore(twins[0]) == DISK
+
+
+def test_a_good_copy_outlives_the_damage_and_collection_of_the_other(
+    scene: Scene, twins: tuple[RecoveryPoint, Path, Path]
+) -> None:
+    point, good, bad = twins
+    flip(bad)
+    assert not scene.vault.verify("chunks").hurt
+    scene.collect_fully()
+    assert good.exists()
+    assert scene.reopened().restore(point) == DISK
+
+
+def test_a_pack_that_was_mended_from_a_copy_counts_as_good_again(scene: Scene) -> None:
+    point = scene.backup("one", DISK)
+    (pack,) = scene.packs()
+    sound = pack.read_bytes()
+    flip(pack)
+    assert scene.vault.verify("chunks").hurt
+    pack.write_bytes(sound)
+    again = scene.reopened()
+    assert not again.vault.verify("chunks").hurt
+    assert not list(scene.store.list("damage/"))
+    assert again.restore(point) == DISK
+
+
+def test_a_long_backup_that_stores_nothing_new_still_gives_signs_of_life(scene: Scene) -> None:
+    scene.backup("one", DISK)
+    writer = scene.vault.writer("web", "two")
+    target = writer.disk("sda", len(DISK))
+    for _ in range(30):
+        write(target)
+        scene.clock.advance(hours=1)
+    commit(scene, writer, "two")
+    assert len(scene.vault.points("web")) == 2
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole pack", "one sector"])
+def test_a_bad_sector_names_the_points_it_hurts_and_spares_the_others(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    scene.backup("one", DISK, vm="web")
+    (victim,) = scene.packs()
+    scene.backup("two", disk_of(4, 5, 6), vm="mail")
+    real = LocalStore.get_range
+
+    def get_range(store: LocalStore, key: str, offset: int, length: int) -> bytes:
+        if key.endswith(victim.name) and (whole or offset < 100_000 < offset + length):
+            raise StorageFailure("storage.io-error", "EIO", retryable=True)
+        return real(store, key, offset, length)
+
+    monkeypatch.setattr(LocalStore, "get_range", get_range)
+    assert [health.vm for health in scene.vault.verify("chunks").hurt] == ["web"]
+
+
+def test_a_store_whose_making_was_killed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            LocalStore.create(tmp_path / "half")
+    LocalStore.create(tmp_path / "half").put("points/x", b"there")
+
+
+def test_a_pack_stored_beside_a_refresh_does_not_count_as_missing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = scene.vault.writer("web", "one")
+    write(writer.disk("sda", len(DISK)))
+    contents = scene.vault.contents
+    real = contents.pack_sizes
+
+    def list_and_then_commit() -> dict[bytes, int]:
+        listed = real()
+        commit(scene, writer, "one")
+        return listed
+
+    monkeypatch.setattr(contents, "pack_sizes", list_and_then_commit)
+    contents.refresh()
+    assert scene.packs()
+    assert contents.index.missing_packs() == ()
+
+
+def test_garbage_that_a_scan_finds_is_not_referred_to(scene: Scene) -> None:
+    point = scene.backup("one", DISK)
+    scene.delete(point)
+    scene.clock.advance(hours=30)
+    scene.vault.collect(scene.vault.plan_collect())  # marks
+    assert list(scene.store.list("garbage/"))
+    for segment in list(scene.store.list("index/")):
+        scene.store.delete(segment.key)
+    scene.reopened().vault.writer("web", "two")  # killed: its next run scans for its packs
+    before = set(scene.packs())
+    again = scene.reopened().backup("two", DISK)
+    assert set(scene.packs()) > before
+    scene.reopened().collect_fully()
+    assert scene.reopened().restore(again) == DISK
+
+
+def test_a_writer_that_could_not_start_leaves_no_session(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageFailure("storage.io-error", "EIO")
+
+    monkeypatch.setattr(Contents, "refresh", refuse)
+    with pytest.raises(Failure):
+        scene.vault.writer("web", "two")
+    assert not list(scene.store.list("sessions/"))

@@ -94,7 +94,9 @@ def _file_names(disks: list[str], suffix: str) -> list[str]:
     names: list[str] = []
     for disk in disks:
         plain = unicodedata.normalize("NFC", disk)
-        safe = re.sub(r"[^\w.+-]+", "_", plain).strip("._")[:100] or "disk"
+        safe = re.sub(r"[^\w.+-]+", "_", plain).strip("._")
+        # File systems bound a name by bytes, and a cut may fall inside a character.
+        safe = safe.encode()[:100].decode(errors="ignore") or "disk"
         name, number = safe + suffix, 2
         while name.casefold() in (taken.casefold() for taken in names):
             name, number = f"{safe}-{number}{suffix}", number + 1

@@ -28,7 +28,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(open_router, prefix=PREFIX)
     app.include_router(router, prefix=PREFIX)
-    app.add_middleware(RequestSizeLimit, under=PREFIX)
+    app.add_middleware(RequestSizeLimit)
     install_problem_handlers(app)
     _describe_problems(app)
     return app

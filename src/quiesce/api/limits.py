@@ -14,15 +14,15 @@ MAX_REQUEST_BYTES = 1024 * 1024
 
 
 class RequestSizeLimit:
-    """Refuses bodies of calls below the path `under` that are larger than `MAX_REQUEST_BYTES`: by
-    their announced length, else as soon as more has come."""
+    """Refuses every body that is larger than `MAX_REQUEST_BYTES`: by its announced length, else as
+    soon as more has come. The portal's too: nobody uploads there, and a form is read before its
+    sender is known."""
 
-    def __init__(self, app: ASGIApp, *, under: str) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._under = under
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(self._under):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         body, more = b"", _announced_bytes(scope) <= MAX_REQUEST_BYTES

@@ -134,11 +134,12 @@ def test_a_policy_is_made_changed_and_removed(local: httpx.Client) -> None:
     assert local.delete(f"{API}/policies/nightly").status_code == HTTPStatus.NO_CONTENT
 
 
-def test_a_huge_request_is_refused_and_not_read(local: httpx.Client) -> None:
+@pytest.mark.parametrize("path", [f"{API}/vms", "/login"])
+def test_a_huge_request_is_refused_and_not_read(local: httpx.Client, path: str) -> None:
     two_mib = b"x" * (2 * 1024 * 1024)
 
     for body in (two_mib, iter([two_mib])):  # with a length announced, and without
-        answer = local.post(f"{API}/vms", content=body)
+        answer = local.post(path, content=body)
         assert answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         assert answer.json()["code"] == "input.too-large"
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
 import quiesce
 from quiesce.api.limits import RequestSizeLimit
@@ -28,10 +33,27 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(open_router, prefix=PREFIX)
     app.include_router(router, prefix=PREFIX)
+    app.router.routes.append(Route("/api/{path:path}", NoSuchCall(app), include_in_schema=False))
     app.add_middleware(RequestSizeLimit)
     install_problem_handlers(app)
     _describe_problems(app)
     return app
+
+
+class NoSuchCall:
+    """Answers what no route before it did, or the portal mounted behind would, with a page."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._routes = app.routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for route in self._routes:
+            match, found = route.matches(scope)
+            if match is Match.PARTIAL:  # known, but not with this method
+                scope.update(found)
+                await route.handle(scope, receive, send)
+                return
+        raise HTTPException(HTTPStatus.NOT_FOUND)
 
 
 def _describe_problems(app: FastAPI) -> None:

@@ -8,7 +8,11 @@ from http import HTTPStatus
 import httpx
 import pytest
 import structlog
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
+from quiesce.api.app import create_app
+from quiesce.api.security import Trusted
 from quiesce.service.logs import configure_logs
 from quiesce.service.service import Service
 
@@ -147,6 +151,24 @@ def test_a_huge_request_is_refused_and_not_read(local: httpx.Client, path: str) 
 def test_an_unknown_call_is_a_problem_too(local: httpx.Client) -> None:
     assert local.get(f"{API}/nothing").json()["code"] == "input.no-such-call"
     assert local.patch(f"{API}/vms").status_code == HTTPStatus.METHOD_NOT_ALLOWED
+
+
+def test_an_unknown_call_is_a_problem_with_the_portal_mounted_behind_the_api(
+    service: Service,
+) -> None:
+    app = create_app(service)
+    app.mount("/", PlainTextResponse("a page"))
+    local = TestClient(Trusted(app))
+
+    for method, path in (("GET", f"{API}/nothing"), ("POST", "/api/x"), ("GET", "/api/v2/vms")):
+        answer = local.request(method, path)
+        assert answer.status_code == HTTPStatus.NOT_FOUND
+        assert answer.json()["code"] == "input.no-such-call"
+    other_method = local.patch(f"{API}/vms")
+    assert other_method.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    assert "GET" in other_method.headers["allow"]
+    assert local.get(f"{API}/vms").json() == []
+    assert local.get("/other").text == "a page"
 
 
 def test_no_page_that_loads_scripts_from_elsewhere_is_served(local: httpx.Client) -> None:

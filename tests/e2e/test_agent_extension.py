@@ -17,7 +17,7 @@ from quiesce.agent.package import ExtensionPackage, extension_package
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.state import Layout, ready_guest
-from quiesce.model.failure import FreezeFailure, ScriptFailure
+from quiesce.model.failure import AgentFailure, FreezeFailure, ScriptFailure
 from quiesce.model.policy import SnapshotOptions
 
 pytestmark = pytest.mark.guest
@@ -287,6 +287,10 @@ def test_the_collected_logs_tell_of_the_session(extension: QgaGuest, task: str) 
 def test_uninstalling_leaves_nothing(vm: LabGuest, extension: QgaGuest, task: str) -> None:
     extension.prepare(task, SnapshotOptions())
     extension.freeze(task)
+    with pytest.raises(AgentFailure) as caught:
+        extension.uninstall()
+    assert caught.value.code == "agent.channel-busy", "not under a backup's feet"
+    extension.recover(task)
     extension.uninstall()
     assert files_of_ours(vm) == ""
     assert vm.run("pgrep -fc '[q]uiesce-extension'; true").strip() == "0"

@@ -24,6 +24,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+expect.set_options(timeout=30_000)  # a busy machine is no defect of the page
+
 CHROMIUM = shutil.which("chromium")
 QEMU = shutil.which("qemu-system-x86_64")
 PICTURES = os.environ.get("QUIESCE_PICTURES", "")

@@ -6,31 +6,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest_bench import Bench, Writer, freeze, private_mounts, run, thaw, wait_for
+from guest_bench import Bench, Writer, freeze, run, thaw, wait_for
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-
-
-@pytest.fixture(scope="module")
-def _private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with private_mounts(tmp_path_factory.mktemp("private")):
-        yield
-
-
-@pytest.fixture
-def bench(_private: None, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 PYTHONS = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3")) or [Path(sys.executable)]

@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest_bench import Bench, Session, Writer, private_mounts, wait_for
+from guest_bench import Bench, Session, Writer, wait_for
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-
-
-@pytest.fixture(scope="module")
-def _private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with private_mounts(tmp_path_factory.mktemp("private")):
-        yield
 
 
 @pytest.fixture

@@ -5,31 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from guest_bench import Bench, Session, freeze, private_mounts, thaw, wait_for
+from guest_bench import Bench, Session, freeze, thaw, wait_for
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-
-
-@pytest.fixture(scope="module")
-def _private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with private_mounts(tmp_path_factory.mktemp("private")):
-        yield
-
-
-@pytest.fixture
-def bench(_private: None, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def _finished(session: Session) -> None:

@@ -1,0 +1,24 @@
+"""A bench of loop-mounted file systems, in a mount namespace that nobody else sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guest_bench import Bench, private_mounts
+
+
+@pytest.fixture(scope="module")
+def _private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with private_mounts(tmp_path_factory.mktemp("private")):
+        yield
+
+
+@pytest.fixture
+def bench(_private: None, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()

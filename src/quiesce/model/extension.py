@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from quiesce.model.snapshot import MountFreeze
+from quiesce.model.snapshot import FreezeReport, MountFreeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,17 @@ class Finish:
 
     post_script: ScriptRun | None
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPoint:
+    """A point that the extension itself has asked for while it held the guest frozen. `taken_at`
+    (UTC) is the instant that the storage endpoint answered with."""
+
+    taken_at: datetime
+    readiness: Readiness
+    freeze: FreezeReport
+    finish: Finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from quiesce.model.failure import FailureReport
-from quiesce.model.snapshot import ConsistencyLabel, FreezeReport
+from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
 
 
 class JobKind(StrEnum):
@@ -98,6 +98,9 @@ class Job:
     warnings: tuple[str, ...] = ()
     log: tuple[LogLine, ...] = ()
     cancel_requested: bool = False
+    route: Route | None = None
+    setbacks: tuple[FailureReport, ...] = ()
+    """What failed on the way and was got round, such as the guest route: kept whole."""
 
 
 def backup_status(snapshot: TaskStatus, transfer: TaskStatus, *, warnings: bool) -> JobStatus:

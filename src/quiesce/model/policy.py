@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import time
+from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 
@@ -16,18 +17,30 @@ class Retention:
     keep_daily: int = 30
 
 
+class RoutePreference(StrEnum):
+    """Who asks for the snapshot while the guest is frozen: the extension inside the VM (guest) or
+    the server (host). A VM has the guest route when its agent is the Azure Linux agent."""
+
+    GUEST_THEN_HOST = "guest-then-host"
+    HOST_THEN_GUEST = "host-then-guest"
+    GUEST = "guest"
+    HOST = "host"
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotOptions:
     """How a point is taken. `hold_seconds` bounds the freeze: the guest thaws itself at its end.
 
     `skip_mounts` are never frozen. `scratch_bytes` bounds what guest writes may occupy on the
     host while the snapshot is read; beyond it the snapshot breaks, the guest goes on.
-    0 means half of the free space at `scratch_folder`.
+    0 means half of the free space at `scratch_folder`. `route` says which way is tried, and which
+    one next; a VM that has only one of them is taken by that one, unless the other is demanded.
     """
 
     hold_seconds: float = 10.0
     skip_mounts: tuple[str, ...] = ()
     scratch_bytes: int = 0
+    route: RoutePreference = RoutePreference.GUEST_THEN_HOST
 
 
 @dataclass(frozen=True, slots=True)

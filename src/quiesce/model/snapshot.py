@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from quiesce.model.failure import FailureReport
+
 
 class Consistency(StrEnum):
     """What was proven about a point, best first."""
@@ -106,9 +108,11 @@ class SnapshotSession:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The outcome of the task *Take snapshot*."""
+    """The outcome of the task *Take snapshot*. `setbacks` are what failed on the way to it and was
+    got round, such as the other route: kept whole as evidence."""
 
     session: SnapshotSession
     consistency: ConsistencyLabel
     freeze: FreezeReport | None
     warnings: tuple[str, ...] = ()
+    setbacks: tuple[FailureReport, ...] = ()

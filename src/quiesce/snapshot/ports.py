@@ -6,16 +6,29 @@ synchronous, bounded by deadlines of its own, and raises only `quiesce.model.fai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from quiesce.model.extension import Finish, Readiness, ScriptRun
+from quiesce.model.extension import Finish, GuestPoint, Readiness, ScriptRun
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import FreezeReport, SnapshotSession
 from quiesce.model.vm import VmState
 
-__all__ = ["Finish", "Guest", "Hypervisor", "Readiness", "ScriptRun"]
+__all__ = [
+    "Finish",
+    "Guest",
+    "GuestPoint",
+    "GuestRoute",
+    "Hypervisor",
+    "Log",
+    "Readiness",
+    "ScriptRun",
+]
+
+Log = Callable[[str, str], None]
+"""Called with a level (info, warning, error) and a sentence for the job's log. It may raise, when
+the job was cancelled: then the work ends there."""
 
 
 class Hypervisor(Protocol):
@@ -94,3 +107,36 @@ class Guest(Protocol):
     def recover(self, task_id: str) -> None:
         """Whatever state a lost session left: thaw, post-script if it did not run, clean up.
         Idempotent; quick when there is nothing to do."""
+
+
+class GuestRoute(Protocol):
+    """The extension in one VM, asked through an agent that polls: it freezes the guest by itself
+    and asks the storage endpoint for the snapshot from there."""
+
+    def snapshot(
+        self,
+        task_id: str,
+        disks: Sequence[str],
+        options: SnapshotOptions,
+        *,
+        take: Callable[[], datetime],
+        log: Log,
+    ) -> GuestPoint:
+        """Give the agent the task and wait until the extension has ended it, thawed and with its
+        post-script run.
+
+        `take` makes the point of all `disks` at once. It is called at most once, from another
+        thread, while the guest is frozen, and never after this has returned or raised.
+
+        :raise AgentFailure: agent.never-seen, agent.stale, agent.not-ready, agent.silent,
+            agent.extensions-disabled
+        :raise ExtensionFailure: extension.install-failed, .download-failed, .timeout, .stuck, …
+        :raise NetworkFailure: the guest cannot reach the storage endpoint; which hop, and why
+        :raise StorageFailure: the storage endpoint refused the snapshot
+        :raise FreezeFailure, ScriptFailure: as `Guest` does
+        """
+
+    def recover(self, task_id: str) -> None:
+        """Withdraw the task: from now on the storage endpoint refuses it, and the agent is told
+        to end it. Does not wait for the guest, whose watchdog thaws. Idempotent, from any
+        process."""

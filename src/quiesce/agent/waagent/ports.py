@@ -1,0 +1,98 @@
+"""What the host side of the Azure Linux agent needs from the service and from the storage room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from quiesce.model.network import Proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How guests reach the storage endpoint. `url` is `https://host:port`, `ca_pem` the
+    certificate to trust for it, and for nothing else."""
+
+    url: str
+    ca_pem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What one attempt at a snapshot may do at the storage endpoint, as SAS URLs (secrets).
+
+    `snapshot_urls`: per disk, `PUT …&comp=snapshot` takes the point. `report_url` and `log_url`:
+    block blobs that exist already, for the extension's result and its log.
+    """
+
+    snapshot_urls: Mapping[str, str]
+    report_url: str
+    log_url: str
+
+
+class Doors(Protocol):
+    """The storage endpoint as seen by whoever sends guests there. Thread-safe."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    def open(
+        self,
+        vm: str,
+        attempt: str,
+        disks: Sequence[str],
+        *,
+        take: Callable[[], datetime],
+        reported: Callable[[bytes], None],
+    ) -> Door:
+        """Let the guest of `vm` take one point. `take` is called at most once whatever the guest
+        repeats; `reported` gets each content written to the report blob (at most 128 KiB)."""
+
+    def close(self, attempt: str) -> None:
+        """From the return on, `take` is not called any more, not even by a request that is being
+        served: it is waited for. Idempotent; unknown attempts are none of its business."""
+
+    def status_url(self, vm: str) -> str:
+        """Where the agent of `vm` uploads its status when the host plugin does not answer: a SAS
+        URL of a block blob, valid for a day or more, the same for some hours."""
+
+    def status_of(self, vm: str) -> bytes | None:
+        """What was last written there."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """What must outlive the server, of one VM's agent. Opaque text fields are the waagent
+    package's own (JSON, PEM); private keys are in it: to be stored closed to others."""
+
+    vm: str
+    body: str
+    seen_at: datetime | None = None
+
+
+class AgentBook(Protocol):
+    """Where records are kept. Thread-safe."""
+
+    def load(self, vm: str) -> AgentRecord | None: ...
+
+    def save(self, record: AgentRecord) -> None: ...
+
+    def forget(self, vm: str) -> None: ...
+
+    def package_build(self, digest: str) -> int:
+        """A number for an extension package, greater than those of all that came before it on
+        this server: the same digest has the same number, forever. From 1."""
+
+
+class Neighbourhood(Protocol):
+    """Which VM is at the other end of a connection, by what a guest cannot forge."""
+
+    def vm_at(self, address: str, port: int) -> str | None:
+        """The name of the VM that this peer is, None for strangers. Quick: it is asked for every
+        connection. Never raises."""
+
+
+class ProxyOf(Protocol):
+    def __call__(self, vm: str) -> Proxy: ...

@@ -25,7 +25,7 @@ from quiesce.service.work import (
     task_status,
     warn,
 )
-from quiesce.snapshot.take import recover, take_snapshot
+from quiesce.snapshot.take import Routes, recover, take_snapshot
 from quiesce.transfer.backup import back_up
 
 log = structlog.get_logger(__name__)
@@ -56,16 +56,16 @@ def _take(parts: Parts, job: Job, *, interrupted: bool) -> str:
     console = parts.console(job.id, _TAKE)
     address = parts.vms.address(job.vm)
     hypervisor = parts.composition.hypervisor(address)
-    guest = parts.composition.guest(address)
+    routes = Routes(host=parts.composition.guest(address))
     if interrupted:
         console.note("warning", "The server was interrupted while it took the snapshot; anew.")
-        recover(hypervisor, guest, job.id, committed=False, log=console.note)
+        recover(hypervisor, routes, job.id, committed=False, log=console.note)
     console.stop_if_cancelled()
     sweep(parts, job.vm, keep=job.id)
     parts.vms.look(job.vm)
     snapshot = take_snapshot(
         hypervisor,
-        guest,
+        routes,
         job.id,
         bases=parts.points.generations(job.vm),
         options=_options(parts.vms.policy_of(job.vm)),

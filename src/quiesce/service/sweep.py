@@ -6,7 +6,7 @@ import structlog
 
 from quiesce.model.failure import Failure
 from quiesce.service.work import Parts
-from quiesce.snapshot.take import recover
+from quiesce.snapshot.take import Routes, recover
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ def sweep(parts: Parts, vm: str, *, keep: str = "") -> tuple[str, ...]:
     """
     address = parts.vms.address(vm)
     hypervisor = parts.composition.hypervisor(address)
-    guest = parts.composition.guest(address)
+    routes = Routes(host=parts.composition.guest(address))
     released = []
     for task_id in hypervisor.leftovers():
         # Asked one by one, after the leftovers: a job that began since is active by now. Of any
@@ -32,7 +32,7 @@ def sweep(parts: Parts, vm: str, *, keep: str = "") -> tuple[str, ...]:
         committed = parts.points.of_job(task_id) is not None
         recover(
             hypervisor,
-            guest,
+            routes,
             task_id,
             committed=committed,
             log=lambda _, text: log.info(text, vm=vm),

@@ -1,40 +1,38 @@
-"""Takes one point of one VM: the task *Take snapshot*, by the host route or offline.
-
-The order is what protects the guest:
+"""Takes one point of one VM: the task *Take snapshot*, by the guest route, the host route, or of a
+VM that does not run.
 
     hypervisor.prepare     everything slow, while the guest runs freely
-    guest.prepare          pre-script; the watchdog stands from here on
-    guest.freeze
-      hypervisor.take      milliseconds: the only thing that happens while the guest is frozen
-    guest.thaw             always
-    guest.finish           post-script, always
+    by_guest or by_host    freeze, the instant, thaw; each tells its own order
     hypervisor.open        the point becomes readable
 
-Whatever fails before `open` has returned, the session is torn down by `recover`, the same code
-that cleans up after a crash.
+The policy says which route is tried first and whether the other one may follow. A route that
+failed and was got round stays with the snapshot as a setback. Whatever fails before `open` has
+returned, the session is torn down by `recover`, the same code that cleans up after a crash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from quiesce.model.failure import (
     AgentFailure,
+    Evidence,
     ExtensionFailure,
     Failure,
     FreezeFailure,
-    ScriptFailure,
+    NetworkFailure,
+    PolicyFailure,
+    StorageFailure,
     VmFailure,
 )
-from quiesce.model.policy import SnapshotOptions
-from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, Snapshot
-from quiesce.model.vm import PowerState
-from quiesce.snapshot.consistency import proven_consistency
-from quiesce.snapshot.ports import Finish, Guest, Hypervisor, Readiness
-
-Log = Callable[[str, str], None]
-"""Called with a level (info, warning, error) and a sentence for the job's log."""
+from quiesce.model.policy import RoutePreference, SnapshotOptions
+from quiesce.model.snapshot import Consistency, ConsistencyLabel, Route, Snapshot
+from quiesce.model.vm import PowerState, VmState
+from quiesce.snapshot.by_guest import Instant, by_guest
+from quiesce.snapshot.by_host import by_host, unfrozen
+from quiesce.snapshot.ports import Guest, GuestRoute, Hypervisor, Log
+from quiesce.snapshot.story import crash_warning, reason_of
 
 _UNTOUCHED = {
     PowerState.OFF: ConsistencyLabel(Consistency.OFFLINE),
@@ -50,10 +48,42 @@ _UNTOUCHED = {
 }
 """Power states in which the agent cannot answer, with what a point taken then is worth."""
 
+_ROUTE_FAILURES = (AgentFailure, ExtensionFailure, FreezeFailure, NetworkFailure, StorageFailure)
+"""What one route may fail with and the other be spared. A pre-script that forbids the backup
+forbids it on both; so does a hypervisor that cannot snapshot."""
+
+_ORDER = {
+    RoutePreference.GUEST_THEN_HOST: (Route.GUEST, Route.HOST),
+    RoutePreference.HOST_THEN_GUEST: (Route.HOST, Route.GUEST),
+    RoutePreference.GUEST: (Route.GUEST,),
+    RoutePreference.HOST: (Route.HOST,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The ways to a frozen guest that this VM has: an agent that obeys at once (host route) and
+    one that polls (guest route)."""
+
+    host: Guest | None = None
+    guest: GuestRoute | None = None
+
+    def order(self, preference: RoutePreference) -> tuple[Route, ...]:
+        """:raise PolicyFailure: policy.route-impossible"""
+        if preference is RoutePreference.GUEST and self.guest is None:
+            raise PolicyFailure(
+                "policy.route-impossible",
+                "The policy demands the guest route, and this VM has none: its agent is not the "
+                "Azure Linux agent.",
+                evidence=[Evidence("route = guest", "policy")],
+            )
+        there = {Route.HOST: self.host, Route.GUEST: self.guest}
+        return tuple(route for route in _ORDER[preference] if there[route] is not None)
+
 
 def take_snapshot(
     hypervisor: Hypervisor,
-    guest: Guest | None,
+    routes: Routes,
     task_id: str,
     *,
     bases: Mapping[str, Sequence[str]],
@@ -63,8 +93,8 @@ def take_snapshot(
     """One point of the VM, opened for reading, with the best consistency that could be proven.
 
     An agent or a freeze that fails lowers the consistency and is said in `warnings`; it does not
-    cost the point. A pre-script that forbids the backup, a VM that cannot be reached and a
-    hypervisor that cannot snapshot do.
+    cost the point, unless the policy demands the guest route. A pre-script that forbids the
+    backup, a VM that cannot be reached and a hypervisor that cannot snapshot do.
 
     :raise Failure: nothing is left in the hypervisor or the guest then.
     """
@@ -76,23 +106,18 @@ def take_snapshot(
             retryable=True,
         )
     try:
-        hypervisor.prepare(task_id, bases=bases, options=options)
         untouched = _UNTOUCHED.get(state.power)
-        if untouched is not None:
-            hypervisor.take(task_id)
-            warnings = _crash_warning(untouched, log)
-            return Snapshot(hypervisor.open(task_id), untouched, freeze=None, warnings=warnings)
-        if guest is None:
-            return _without_guest(
-                hypervisor,
-                task_id,
-                AgentFailure("agent.channel-missing", "No guest agent socket is set for this VM."),
-                log,
-            )
-        return _with_guest(hypervisor, guest, task_id, options, log)
+        if untouched is None:
+            order = routes.order(options.route)
+            hypervisor.prepare(task_id, bases=bases, options=options)
+            return _Attempts(hypervisor, routes, task_id, bases, options, log).run(order, state)
+        hypervisor.prepare(task_id, bases=bases, options=options)
+        hypervisor.take(task_id)
+        warnings = crash_warning(untouched, log)
+        return Snapshot(hypervisor.open(task_id), untouched, freeze=None, warnings=warnings)
     except BaseException as stopped:
         try:
-            recover(hypervisor, guest, task_id, committed=False, log=log)
+            recover(hypervisor, routes, task_id, committed=False, log=log)
         except Failure as left:
             stopped.add_note(f"cleaning up failed too: {left}")
             log("error", f"Cleaning up failed too: {left}")
@@ -100,7 +125,7 @@ def take_snapshot(
 
 
 def recover(
-    hypervisor: Hypervisor, guest: Guest | None, task_id: str, *, committed: bool, log: Log
+    hypervisor: Hypervisor, routes: Routes, task_id: str, *, committed: bool, log: Log
 ) -> None:
     """End a session whose process may be gone: thaw first, then tear down. Idempotent.
 
@@ -109,126 +134,119 @@ def recover(
 
     :raise Failure: the hypervisor still holds something; repeating it goes on from there
     """
-    unreached: Failure | None = None
-    if guest is not None:
+    unreached: list[Failure] = []
+    for guest in (routes.guest, routes.host):
+        if guest is None:
+            continue
         try:
-            if hypervisor.state().power is PowerState.RUNNING:
+            if guest is routes.guest or hypervisor.state().power is PowerState.RUNNING:
                 guest.recover(task_id)
         except Failure as failure:
-            unreached = failure
+            unreached.append(failure)
     hypervisor.release(task_id, committed=committed)
-    if unreached is not None:
-        log("info", f"The guest was left to end its session by itself: {unreached}")
+    for silent in unreached:
+        log("info", f"The guest was left to end its session by itself: {silent}")
 
 
-def _with_guest(
-    hypervisor: Hypervisor, guest: Guest, task_id: str, options: SnapshotOptions, log: Log
-) -> Snapshot:
-    try:
-        readiness = guest.prepare(task_id, options)
-    except ScriptFailure:
-        raise
-    except AgentFailure as failure:
-        # Whatever was begun ends itself: asking a silent agent once more only costs time.
-        return _without_guest(hypervisor, task_id, failure, log)
-    except (ExtensionFailure, FreezeFailure) as failure:
-        _end_guest_session(guest, task_id, log)
-        return _without_guest(hypervisor, task_id, failure, log)
-    log("info", _described(readiness))
-    unfrozen, freeze, taken = _frozen_instant(hypervisor, guest, task_id)
-    finish = _finished(guest, task_id, log)
-    log("info", f"The point was taken at {taken:%H:%M:%S.%f} UTC.")
-    if freeze is None:
-        label = ConsistencyLabel(Consistency.CRASH, _reason(unfrozen))
-    else:
-        label = proven_consistency(readiness, freeze, finish)
-        _log_freeze(freeze, log)
-    for warning in (*readiness.warnings, *finish.warnings):
-        log("warning", warning)
-    warnings = (*readiness.warnings, *finish.warnings, *_crash_warning(label, log))
-    return Snapshot(hypervisor.open(task_id), label, freeze, warnings)
+class _Attempts:
+    """The routes of one task, tried one after the other."""
 
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        routes: Routes,
+        task_id: str,
+        bases: Mapping[str, Sequence[str]],
+        options: SnapshotOptions,
+        log: Log,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._routes = routes
+        self._task_id = task_id
+        self._bases = bases
+        self._options = options
+        self._log = log
+        self._setbacks: list[Failure] = []
+        self._spent = False
+        """Whether the guest asked for a point that cannot be vouched for."""
 
-def _frozen_instant(
-    hypervisor: Hypervisor, guest: Guest, task_id: str
-) -> tuple[Failure | None, FreezeReport | None, datetime]:
-    """The point, taken while frozen; without a freeze report when the guest could not be frozen
-    or did not say how it ended, then with the failure that says why."""
-    try:
-        guest.freeze(task_id)
-    except (AgentFailure, FreezeFailure) as failure:
-        return failure, None, hypervisor.take(task_id)
-    try:
-        taken = hypervisor.take(task_id)
-    finally:
-        # If this raises too, the hypervisor's error stays its context; the watchdog thaws.
-        thawed = _thawed(guest, task_id)
-    if isinstance(thawed, Failure):
-        return thawed, None, taken
-    return None, thawed, taken
+    def run(self, order: tuple[Route, ...], state: VmState) -> Snapshot:
+        for position, route in enumerate(order):
+            spare = position + 1 < len(order)
+            self._prepare_anew()
+            try:
+                if route is Route.GUEST:
+                    snapshot = self._by_guest(state)
+                else:
+                    snapshot = self._by_host(spare=spare)
+            except _ROUTE_FAILURES as failure:
+                if self._options.route is RoutePreference.GUEST:
+                    raise
+                self._setbacks.append(failure)
+                self._log("warning", f"The {route} route failed: {failure}")
+            else:
+                return self._with_setbacks(snapshot)
+        if self._setbacks:
+            why = self._setbacks[-1]
+        else:
+            why = AgentFailure("agent.channel-missing", "No guest agent socket is set for this VM.")
+        self._prepare_anew()
+        return self._with_setbacks(unfrozen(self._hypervisor, self._task_id, why, self._log))
 
+    def _prepare_anew(self) -> None:
+        if self._spent:
+            self._hypervisor.release(self._task_id, committed=False)
+            self._hypervisor.prepare(self._task_id, bases=self._bases, options=self._options)
+            self._spent = False
 
-def _thawed(guest: Guest, task_id: str) -> FreezeReport | Failure:
-    try:
-        return guest.thaw(task_id)
-    except (AgentFailure, FreezeFailure) as failure:
-        return failure
-
-
-def _end_guest_session(guest: Guest, task_id: str, log: Log) -> None:
-    """After a session that failed half-way; what cannot be ended now ends itself."""
-    try:
-        guest.recover(task_id)
-    except Failure as failure:
-        log("info", f"The guest's session is left to end itself: {failure}")
-
-
-def _finished(guest: Guest, task_id: str, log: Log) -> Finish:
-    try:
-        return guest.finish(task_id)
-    except (AgentFailure, ExtensionFailure, FreezeFailure) as failure:
-        if isinstance(failure, ExtensionFailure):
-            # The agent answers and the session does not: should its watchdog be gone too, nobody
-            # else would thaw the guest.
-            _end_guest_session(guest, task_id, log)
-        return Finish(
-            post_script=None, warnings=(f"The guest's session did not end well: {failure}",)
+    def _by_host(self, *, spare: bool) -> Snapshot:
+        assert self._routes.host is not None
+        return by_host(
+            self._hypervisor,
+            self._routes.host,
+            self._task_id,
+            self._options,
+            spare=spare,
+            log=self._log,
         )
 
-
-def _without_guest(hypervisor: Hypervisor, task_id: str, failure: Failure, log: Log) -> Snapshot:
-    label = ConsistencyLabel(Consistency.CRASH, _reason(failure))
-    warnings = _crash_warning(label, log)
-    hypervisor.take(task_id)
-    return Snapshot(hypervisor.open(task_id), label, freeze=None, warnings=warnings)
-
-
-def _crash_warning(label: ConsistencyLabel, log: Log) -> tuple[str, ...]:
-    if label.level is not Consistency.CRASH:
-        return ()
-    warning = f"The point is only crash-consistent: {label.reason}"
-    log("warning", warning)
-    return (warning,)
-
-
-def _reason(failure: Failure | None) -> str:
-    return f"{failure.code}: {failure.message}" if failure else ""
-
-
-def _described(readiness: Readiness) -> str:
-    planned = [mount.mount for mount in readiness.mounts if not mount.skipped]
-    script = readiness.pre_script
-    ran = f"; pre-script {script.path} took {script.seconds:.1f} s" if script else ""
-    return f"The guest is ready to freeze {', '.join(planned) or 'nothing'}{ran}."
-
-
-def _log_freeze(freeze: FreezeReport, log: Log) -> None:
-    for mount in freeze.mounts:
-        if not mount.skipped:
-            log(
-                "info",
-                f"{mount.mount} ({mount.file_system}) froze in {mount.freeze_ms:.1f} ms "
-                f"and was held for {mount.frozen_ms:.0f} ms.",
+    def _by_guest(self, state: VmState) -> Snapshot:
+        assert self._routes.guest is not None
+        self._log("info", "The VM's agent is asked for the snapshot.")
+        instant = Instant(self._hypervisor, self._task_id)
+        disks = [disk.name for disk in state.disks]
+        try:
+            return by_guest(
+                self._hypervisor,
+                self._routes.guest,
+                instant,
+                self._task_id,
+                disks,
+                self._options,
+                self._log,
             )
-        elif mount.downgrades:
-            log("warning", f"{mount.mount} was not frozen: {mount.skipped}")
+        except _ROUTE_FAILURES:
+            self._withdraw(self._routes.guest)
+            self._spent = instant.asked
+            raise
+
+    def _withdraw(self, route: GuestRoute) -> None:
+        try:
+            route.recover(self._task_id)
+        except Failure as failure:
+            self._log("info", f"The guest was left to end its session by itself: {failure}")
+
+    def _with_setbacks(self, snapshot: Snapshot) -> Snapshot:
+        if not self._setbacks:
+            return snapshot
+        way = {Route.GUEST: "the guest route", Route.HOST: "the host route"}
+        got = way[snapshot.session.route]
+        said = tuple(
+            f"{reason_of(failure)} The point was taken by {got} instead."
+            for failure in self._setbacks
+        )
+        return replace(
+            snapshot,
+            warnings=(*said, *snapshot.warnings),
+            setbacks=tuple(failure.report() for failure in self._setbacks),
+        )

@@ -48,6 +48,25 @@ vms = sa.Table(
     sa.Column("added_at", UtcTime, nullable=False),
     sa.Column("last_seen", sa.Text),  # JSON of VmState
     sa.Column("seen_at", UtcTime),
+    sa.Column("agent", sa.Text, nullable=False, server_default="qga"),
+    sa.Column("guest_address", sa.Text, nullable=False, server_default=""),
+    sa.Column("proxy", sa.Text),  # JSON of Proxy, with its passwords; null: the server's
+)
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("vm", sa.Text, sa.ForeignKey("vms.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),  # the waagent room's own; private keys are in it
+    sa.Column("seen_at", UtcTime),
+)
+
+packages = sa.Table(
+    "packages",
+    metadata,
+    sa.Column("build", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    sqlite_autoincrement=True,
 )
 
 policies = sa.Table(

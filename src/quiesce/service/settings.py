@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from ipaddress import AddressValueError, IPv4Address, ip_address
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +21,8 @@ from pydantic_settings import (
 )
 
 from quiesce.model.failure import Evidence, InputFailure
+from quiesce.model.network import Proxy
+from quiesce.service.proxies import problem_of_no_proxy, problem_of_url, valid_host
 
 
 def _is_root() -> bool:
@@ -45,7 +48,9 @@ def config_file() -> Path:
 class Settings(BaseSettings):
     """Folders that are not set lie in the data folder."""
 
-    model_config = SettingsConfigDict(env_prefix="QUIESCE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="QUIESCE_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     data_folder: Path = Field(default_factory=default_data_folder)
     """Databases, keys and, unless set otherwise, vault and scratch space."""
@@ -60,8 +65,67 @@ class Settings(BaseSettings):
     concurrent_jobs: int = Field(default=2, ge=1, le=64)
     schedule_seconds: float = Field(default=15.0, gt=0, le=3600)
     """How often the schedule is looked at."""
+    agent_address: str = ""
+    """The host address of guests whose agent is the Azure Linux agent: 168.63.129.16, or what
+    DHCP option 245 tells them. Empty: nothing is served to guests over their network."""
+    agent_port: int = Field(default=80, ge=1, le=65535)
+    """The agent knows no other than 80."""
+    host_plugin_port: int = Field(default=32526, ge=1, le=65535)
+    storage_address: str = ""
+    """Where the storage endpoint listens; empty: at `agent_address`."""
+    storage_port: int = Field(default=443, ge=1, le=65535)
+    storage_host: str = Field(default="", validate_default=True)
+    """Name or address by which guests reach the storage endpoint; empty: `storage_address`."""
+    proxy_http: SecretStr = SecretStr("")
+    proxy_https: SecretStr = SecretStr("")
+    """Proxies of the guests, on their way to the storage endpoint; may hold a password."""
+    no_proxy: str = ""
     log_level: str = "info"
     log_json: bool = False
+
+    @field_validator("agent_address")
+    @classmethod
+    def _reachable(cls, address: str) -> str:
+        if not address:
+            return ""
+        try:
+            parsed = IPv4Address(address)
+        except AddressValueError as wrong:
+            raise ValueError("must be an IPv4 address such as 168.63.129.16, or empty") from wrong
+        if parsed.is_unspecified or parsed.is_multicast:
+            raise ValueError("must be an address that guests can reach")
+        return str(parsed)
+
+    @field_validator("storage_address")
+    @classmethod
+    def _bindable(cls, address: str) -> str:
+        return str(ip_address(address)) if address else ""
+
+    @field_validator("storage_host")
+    @classmethod
+    def _host(cls, host: str, given: ValidationInfo) -> str:
+        if host and not valid_host(host):
+            raise ValueError("must be a host name or an address")
+        bind = given.data.get("storage_address")
+        if bind and not host and ip_address(bind).is_unspecified:
+            raise ValueError("must be set when storage_address means every address")
+        return host
+
+    @field_validator("proxy_http", "proxy_https")
+    @classmethod
+    def _proxy_url(cls, url: SecretStr) -> SecretStr:
+        problem = problem_of_url(url.get_secret_value())
+        if problem:
+            raise ValueError(problem)
+        return url
+
+    @field_validator("no_proxy")
+    @classmethod
+    def _no_proxy(cls, names: str) -> str:
+        problem = problem_of_no_proxy(names)
+        if problem:
+            raise ValueError(problem)
+        return names
 
     @field_validator("data_folder", "vault_folder", "scratch_folder", "run_folder")
     @classmethod
@@ -129,8 +193,34 @@ class Settings(BaseSettings):
         return self.data_folder / "portal-password"
 
     @property
+    def storage_folder(self) -> Path:
+        """Keys and certificates of the storage endpoint."""
+        return self.data_folder / "storage"
+
+    @property
+    def storage_bind(self) -> str:
+        return self.storage_address or self.agent_address
+
+    @property
+    def storage_name(self) -> str:
+        return self.storage_host or self.storage_bind
+
+    @property
+    def proxy(self) -> Proxy:
+        return Proxy(
+            http=self.proxy_http.get_secret_value(),
+            https=self.proxy_https.get_secret_value(),
+            no_proxy=self.no_proxy,
+        )
+
+    @property
     def lock_file(self) -> Path:
         return self.data_folder / "server.lock"
+
+
+def _secret(location: tuple[int | str, ...]) -> bool:
+    """Whether what was given there must not be repeated: proxies have passwords."""
+    return not location or str(location[0]).startswith("proxy")
 
 
 def load_settings(**given: object) -> Settings:
@@ -148,7 +238,7 @@ def load_settings(**given: object) -> Settings:
                 Evidence(
                     fact=f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}",
                     source=f"{config_file()} or QUIESCE_* in the environment",
-                    raw=repr(error["input"]),
+                    raw="" if _secret(error["loc"]) else repr(error["input"]),
                 )
                 for error in wrong.errors()
             ],

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from quiesce.model.agent import AgentState
+from quiesce.model.extension import GuestSession
 from quiesce.model.failure import FailureReport
 from quiesce.model.job import Job
+from quiesce.model.network import Proxy
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.policy import SnapshotOptions
-from quiesce.model.vm import Disk, PowerState
+from quiesce.model.vm import AgentKind, Disk, PowerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,10 @@ class VmView:
     filled where one VM is asked for. `next_run` is UTC. `active_job` is the id of the backup that
     runs or waits, empty when there is none; `last_job` is the newest backup that has ended.
     `image_files` are the disk images given by the operator, for backing the VM up while it is off.
+
+    `agent_state` is what the Azure Linux agent has last said of itself, None when that is not this
+    VM's agent; `agent_problem` says why this server cannot be reached by it at all, None when it
+    can. `proxy` is the VM's own setting, passwords replaced by "***"; None: the server's counts.
     """
 
     name: str
@@ -43,6 +50,63 @@ class VmView:
     newest_point: RecoveryPoint | None = None
     active_job: str = ""
     last_job: Job | None = None
+    agent: AgentKind = AgentKind.QGA
+    agent_state: AgentState | None = None
+    agent_problem: FailureReport | None = None
+    guest_address: str = ""
+    proxy: Proxy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VmChange:
+    """What to change of a VM; None leaves a thing as it is. `guest_address` "" forgets it.
+    `server_proxy` drops the VM's own proxy setting, so that the server's counts again; a `proxy`
+    without any URL is a setting of its own: no proxy."""
+
+    agent: AgentKind | None = None
+    qga_socket: Path | None = None
+    guest_address: str | None = None
+    proxy: Proxy | None = None
+    server_proxy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionView:
+    """The extension in a VM, as one of the VM's agents shows it. `channel` is that agent: qga or
+    waagent; each keeps a package of its own.
+
+    `offered_version` is what the next backup would install. `status` and `message` are the
+    agent's words, for people. Empty: not known. `problem` says why the agent could not be asked,
+    or why what is shown may be old.
+    """
+
+    channel: str
+    name: str
+    version: str = ""
+    offered_version: str = ""
+    installed: bool = False
+    status: str = ""
+    message: str = ""
+    agent_version: str = ""
+    operating_system: str = ""
+    python: str = ""
+    sessions: tuple[GuestSession, ...] = ()
+    problem: FailureReport | None = None
+
+    @property
+    def update_pending(self) -> bool:
+        return self.installed and self.version != self.offered_version
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that a guest must be able to reach: an address or a name, and a TCP or UDP port;
+    `why` in a few words."""
+
+    address: str
+    port: int
+    protocol: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from quiesce.hypervisor import agent_port, names, offline, session
+from quiesce.hypervisor import agent_port, cards, names, offline, session
 from quiesce.hypervisor.inventory import take_stock
 from quiesce.hypervisor.qmp import Monitor, VmAbsent
 from quiesce.hypervisor.resuming import heal
@@ -15,7 +15,7 @@ from quiesce.hypervisor.teardown import release
 from quiesce.model.failure import Evidence, Failure, SnapshotFailure, VmFailure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import Route, SnapshotSession
-from quiesce.model.vm import VmAddress, VmState
+from quiesce.model.vm import NetworkCard, VmAddress, VmState
 
 
 class QemuVm:
@@ -52,6 +52,15 @@ class QemuVm:
                 return agent_port.port_open(monitor, self._address.qga_socket)
         except Failure:
             return None  # whoever asks looks for facts about the agent; this is none
+
+    def network_cards(self) -> tuple[NetworkCard, ...]:
+        """The cards that the VM has, now; for `Neighbours`. Changes nothing; seconds at most.
+
+        :raise VmFailure: vm.not-found (no process runs the VM), vm.unreachable, vm.gone
+        :raise SnapshotFailure: hypervisor.command-refused
+        """
+        with Monitor(self._address.qmp_socket, connect_seconds=cards.ANSWER_SECONDS) as monitor:
+            return cards.cards(monitor)
 
     def prepare(
         self, task_id: str, *, bases: Mapping[str, Sequence[str]], options: SnapshotOptions

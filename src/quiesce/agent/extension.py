@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from quiesce.agent.framing import printable
@@ -14,6 +16,8 @@ from quiesce.agent.package import ExtensionPackage, extension_package
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.agent.remote_session import RemoteSession
 from quiesce.agent.session_state import Phase, SessionState, mount_plan
+from quiesce.agent.waagent.report import read_hops
+from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState, Finish, GuestLog, GuestSession, Readiness
 from quiesce.model.failure import (
     AgentFailure,
@@ -24,11 +28,14 @@ from quiesce.model.failure import (
     InputFailure,
     ScriptFailure,
 )
+from quiesce.model.network import Hop, Proxy
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import FreezeReport, MountFreeze
 
 _COMMAND_SECONDS = 60.0
 """For one extension command. Python alone takes 1.5 s to start in an emulated guest."""
+_PROBE_SECONDS = 120.0
+"""The probe bounds each of its hops itself."""
 _FREEZE_HOLDS = 1.7
 """Bound of the freeze in holds: one for the write-back that precedes it and freezes nothing, and
 0.7 for the freeze itself, which leaves 0.3 for the snapshot. The guest bounds both itself."""
@@ -220,6 +227,22 @@ class QgaGuest:
                 raise ExtensionFailure(
                     "extension.output-invalid", "The extension's preflight names no mounts."
                 ) from inner
+
+    def probe(self, endpoint: Endpoint, proxy: Proxy) -> tuple[Hop, ...]:
+        """The guest's way to the storage endpoint, tried from inside, hop by hop. Installs the
+        extension if need be. What it is told goes by standard input, for the proxy may have a
+        password."""
+        settings = {"endpoint": asdict(endpoint), "proxy": asdict(proxy) if proxy else None}
+        with self._idle_turn():
+            self._installation.ensure()
+            answer = self._installation.run(
+                "probe",
+                "--settings",
+                "-",
+                input=json.dumps(settings).encode(),
+                seconds=_PROBE_SECONDS,
+            )
+            return read_hops(answer.get("hops"))
 
     def collect_logs(self) -> tuple[GuestLog, ...]:
         """The ends of the logs that matter. Installs the extension if need be."""

@@ -130,17 +130,22 @@ class Installation:
         self.put()
         return True
 
-    def run(self, *arguments: str, seconds: float) -> dict[str, object]:
+    def run(
+        self,
+        *arguments: str,
+        input: bytes | None = None,  # noqa: A002 - as in subprocess.run
+        seconds: float,
+    ) -> dict[str, object]:
         """The JSON object that an extension command prints.
 
         A package that does not even start is written anew, once.
 
         :raise Failure: the failure that the command reported, of its own family
         """
-        result = self._start(self.path, arguments, seconds)
+        result = self._start(self.path, arguments, seconds, input)
         if not result.succeeded and not _reported(result):
             self.put()
-            result = self._start(self.path, arguments, seconds)
+            result = self._start(self.path, arguments, seconds, input)
         return _output(result, arguments[0])
 
     def run_found(self, name: str, *arguments: str, seconds: float) -> dict[str, object]:
@@ -171,12 +176,20 @@ class Installation:
             "sh", ["-c", script, "quiesce", *arguments], input=input, seconds=_INSTALL_SECONDS
         )
 
-    def _start(self, path: str, arguments: Sequence[str], seconds: float) -> ExecResult:
+    def _start(
+        self,
+        path: str,
+        arguments: Sequence[str],
+        seconds: float,
+        input: bytes | None = None,  # noqa: A002
+    ) -> ExecResult:
         refusals: list[Evidence] = []
         candidates = (self._python,) if self._python else _INTERPRETERS
         for python in candidates:
             try:
-                result = self._agent.execute(python, [*_FLAGS, path, *arguments], seconds=seconds)
+                result = self._agent.execute(
+                    python, [*_FLAGS, path, *arguments], input=input, seconds=seconds
+                )
             except CommandRefused as refusal:  # no such program
                 refusals.extend(refusal.evidence)
                 self._python = ""

@@ -42,10 +42,12 @@ class Hop:
 @dataclass(frozen=True, slots=True)
 class NetworkReport:
     """What a probe in a guest saw. `channel` is the agent that ran it (qga, waagent); `endpoint`
-    the storage endpoint's URL; `failure` the first hop that failed, None when data got through."""
+    the storage endpoint's URL; `failure` the first hop that failed, None when data got through.
+    `setbacks` are why the probe could not be run through another agent that was tried before."""
 
     vm: str
     channel: str
     endpoint: str
     hops: tuple[Hop, ...]
     failure: FailureReport | None = None
+    setbacks: tuple[FailureReport, ...] = ()

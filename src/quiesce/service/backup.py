@@ -25,7 +25,7 @@ from quiesce.service.work import (
     task_status,
     warn,
 )
-from quiesce.snapshot.take import Routes, recover, take_snapshot
+from quiesce.snapshot.take import recover, take_snapshot
 from quiesce.transfer.backup import back_up
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ def _take(parts: Parts, job: Job, *, interrupted: bool) -> str:
     console = parts.console(job.id, _TAKE)
     address = parts.vms.address(job.vm)
     hypervisor = parts.composition.hypervisor(address)
-    routes = Routes(host=parts.composition.guest(address))
+    routes = parts.routes(address)
     if interrupted:
         console.note("warning", "The server was interrupted while it took the snapshot; anew.")
         recover(hypervisor, routes, job.id, committed=False, log=console.note)
@@ -82,7 +82,9 @@ def _taken(parts: Parts, job: Job) -> str:
     session = parts.composition.hypervisor(parts.vms.address(job.vm)).open(job.id)
     if job.consistency is None:
         raise JobFailure("job.interrupted", f"The job {job.id} does not know its snapshot.")
-    return to_json(Snapshot(session, job.consistency, job.freeze, job.warnings))
+    # The hypervisor knows whether the VM was on, and not who asked it for the point.
+    session = replace(session, route=job.route or session.route)
+    return to_json(Snapshot(session, job.consistency, job.freeze, job.warnings, job.setbacks))
 
 
 def transfer(parts: Parts, job_id: str, taken: str) -> str:
@@ -209,6 +211,8 @@ def _with_snapshot(job: Job, snapshot: Snapshot) -> Job:
         job,
         consistency=snapshot.consistency,
         freeze=snapshot.freeze,
+        route=snapshot.session.route,
+        setbacks=snapshot.setbacks,
         warnings=tuple(dict.fromkeys([*job.warnings, *snapshot.warnings])),
     )
 

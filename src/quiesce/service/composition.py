@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 from quiesce.agent.extension import QgaGuest
+from quiesce.agent.waagent.ports import AgentBook, ProxyOf
 from quiesce.block.nbd import NbdSource
+from quiesce.hypervisor.neighbours import Neighbours
 from quiesce.hypervisor.qemu import QemuVm
+from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState
+from quiesce.model.network import Hop, Proxy
 from quiesce.model.snapshot import SessionDisk
-from quiesce.model.vm import VmAddress
+from quiesce.model.vm import NetworkCard, VmAddress
+from quiesce.service.guest_side import GuestSide, Served
 from quiesce.service.settings import Settings
 from quiesce.service.vault_key import open_vault
 from quiesce.snapshot.ports import Guest, Hypervisor
@@ -20,11 +26,15 @@ from quiesce.vault.vault import Vault
 
 
 class ExtensionGuest(Guest, Protocol):
-    """The guest's side, with what the portal's Extensions page needs besides backups."""
+    """The guest's side, with what people ask of it besides backups."""
 
     def status(self) -> ExtensionState: ...
 
+    def install(self) -> bool: ...
+
     def uninstall(self) -> None: ...
+
+    def probe(self, endpoint: Endpoint, proxy: Proxy) -> tuple[Hop, ...]: ...
 
 
 class Composition:
@@ -39,15 +49,42 @@ class Composition:
         return self._qemu(address)
 
     def guest(self, address: VmAddress) -> ExtensionGuest | None:
-        """None when the VM has no agent socket. One object per channel, since QEMU admits one
-        client and the calls take turns inside it."""
-        if address.qga_socket is None:
+        """None when the VM is not reached by the QEMU guest agent. One object per channel, since
+        QEMU admits one client and the calls take turns inside it."""
+        if address.qga_socket is None or not address.agent.qga:
             return None
         with self._lock:
             return self._guests.setdefault(
                 (address.qga_socket, address.qmp_socket),
                 QgaGuest(address.qga_socket, frontend_open=self._qemu(address).agent_port_open),
             )
+
+    def guest_side(
+        self, book: AgentBook, polled: Callable[[], Iterable[VmAddress]], proxy_of: ProxyOf
+    ) -> GuestSide:
+        """`polled` lists the VMs whose agent comes to us; it is called now and then."""
+        settings = self._settings
+        if not settings.agent_address:
+            return GuestSide(None)
+        from quiesce.agent.waagent.host import AgentHost
+        from quiesce.storage.endpoint import StorageEndpoint
+
+        storage = StorageEndpoint(
+            settings.storage_folder,
+            address=settings.storage_bind,
+            port=settings.storage_port,
+            host=settings.storage_name,
+        )
+        agents = AgentHost(
+            book,
+            storage,
+            Neighbours(lambda: map(self._neighbour, polled())),
+            proxy_of,
+            address=settings.agent_address,
+            wire_port=settings.agent_port,
+            plugin_port=settings.host_plugin_port,
+        )
+        return GuestSide(Served(storage, agents))
 
     def source(self, disk: SessionDisk) -> BlockSource:
         """:raise Failure: the session cannot be read any more"""
@@ -56,6 +93,11 @@ class Composition:
     def vault(self) -> Vault:
         """:raise Failure: see `open_vault`"""
         return open_vault(self._settings)
+
+    def _neighbour(
+        self, address: VmAddress
+    ) -> tuple[str, str, Callable[[], tuple[NetworkCard, ...]]]:
+        return address.name, address.guest_address, self._qemu(address).network_cards
 
     def _qemu(self, address: VmAddress) -> QemuVm:
         return QemuVm(address, self._settings.scratch)

@@ -131,6 +131,18 @@ class JobBook:
         with self._database.read() as connection:
             return connection.scalar(sa.select(jobs.c.id).where(jobs.c.slot == slot)) or ""
 
+    def check_idle(self, vm: str) -> None:
+        """:raise PolicyFailure: policy.in-progress, while a backup of `vm` waits or runs"""
+        holder = self.holder(backup_slot(vm))
+        if holder:
+            raise PolicyFailure(
+                "policy.in-progress",
+                f"A backup of the VM {vm} is in progress.",
+                evidence=[Evidence(f"the job {holder} is active", "jobs")],
+                remedy=f"Wait for it, or cancel it: `quiesce job cancel {holder}`.",
+                retryable=True,
+            )
+
     def request(self, job_id: str) -> str:
         """What the job was asked for, as it was given to `open`."""
         with self._database.read() as connection:

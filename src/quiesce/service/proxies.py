@@ -46,9 +46,22 @@ def redacted(proxy: Proxy) -> Proxy:
 
 
 def place(url: str) -> tuple[str, int]:
-    """Host and port of a proxy's URL that was checked; 80 and 443 are the defaults."""
+    """Host and port of a proxy's URL that was checked."""
     parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.hostname or "", parts.port or 80
+
+
+def excepted(host: str, port: int, no_proxy: str) -> bool:
+    """Whether the guest reaches this place without the proxy, by the rules of its extension: `*`
+    is everything, a name stands for itself and all below it, addresses and networks compare with
+    addresses, and an entry may end in `:port`."""
+    host = host.lower().strip("[]")
+    for name, only in map(_split_port, _entries(no_proxy.lower())):
+        if name == "*":
+            return True
+        if only in (0, port) and _covers(name, host):
+            return True
+    return False
 
 
 def problem_of_url(url: str) -> str:
@@ -64,8 +77,8 @@ def problem_of_url(url: str) -> str:
         port = parts.port
     except ValueError:
         return "is not a URL"
-    if parts.scheme not in ("http", "https"):
-        return "does not begin with http:// or https://"
+    if parts.scheme != "http":
+        return "does not begin with http://"
     if not valid_host(parts.hostname or ""):
         return "names no host"
     if port == 0:
@@ -80,9 +93,8 @@ def problem_of_url(url: str) -> str:
 def problem_of_no_proxy(names: str) -> str:
     if len(names) > _MOST_CHARACTERS:
         return "is too long"
-    for name in filter(None, (part.strip() for part in names.split(","))):
-        host = valid_host(name.removeprefix("*").removeprefix("."))
-        if not (name == "*" or host or _network(name)):
+    for name, _ in map(_split_port, _entries(names)):
+        if not (name == "*" or valid_host(name.removeprefix(".")) or _network(name)):
             return "has an entry that is no name, address or network"
     return ""
 
@@ -96,6 +108,30 @@ def valid_host(host: str) -> bool:
         numeric = labels[-1].isdigit()  # an address with a mistake in it
         return len(host) <= 253 and not numeric and all(map(_NAME.fullmatch, labels))
     return "%" not in host
+
+
+def _entries(no_proxy: str) -> list[str]:
+    return no_proxy.replace(",", " ").split()
+
+
+def _split_port(entry: str) -> tuple[str, int]:
+    """`name:port`, `[v6]:port`, or an entry without a port: then it is 0."""
+    name, colon, port = entry.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and (":" not in name or name.endswith("]")):
+        return name.strip("[]"), int(port)
+    return entry.strip("[]"), 0
+
+
+def _covers(name: str, host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        bare = name.lstrip(".")
+        return bool(bare) and (host == bare or host.endswith("." + bare))
+    try:
+        return address in ip_network(name, strict=False)
+    except ValueError:
+        return False
 
 
 def _network(text: str) -> bool:

@@ -10,6 +10,7 @@ import structlog
 
 from quiesce.diagnosis.explain import Explanation, explain
 from quiesce.model.job import TaskName, TaskStatus
+from quiesce.service.agents import AgentRecords
 from quiesce.service.clock import Clock, SystemClock
 from quiesce.service.composition import Composition
 from quiesce.service.console import Cancellations
@@ -17,12 +18,14 @@ from quiesce.service.database import Database
 from quiesce.service.home import Home
 from quiesce.service.job_book import JobBook
 from quiesce.service.jobs import Jobs
+from quiesce.service.network import Network
 from quiesce.service.points import Points
 from quiesce.service.policies import FIRST_POLICY, Policies
 from quiesce.service.protections import Protections
 from quiesce.service.settings import Settings
 from quiesce.service.sweep import sweep_all
 from quiesce.service.ticker import Ticker
+from quiesce.service.vm_table import VmTable
 from quiesce.service.vms import Vms
 from quiesce.service.work import Parts
 from quiesce.service.workflow import Workflows
@@ -36,8 +39,8 @@ _SNAPSHOT_GRACE_SECONDS = 15.0
 class Service:
     """A started service. One in a process, and one on a data folder.
 
-    `vms`, `policies`, `jobs` and `points` hold the operations; `api_token` and `portal_password`
-    are the secrets that the faces compare with.
+    `vms`, `policies`, `jobs`, `points` and `network` hold the operations; `api_token` and
+    `portal_password` are the secrets that the faces compare with.
     """
 
     def __init__(
@@ -70,15 +73,30 @@ class Service:
             if not self.policies.all() and not book.newest(limit=1):
                 self.policies.add(FIRST_POLICY)
             self.points = Points(composition.vault(), book)
-            self.vms = Vms(database, clock, composition, book, self.policies, self.points)
-            self._parts = Parts(
-                clock, composition, book, Cancellations(book), self.vms, self.points
+            table = VmTable(database, settings.proxy)
+            guest_side = composition.guest_side(
+                AgentRecords(database), table.polled, table.proxy_of
             )
+            self._opened.callback(guest_side.close)
+            self.network = Network(settings, table, composition, guest_side, book)
+            self.vms = Vms(
+                database, table, clock, composition, guest_side, book, self.policies, self.points
+            )
+            self._parts = Parts(
+                clock, composition, guest_side, book, Cancellations(book), self.vms, self.points
+            )
+            # Before the engine, which goes on with jobs that may wait for a guest to report.
+            guest_side.start()
             workflows = Workflows(settings, self._parts)
             self._opened.callback(workflows.close)
             self.jobs = Jobs(self._parts, workflows)
             self.ticker = Ticker(
-                clock, Protections(database), self.jobs, workflows, settings.schedule_seconds
+                clock,
+                Protections(database),
+                self.jobs,
+                workflows,
+                settings.schedule_seconds,
+                chores=(guest_side.mend,),
             )
             self._opened.callback(self.ticker.stop)
         except BaseException:

@@ -6,7 +6,7 @@ import structlog
 
 from quiesce.model.failure import Failure
 from quiesce.service.work import Parts
-from quiesce.snapshot.take import Routes, recover
+from quiesce.snapshot.take import recover
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ def sweep(parts: Parts, vm: str, *, keep: str = "") -> tuple[str, ...]:
     """
     address = parts.vms.address(vm)
     hypervisor = parts.composition.hypervisor(address)
-    routes = Routes(host=parts.composition.guest(address))
+    routes = parts.routes(address)
     released = []
     for task_id in hypervisor.leftovers():
         # Asked one by one, after the leftovers: a job that began since is active by now. Of any

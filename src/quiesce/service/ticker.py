@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -24,12 +25,16 @@ class Ticker:
         jobs: Jobs,
         workflows: Workflows,
         every_seconds: float,
+        *,
+        chores: Sequence[Callable[[], object]] = (),
     ) -> None:
+        """`chores` are what else needs to be seen to at every tick."""
         self._clock = clock
         self._protections = protections
         self._jobs = jobs
         self._workflows = workflows
         self._every_seconds = every_seconds
+        self._works = (workflows.reconcile, self.tick, *chores)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="schedule", daemon=True)
 
@@ -82,7 +87,7 @@ class Ticker:
 
     def _run(self) -> None:
         while True:
-            for work in (self._workflows.reconcile, self.tick):
+            for work in self._works:
                 try:
                     work()
                 except Exception as error:

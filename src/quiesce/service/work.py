@@ -10,12 +10,15 @@ from structlog.contextvars import bound_contextvars
 
 from quiesce.model.failure import Failure, FailureReport, JobFailure, report_of
 from quiesce.model.job import Job, JobStatus, TaskName, TaskStatus
+from quiesce.model.vm import VmAddress
 from quiesce.service.clock import Clock
 from quiesce.service.composition import Composition
 from quiesce.service.console import Cancellations, Console
+from quiesce.service.guest_side import GuestSide
 from quiesce.service.job_book import JobBook
 from quiesce.service.points import Points
 from quiesce.service.vms import Vms
+from quiesce.snapshot.take import Routes
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +35,7 @@ class Parts:
 
     clock: Clock
     composition: Composition
+    guest_side: GuestSide
     book: JobBook
     cancellations: Cancellations
     vms: Vms
@@ -39,6 +43,13 @@ class Parts:
 
     def console(self, job_id: str, task: TaskName) -> Console:
         return Console(self.book, self.cancellations, job_id, task)
+
+    def routes(self, address: VmAddress) -> Routes:
+        """The ways to a frozen guest that this VM's agents give."""
+        return Routes(
+            host=self.composition.guest(address),
+            guest=self.guest_side.route(address.name) if address.agent.waagent else None,
+        )
 
 
 def begin(parts: Parts, job_id: str) -> Job:

@@ -153,7 +153,7 @@ def jobs(server: Server, folder: Path, running_vm: tuple[Path, Path]) -> dict[st
     """One ended job of each VM, by VM."""
     qmp, agent = running_vm
     server.cli("policy", "create", "nightly", "--at", "02:30", "--zone", "Europe/Berlin")
-    server.cli("vm", "add", "web1", "--qmp", str(qmp), "--agent", str(agent))
+    server.cli("vm", "add", "web1", "--qmp", str(qmp), "--qga", str(agent))
     disk = image(folder / "archive.qcow2")
     server.cli("vm", "add", "archive", "--qmp", str(folder / "off.qmp"), "--disk", f"vda={disk}")
     server.cli("vm", "add", "mail", "--qmp", str(folder / "mail.qmp"))

@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from quiesce.model.policy import SnapshotOptions
+from quiesce.model.network import Proxy
+from quiesce.model.policy import RoutePreference, SnapshotOptions
+from quiesce.model.vm import AgentKind, VmAddress
+from quiesce.service.views import VmChange
 
 Text = Annotated[str, Field(max_length=4096)]
 
@@ -26,10 +29,29 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ProxyBody(_Body):
+    """How a guest gets out: URLs of its proxies for http and https, which may hold a password, and
+    what is reached without (names, addresses and networks, with commas). Without any URL: no
+    proxy, whatever the server's setting is."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"https": "http://10.0.0.3:3128"}}
+    )
+
+    http: Text = ""
+    https: Text = ""
+    no_proxy: Text = ""
+
+    def proxy(self) -> Proxy:
+        return Proxy(self.http, self.https, self.no_proxy)
+
+
 class VmAdd(_Body):
-    """A QEMU VM: its QMP socket and, for consistent points, its guest agent's socket. `disks`
-    (name → image file) is needed only to back the VM up while it is off, before it was ever
-    seen running."""
+    """A QEMU VM: its QMP socket and, for consistent points, its agent: `qga` (with the socket),
+    `waagent` (the Azure Linux agent, which comes by itself) or `both`. `disks` (name → image file)
+    is needed only to back the VM up while it is off, before it was ever seen running.
+    `guest_address` is needed only where a router stands between VM and server; without `proxy`
+    the server's setting counts."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -46,6 +68,44 @@ class VmAdd(_Body):
     qmp_socket: AnyPath
     qga_socket: AnyPath | None = None
     disks: dict[Text, AnyPath] = Field(default_factory=dict, max_length=64)
+    agent: AgentKind = AgentKind.QGA
+    guest_address: Text = ""
+    proxy: ProxyBody | None = None
+
+    def address(self) -> VmAddress:
+        return VmAddress(
+            self.name,
+            self.qmp_socket,
+            self.qga_socket,
+            tuple(self.disks.items()),
+            agent=self.agent,
+            guest_address=self.guest_address,
+            proxy=None if self.proxy is None else self.proxy.proxy(),
+        )
+
+
+class VmPatch(_Body):
+    """What to change of a VM; what is left out or null stays. `guest_address` "" forgets it,
+    `server_proxy` true drops the VM's own proxy setting."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"agent": "waagent", "guest_address": ""}}
+    )
+
+    agent: AgentKind | None = None
+    qga_socket: AnyPath | None = None
+    guest_address: Text | None = None
+    proxy: ProxyBody | None = None
+    server_proxy: bool = False
+
+    def change(self) -> VmChange:
+        return VmChange(
+            agent=self.agent,
+            qga_socket=self.qga_socket,
+            guest_address=self.guest_address,
+            proxy=None if self.proxy is None else self.proxy.proxy(),
+            server_proxy=self.server_proxy,
+        )
 
 
 class Protect(_Body):
@@ -56,14 +116,18 @@ class Protect(_Body):
 
 class Snapshots(_Body):
     """How points are taken. `hold_seconds` bounds the freeze; `scratch_bytes` 0 means half of the
-    free space of the scratch folder."""
+    free space of the scratch folder. `route` says who asks for the snapshot while the guest is
+    frozen, the extension in the guest or the server, and which way is tried next."""
 
     hold_seconds: float = Field(default=10.0, ge=0.5, le=60)
     skip_mounts: list[Text] = Field(default_factory=list, max_length=256)
     scratch_bytes: int = Field(default=0, ge=0, lt=2**63)
+    route: RoutePreference = RoutePreference.GUEST_THEN_HOST
 
     def options(self) -> SnapshotOptions:
-        return SnapshotOptions(self.hold_seconds, tuple(self.skip_mounts), self.scratch_bytes)
+        return SnapshotOptions(
+            self.hold_seconds, tuple(self.skip_mounts), self.scratch_bytes, self.route
+        )
 
 
 class PolicyBody(_Body):

@@ -24,7 +24,6 @@ from quiesce.diagnosis.explain import Explanation
 from quiesce.model.extension import ExtensionState
 from quiesce.model.job import Job
 from quiesce.model.point import RecoveryPoint
-from quiesce.model.vm import VmAddress
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.service import Service
 from quiesce.service.views import DeletionPlan, PolicyView, VaultView, VmView
@@ -76,9 +75,7 @@ def list_vms(service: Running) -> tuple[VmView, ...]:
 )
 def add_vm(service: Running, body: VmAdd) -> VmView:
     """Make a VM known. It need not run now."""
-    return service.vms.add(
-        VmAddress(body.name, body.qmp_socket, body.qga_socket, tuple(body.disks.items()))
-    )
+    return service.vms.add(body.address())
 
 
 @router.get(

@@ -20,8 +20,6 @@ from quiesce.model.failure import AuthFailure, Evidence, InputFailure, ServerFai
 Json = dict[str, Any]
 
 _API = "/api/v1"
-# Asking a VM or its agent may take the server as long as those take to time out.
-_TIMEOUT_SECONDS = 120.0
 _CONNECT_SECONDS = 5.0
 
 
@@ -32,7 +30,7 @@ class Client:
     was raised there, when it says no.
     """
 
-    def __init__(self, server: str = "", *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+    def __init__(self, server: str = "", *, timeout_seconds: float = 120.0) -> None:
         self._socket, base = _address(server)
         self.place = f"unix:{self._socket}" if self._socket else base
         transport = httpx.HTTPTransport(uds=str(self._socket)) if self._socket else None
@@ -59,11 +57,14 @@ class Client:
     def get(self, *path: str, **query: str | int | bool | None) -> Any:
         return self._call("GET", path, query=query)
 
-    def post(self, *path: str, body: Json | None = None) -> Any:
-        return self._call("POST", path, body=body)
+    def post(self, *path: str, body: Json | None = None, **query: str | int | bool | None) -> Any:
+        return self._call("POST", path, query=query, body=body)
 
     def put(self, *path: str, body: Json) -> Any:
         return self._call("PUT", path, body=body)
+
+    def patch(self, *path: str, body: Json) -> Any:
+        return self._call("PATCH", path, body=body)
 
     def delete(self, *path: str, **query: str | int | bool | None) -> Any:
         return self._call("DELETE", path, query=query)

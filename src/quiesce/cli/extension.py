@@ -6,24 +6,28 @@ from cyclopts import App
 
 from quiesce.cli import screen
 from quiesce.cli.client import Json
-from quiesce.cli.options import COMMON, Common
+from quiesce.cli.options import AGENT_PATIENCE_SECONDS, COMMON, Channel, Common
+from quiesce.cli.remote_failure import report_from_json
 
-app = App(name="extension", help="The backup extension inside a VM: show, uninstall.")
+app = App(name="extension", help="The backup extension inside a VM: list, uninstall, reinstall.")
+
+
+@app.command(name="list")
+def list_(vm: str, /, *, common: Common = COMMON) -> None:
+    """The extension in the guest, through every agent that the VM has, asked now."""
+    with common.client() as client:
+        extensions = client.get("vms", vm, "extensions")
+    screen.emit(extensions, as_json=common.json, human=lambda: _show(extensions))
 
 
 @app.command
-def show(vm: str, /, *, common: Common = COMMON) -> None:
-    """The VM's agent and the extension in the guest, asked now."""
-    with common.client() as client:
-        state = client.get("vms", vm, "extension")
-    screen.emit(state, as_json=common.json, human=lambda: _show(state))
+def uninstall(vm: str, /, *, channel: Channel = None, common: Common = COMMON) -> None:
+    """Remove the extension from the guest; the next backup installs it again.
 
-
-@app.command
-def uninstall(vm: str, /, *, common: Common = COMMON) -> None:
-    """Remove the extension from the guest; the next backup installs it again."""
-    with common.client() as client:
-        client.delete("vms", vm, "extension")
+    Waits until the guest says that it is gone.
+    """
+    with common.client(patience_seconds=AGENT_PATIENCE_SECONDS) as client:
+        client.delete("vms", vm, "extensions", channel=channel)
     screen.emit(
         {"uninstalled": vm},
         as_json=common.json,
@@ -33,18 +37,48 @@ def uninstall(vm: str, /, *, common: Common = COMMON) -> None:
     )
 
 
-def _show(state: Json) -> None:
-    version = state["version"] or "unknown version"
+@app.command
+def reinstall(vm: str, /, *, channel: Channel = None, common: Common = COMMON) -> None:
+    """Remove the extension and install the server's version anew, now.
+
+    Waits until the guest says that it is there.
+    """
+    with common.client(patience_seconds=AGENT_PATIENCE_SECONDS) as client:
+        extensions = client.post("vms", vm, "extensions", "reinstall", channel=channel)
+
+    def human() -> None:
+        screen.say(f"The extension of {vm} is installed anew.", "green")
+        _show(extensions)
+
+    screen.emit(extensions, as_json=common.json, human=human)
+
+
+def _show(extensions: list[Json]) -> None:
+    for index, extension in enumerate(extensions):
+        if index:
+            screen.out.print()
+        _show_one(extension)
+
+
+def _show_one(extension: Json) -> None:
+    offered = extension["offered_version"]
+    version = extension["version"] or "unknown version"
     screen.facts(
         (
-            ("extension", version if state["installed"] else "not installed"),
-            ("next backup brings", state["offered_version"]),
-            ("guest agent", state["agent_version"]),
-            ("guest", state["operating_system"]),
-            ("Python", state["python"]),
+            ("channel", extension["channel"]),
+            ("extension", version if extension["installed"] else "not installed"),
+            ("next backup brings", offered if offered != extension["version"] else ""),
+            ("status", screen.styled(extension["status"])),
+            ("says", extension["message"]),
+            ("agent", extension["agent_version"]),
+            ("guest", extension["operating_system"]),
+            ("Python", extension["python"]),
             (
                 "open sessions",
-                ", ".join(f"{each['task_id']} ({each['state']})" for each in state["sessions"]),
+                ", ".join(f"{each['task_id']} ({each['state']})" for each in extension["sessions"]),
             ),
         )
     )
+    if extension["problem"]:
+        screen.out.print()
+        screen.show_failure(report_from_json(extension["problem"]), to=screen.out)

@@ -9,6 +9,7 @@ from rich.text import Text
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.remote_failure import report_from_json
+from quiesce.diagnosis.phrases import setback_title
 from quiesce.model.units import duration_text, size_text
 
 
@@ -26,6 +27,7 @@ def show_outcome(job: Json) -> None:
             ("job", job["id"]),
             ("point", job["point_id"]),
             ("moved", _moved(job)),
+            ("route", job["route"] or ""),
             ("consistency", consistency(job["consistency"])),
             ("frozen", frozen(job["freeze"])),
         )
@@ -45,6 +47,7 @@ def show_job(job: Json) -> None:
             ("started", screen.when(job["started_at"], seconds=True)),
             ("ended", screen.when(job["ended_at"], seconds=True) if job["ended_at"] else ""),
             ("point", job["point_id"]),
+            ("route", job["route"] or ""),
             ("consistency", consistency(job["consistency"])),
             ("frozen", frozen(job["freeze"])),
             ("cancelling", "asked for" if job["cancel_requested"] and not job["ended_at"] else ""),
@@ -71,7 +74,7 @@ def show_job(job: Json) -> None:
             style = {"warning": "yellow", "error": "red"}.get(line["level"], "")
             at = datetime.fromisoformat(line["at"]).astimezone().strftime("%H:%M:%S")
             screen.out.print(Text.assemble((f"{at} ", "dim"), (screen.clean(line["text"]), style)))
-    if job["failure"] or job["warnings"]:
+    if job["failure"] or job["warnings"] or job["setbacks"]:
         screen.out.print()
     _trouble(job)
 
@@ -107,6 +110,10 @@ def frozen(freeze: Json | None) -> str:
 def _trouble(job: Json) -> None:
     for warning in job["warnings"]:
         screen.say(f"Warning: {warning}", "yellow")
+    for setback in job["setbacks"]:
+        screen.out.print()
+        screen.say(setback_title(job["route"], len(job["setbacks"])), "bold yellow")
+        screen.show_failure(report_from_json(setback), to=screen.out)
     if job["failure"]:
         screen.show_failure(report_from_json(job["failure"]), to=screen.out)
 

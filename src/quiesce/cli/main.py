@@ -23,7 +23,7 @@ _SETUP = Group("Set up", sort_key=3)
 _OPTIONS = Group("Options", sort_key=4)
 
 _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
-    ("vm", "vm:app", _SETUP, "VMs that Quiesce knows: add, list, show, remove."),
+    ("vm", "vm:app", _SETUP, "VMs that Quiesce knows: add, set, list, show, remove."),
     ("policy", "policy:app", _SETUP, "Policies: when VMs are backed up and how long points stay."),
     ("server", "server:server", _SETUP, "Run the server."),
     ("completion", "completion:completion", _SETUP, "Completion for bash, zsh or fish."),
@@ -34,7 +34,8 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("job", "job:app", _LOOK, "Jobs: list, show, cancel."),
     ("point", "point:app", _LOOK, "Recovery points: list, show, delete."),
     ("vault", "vault:app", _LOOK, "The vault: status, verify."),
-    ("extension", "extension:app", _LOOK, "The backup extension inside a VM: show, uninstall."),
+    ("extension", "extension:app", _LOOK, "The backup extension in a VM: list, (re)install."),
+    ("network", "network:app", _LOOK, "The guest's way to the storage endpoint: test, allowlist."),
     ("explain", "explain:explain", _LOOK, "What a failure code means and what mends it."),
 )
 
@@ -45,7 +46,7 @@ Quiesce {version} – backs up running VMs, consistently, into a vault of its ow
 
 Three commands to start with:
   quiesce server                              run the server (in a terminal of its own)
-  quiesce vm add web1 --qmp /run/web1/qmp.sock --agent /run/web1/qga.sock
+  quiesce vm add web1 --qmp /run/web1/qmp.sock --qga /run/web1/qga.sock
   quiesce backup web1 --wait                  and there is a recovery point
 
 Then: quiesce policy create nightly --at 02:30, quiesce protect web1 --policy nightly.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cyclopts import Parameter
@@ -31,12 +31,22 @@ class Common:
         ),
     ] = ""
 
-    def client(self) -> Client:
+    def client(self, *, patience_seconds: float = 120.0) -> Client:
+        """`patience_seconds`: how long the server may take for one answer. Asking a VM or its
+        agent may take it as long as those take to time out."""
         # Imported here: HTTP is of no use to `explain`, and takes a third of its time.
         from quiesce.cli.client import Client
 
-        return Client(self.server)
+        return Client(self.server, timeout_seconds=patience_seconds)
 
+
+AGENT_PATIENCE_SECONDS = 1800.0
+"""For what an agent does that polls: it may take minutes for each step of an installation."""
+
+Channel = Annotated[
+    Literal["qga", "waagent"] | None,
+    Parameter(help="Through which of the VM's agents. Default: every one, or the best."),
+]
 
 COMMON = Common()
 

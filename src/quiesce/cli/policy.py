@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -28,6 +28,13 @@ Scratch = Annotated[
         help="Room for guest writes during a backup, such as 20GiB; 0: half of what is free."
     ),
 ]
+RouteOrder = Annotated[
+    Literal["guest-then-host", "host-then-guest", "guest", "host"] | None,
+    Parameter(
+        help="Who asks for the snapshot while the guest is frozen: the extension in the guest, "
+        "which needs the Azure Linux agent, or the server; and which way is tried next."
+    ),
+]
 Level = Annotated[int | None, Parameter(help="zstd level, 1 to 19.")]
 
 
@@ -43,6 +50,7 @@ def create(
     hold: Hold = None,
     skip_mount: SkipMount = (),
     scratch: Scratch = None,
+    route: RouteOrder = None,
     compression: Level = None,
     common: Common = COMMON,
 ) -> None:
@@ -50,7 +58,7 @@ def create(
     body: Json = {"name": name, "snapshot": {}}
     # A time means the local one unless a zone is said.
     body["zone"] = time_zone(zone) if zone else _local_zone()
-    _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, compression)
+    _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route, compression)
     with common.client() as client:
         policy = client.post("policies", body=body)
 
@@ -78,6 +86,7 @@ def update(
     hold: Hold = None,
     skip_mount: SkipMount = (),
     scratch: Scratch = None,
+    route: RouteOrder = None,
     compression: Level = None,
     common: Common = COMMON,
 ) -> None:
@@ -92,7 +101,7 @@ def update(
             body["zone"] = time_zone(zone)
         if on_demand:
             body["at"] = None
-        _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, compression)
+        _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route, compression)
         policy = client.put("policies", name, body=body)
     screen.emit(policy, as_json=common.json, human=lambda: _show(policy))
 
@@ -155,6 +164,7 @@ def _fill(
     hold: float | None,
     skip_mounts: tuple[str, ...],
     scratch: str | None,
+    route: str | None,
     compression: int | None,
 ) -> None:
     """Put what was said into a request's body; what was not stays as it is there."""
@@ -168,6 +178,8 @@ def _fill(
         body["snapshot"]["skip_mounts"] = list(skip_mounts)
     if scratch is not None:
         body["snapshot"]["scratch_bytes"] = byte_count(scratch)
+    if route is not None:
+        body["snapshot"]["route"] = route
 
 
 def _local_zone() -> str:
@@ -189,6 +201,7 @@ def _show(policy: Json) -> None:
             ("policy", policy["name"]),
             ("daily at", _time(policy)),
             ("keeps", f"the newest {policy['keep_last']} and one a day for {policy['keep_daily']}"),
+            ("route", snapshot["route"]),
             ("longest freeze", f"{snapshot['hold_seconds']:g} s"),
             ("never freezes", ", ".join(snapshot["skip_mounts"])),
             ("scratch space", size_text(scratch) if scratch else "half of what is free"),

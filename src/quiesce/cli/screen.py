@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quiesce.diagnosis.catalogue import catalogue
+from quiesce.model.agent import AgentCondition
 from quiesce.model.failure import FailureReport
 from quiesce.model.job import JobStatus, TaskStatus
 
@@ -40,6 +41,12 @@ _STYLES = {
     "file-system": "green",
     "offline": "green",
     "crash": "yellow",
+    AgentCondition.READY: "green",
+    AgentCondition.NOT_READY: "red",
+    AgentCondition.STALE: "yellow",
+    "Ready": "green",  # the Azure Linux agent's own words
+    "NotReady": "red",
+    "Unresponsive": "red",
 }
 
 

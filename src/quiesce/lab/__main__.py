@@ -93,7 +93,7 @@ def _start(name: str, layout: Layout, *, boot: bool) -> None:
     print(f"  console  {files.console_log}")
     for disk, path in guest.disks.items():
         print(f"  {disk}      {path}")
-    print(f"  quiesce vm add {name} --qmp {files.qmp_socket} --agent {files.qga_socket}")
+    print(f"  quiesce vm add {name} --qmp {files.qmp_socket} --qga {files.qga_socket}")
 
 
 def _guest(folder: Path, layout: Layout, *, boot: bool) -> LabGuest:

@@ -200,7 +200,7 @@ def _demo(console: Console, folder: Path, sockets: Path, result: Path, *, stay: 
 
         shell.say("Protect it")
         shell.quiesce(
-            "vm", "add", VM, "--qmp", str(guest.qmp_socket), "--agent", str(guest.qga_socket)
+            "vm", "add", VM, "--qmp", str(guest.qmp_socket), "--qga", str(guest.qga_socket)
         )
         shell.quiesce("policy", "create", "nightly", "--at", "02:30", "--keep-daily", "14")
         shell.quiesce("protect", VM, "--policy", "nightly")

@@ -29,7 +29,7 @@ async def vms_page(service: Service, session: Session) -> None:
             if isinstance(vms, Failure) or not vms:
                 empty(
                     "No VM is known yet",
-                    "Add the first one: `quiesce vm add web1 --qmp SOCKET --agent SOCKET`",
+                    "Add the first one: `quiesce vm add web1 --qmp SOCKET --qga SOCKET`",
                 )
                 return
             table = paged_table(VM_COLUMNS, [vm_row(vm) for vm in vms], on_act=back_up)

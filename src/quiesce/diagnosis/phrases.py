@@ -1,0 +1,57 @@
+"""What the command line and the portal call things alike: hops of a probe, routes, proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_HOPS: Mapping[str, str] = {
+    "address": "address",
+    "dhcp-245": "DHCP option 245",
+    "route": "route",
+    "wire-server": "wire server",
+    "host-plugin": "host plugin",
+    "dns": "DNS",
+    "proxy": "proxy",
+    "tcp": "TCP",
+    "tls": "TLS",
+    "http": "HTTP",
+    "clock": "clock",
+}
+
+AGENTS: Mapping[str, str] = {
+    "qga": "QEMU guest agent",
+    "waagent": "Azure Linux agent",
+    "both": "Azure Linux agent and QEMU guest agent",
+}
+
+
+def hop_title(name: str) -> str:
+    """A hop of `model.network.Hop.name` for people; one that a newer guest invents stays as it
+    is."""
+    return _HOPS.get(name, name)
+
+
+def mark(ok: bool | None) -> str:
+    """✓, ✗, or – for what was not tried."""
+    return "–" if ok is None else "✓" if ok else "✗"
+
+
+def setback_title(route: str | None, setbacks: int) -> str:
+    """What stands over a failure that was got round. `route` is the one that took the point, of a
+    job with that many setbacks: of two routes the other one failed, or both did."""
+    failed = {"host": "guest", "guest": "host"}.get(route or "", "")
+    if setbacks > 1 or not failed:
+        return "A route failed and was got round:"
+    return f"The {failed} route failed and was got round:"
+
+
+def proxy_words(http: str, https: str, no_proxy: str) -> str:
+    """A proxy setting in one line; one without a proxy says so, since it is set on purpose."""
+    if not (http or https):
+        return "none"
+    if http == https:
+        words = https
+    else:
+        said = (("https", https), ("http", http))
+        words = ", ".join(f"{scheme} by {url}" for scheme, url in said if url)
+    return f"{words}, except for {no_proxy}" if no_proxy else words

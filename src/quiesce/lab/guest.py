@@ -16,14 +16,18 @@ from typing import BinaryIO, Self
 
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.lab.cache import cache_folder
-from quiesce.lab.machine import DiskFile, GuestFiles, Hardware, Machine
+from quiesce.lab.machine import Card, DiskFile, GuestFiles, Hardware, Machine, card_commands
 from quiesce.lab.monitor import qmp
+from quiesce.lab.network import LabNetwork
 from quiesce.model.failure import AgentFailure, Evidence, LabFailure
 from quiesce.model.vm import VmAddress
 
 BOOT_SECONDS = 240.0
 """Deadline for a boot until the agent answers: 15 s on a quiet machine without KVM, but tests
 share their machine."""
+
+ADDRESS_SECONDS = 60.0
+"""Deadline for DHCP after a guest is up; takes about a second."""
 
 TURN_SECONDS = 600.0
 """How long an exclusive guest waits for the one that runs."""
@@ -40,6 +44,9 @@ class LabGuest:
     `tied` guests die with the thread that started them; others outlive it. `exclusive` guests
     wait for each other: a lock in the lab's cache is handed to QEMU and thus held exactly as long
     as that guest lives.
+
+    With a `network`, QEMU runs in that network's namespace and the guest has a `card` there, the
+    same one at every start; an untied guest keeps its network as long as it lives.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class LabGuest:
         disks: Mapping[str, DiskFile],
         hardware: Hardware,
         saved_state: Path | None = None,
+        network: LabNetwork | None = None,
         tied: bool = True,
         exclusive: bool = True,
     ) -> None:
@@ -60,6 +68,8 @@ class LabGuest:
         self._disk_files = dict(disks)
         self._kernel, self._initrd, self._hardware = kernel, initrd, hardware
         self._saved_state = saved_state
+        self._network = network
+        self.card = network.plug() if network else None
         self._tied, self._exclusive = tied, exclusive
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -106,8 +116,8 @@ class LabGuest:
     def start(self, *, wait_for_agent: bool = True) -> None:
         """Resume the saved state if the guest has one and never ran, boot it to the end otherwise.
 
-        Raises LabFailure `lab.start-failed`, and `lab.agent-silent` when the agent does not
-        answer in time.
+        Raises LabFailure `lab.start-failed`, `lab.agent-silent` when the agent does not answer in
+        time, and `lab.no-address` when a guest with a card gets no address.
         """
         if self.running:
             raise LabFailure("lab.guest-runs", f"The guest in {self.folder} runs already.")
@@ -119,6 +129,7 @@ class LabGuest:
             files=self.files,
             disks=self._disk_files,
             saved_state=saved_state,
+            card=None if saved_state else self.card,
         )
         self._spawn(machine.command())
         self._wait_until(self._monitor_answers, 30.0, "lab.start-failed", "QEMU did not start")
@@ -131,6 +142,12 @@ class LabGuest:
                 self._wait_for_boot()
             else:
                 self.agent_call("guest-set-time", {"time": time.time_ns()})
+        if saved_state is not None and self.card is not None:
+            # After the clock is right: a lease from the past is no lease.
+            for name, arguments in card_commands(self.card):
+                self.qmp(name, arguments)
+        if wait_for_agent and self.card is not None:
+            self._wait_for_address(self.card)
 
     def wait_for_agent(self, seconds: float = BOOT_SECONDS) -> None:
         """Return when the guest's agent answers. Raises LabFailure `lab.agent-silent`."""
@@ -205,6 +222,8 @@ class LabGuest:
         self.kill()
 
     def _spawn(self, command: list[str]) -> None:
+        if self._network is not None:
+            command = self._network.enter(command)
         if self._tied:
             command = ["setpriv", "--pdeathsig", "KILL", *command]
         for socket in (self.qmp_socket, self.files.monitor_socket, self.qga_socket):
@@ -217,6 +236,8 @@ class LabGuest:
                 turn = stack.enter_context((cache_folder() / "guest.lock").open("ab"))
                 _wait_for_turn(turn)
                 handed_over.append(turn.fileno())
+            if self._network is not None and not self._tied:
+                handed_over.append(self._network.namespace.owner)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -244,6 +265,16 @@ class LabGuest:
             "udevadm settle; systemctl is-system-running --quiet --wait || true",
             seconds=BOOT_SECONDS,
         )
+
+    def _wait_for_address(self, card: Card) -> None:
+        has_it = f"ip -4 address show dev eth0 2>/dev/null | grep -qF 'inet {card.address}/'"
+        tries = int(ADDRESS_SECONDS / 0.1)
+        try:
+            self.run(f"for i in $(seq {tries}); do {has_it} && exit 0; sleep 0.1; done; exit 1")
+        except LabFailure as inner:
+            raise self._failed(
+                "lab.no-address", f"it got not the address {card.address}"
+            ) from inner
 
     def _agent_answers(self) -> bool:
         agent = QemuGuestAgent(self.qga_socket)

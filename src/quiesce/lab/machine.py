@@ -16,7 +16,7 @@ LONGEST_SOCKET_PATH = 100
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet loglevel=4 rootfstype=ext4 fsck.mode=skip mitigations=off "
-    "no_timer_check random.trust_cpu=on systemd.show_status=0 panic=-1"
+    "net.ifnames=0 no_timer_check random.trust_cpu=on systemd.show_status=0 panic=-1"
 )
 
 
@@ -41,6 +41,16 @@ class DiskFile:
 
     path: Path
     format: str = "qcow2"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A network card: the tap behind it in its network's namespace, its hardware address and the
+    address that DHCP leases to it."""
+
+    tap: str
+    hardware_address: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,9 @@ class Machine:
     disks: Mapping[str, DiskFile] = field(default_factory=dict)
     saved_state: Path | None = None
     """Resume this zstd-compressed migration stream instead of booting."""
+    card: Card | None = None
+    """Plugged in from the start. A saved state has none: a card's address would be part of it, so
+    a resumed guest gets its card afterwards (`card_commands`)."""
 
     def command(self) -> list[str]:
         """QEMU's command line. Device ids are the disk names, node names `disk-<name>` and
@@ -125,12 +138,21 @@ class Machine:
             *("-chardev", f"socket,id=qga,path={_option(files.qga_socket)},server=on,wait=off"),
             *("-device", "virtserialport,bus=ports.0,chardev=qga,name=org.qemu.guest_agent.0"),
             *(argument for name, disk in self.disks.items() for argument in _disk(name, disk)),
+            *(_card(self.card) if self.card else ()),
             *(
                 ("-incoming", f"exec:zstd -qdc {shlex.quote(str(self.saved_state))}")
                 if self.saved_state
                 else ()
             ),
         ]
+
+
+def card_commands(card: Card) -> tuple[tuple[str, dict[str, object]], ...]:
+    """QMP commands, with their arguments, that plug a card into a running machine."""
+    return (
+        ("netdev_add", _tap(card)),
+        ("device_add", _nic(card)),
+    )
 
 
 def state_key(image_name: str, layout: str, hardware: Hardware, qemu_version: str) -> str:
@@ -171,3 +193,27 @@ def _disk(name: str, disk: DiskFile) -> list[str]:
         *("-blockdev", json.dumps(disk_node)),
         *("-device", f"virtio-blk-pci,id={name},drive=disk-{name},serial=lab-{name}"),
     ]
+
+
+def _card(card: Card) -> list[str]:
+    return ["-netdev", json.dumps(_tap(card)), "-device", json.dumps(_nic(card))]
+
+
+def _tap(card: Card) -> dict[str, object]:
+    return {
+        "type": "tap",
+        "id": "net0",
+        "ifname": card.tap,
+        "script": "no",
+        "downscript": "no",
+    }
+
+
+def _nic(card: Card) -> dict[str, object]:
+    return {
+        "driver": "virtio-net-pci",
+        "id": "eth0",
+        "netdev": "net0",
+        "mac": card.hardware_address,
+        "romfile": "",  # nobody boots from the network
+    }

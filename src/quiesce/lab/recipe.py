@@ -16,9 +16,12 @@ PACKAGES = (
     "busybox-static",
     "dbus",  # without it logind does not run, nobody hears the power button or `shutdown`
     "e2fsprogs",
+    "iproute2",
+    "isc-dhcp-client",  # the Azure agent reads option 245 from its lease file
     "kmod",  # without it udev loads no virtio-serial module and the agent never starts
     "linux-image-cloud-amd64",
     "mount",
+    "openssl",
     "procps",
     "python3",
     "qemu-guest-agent",
@@ -63,7 +66,7 @@ MASKED_UNITS = (
     "systemd-update-utmp-runlevel.service",
     "walinuxagent.service",
 )
-"""Units that a guest without network and without people does not need; each costs boot time."""
+"""Units that a guest without people does not need; each costs boot time."""
 
 INITRD_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 """Kernel modules needed before the root file system is there; all others lie on it."""
@@ -102,6 +105,17 @@ FILES = {
     "etc/udev/rules.d/90-lab.rules": (
         'ENV{ID_FS_LABEL}=="lab-xfs", TAG+="systemd", ENV{SYSTEMD_WANTS}+="mnt-xfs.mount"\n'
         'ENV{ID_FS_LABEL}=="lab-btrfs", TAG+="systemd", ENV{SYSTEMD_WANTS}+="mnt-btrfs.mount"\n'
+    ),
+    # A card is configured whenever it is plugged in; a guest without one runs no DHCP client.
+    "etc/udev/rules.d/91-lab-network.rules": (
+        'SUBSYSTEM=="net", ACTION=="add", KERNEL=="eth0", TAG+="systemd", '
+        'ENV{SYSTEMD_WANTS}+="lab-dhcp.service"\n'
+    ),
+    "etc/systemd/system/lab-dhcp.service": (
+        "[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\nConflicts=shutdown.target\n"
+        "Before=shutdown.target\n"
+        "[Service]\nExecStart=/sbin/dhclient -d -pf /run/dhclient.eth0.pid"
+        " -lf /var/lib/dhcp/dhclient.eth0.leases eth0\n"
     ),
     "etc/systemd/system/mnt-xfs.mount": (
         "[Mount]\nWhat=/dev/disk/by-label/lab-xfs\nWhere=/mnt/xfs\nType=xfs\n"

@@ -20,6 +20,7 @@ from quiesce.lab.cache import made_once
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.image import Image, built_image
 from quiesce.lab.machine import DiskFile, Hardware, state_key
+from quiesce.lab.network import LabNetwork
 from quiesce.lab.tool import run_tool
 from quiesce.model.failure import LabFailure
 
@@ -39,7 +40,12 @@ class Layout(StrEnum):
 
 
 def fresh_guest(
-    folder: Path, layout: Layout = Layout.ONE_DISK, *, tied: bool = True, exclusive: bool = True
+    folder: Path,
+    layout: Layout = Layout.ONE_DISK,
+    *,
+    network: LabNetwork | None = None,
+    tied: bool = True,
+    exclusive: bool = True,
 ) -> LabGuest:
     """A guest with new disks in `folder` that boots when started. Not started yet."""
     image = built_image()
@@ -49,13 +55,19 @@ def fresh_guest(
         initrd=image.initrd,
         disks=_overlays(_image_disks(image, layout), folder),
         hardware=Hardware(accelerator=accelerator(image)),
+        network=network,
         tied=tied,
         exclusive=exclusive,
     )
 
 
 def ready_guest(
-    folder: Path, layout: Layout = Layout.ONE_DISK, *, tied: bool = True, exclusive: bool = True
+    folder: Path,
+    layout: Layout = Layout.ONE_DISK,
+    *,
+    network: LabNetwork | None = None,
+    tied: bool = True,
+    exclusive: bool = True,
 ) -> LabGuest:
     """A guest with new disks in `folder` that resumes a saved boot when started. Not started yet.
 
@@ -72,6 +84,7 @@ def ready_guest(
         disks=_overlays(disks, folder),
         hardware=hardware,
         saved_state=saved / "state.zst",
+        network=network,
         tied=tied,
         exclusive=exclusive,
     )
@@ -81,6 +94,7 @@ def guest_of_disks(
     folder: Path,
     disks: dict[str, DiskFile],
     *,
+    network: LabNetwork | None = None,
     tied: bool = True,
     exclusive: bool = True,
 ) -> LabGuest:
@@ -92,6 +106,7 @@ def guest_of_disks(
         initrd=image.initrd,
         disks=disks,
         hardware=Hardware(accelerator=accelerator(image)),
+        network=network,
         tied=tied,
         exclusive=exclusive,
     )

@@ -25,9 +25,16 @@ REQUIRED_PACKAGES = (
 DATA_DISK_PACKAGES = ("btrfs-progs", "xfsprogs")
 """What guests with data disks need besides."""
 
+NETWORK_PACKAGES = ("dnsmasq-base", "iproute2", "nftables", "openssl", "procps", "squid")
+"""What guests with a network need besides."""
+
 
 def run_tool(
-    argv: Sequence[str], *, timeout_seconds: float = 600.0, folder: Path | None = None
+    argv: Sequence[str],
+    *,
+    timeout_seconds: float = 600.0,
+    folder: Path | None = None,
+    stdin: str = "",
 ) -> str:
     """Run a tool to its end and return its standard output.
 
@@ -38,7 +45,7 @@ def run_tool(
         done = subprocess.run(
             argv,
             cwd=folder,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             errors="replace",
@@ -46,17 +53,22 @@ def run_tool(
             check=True,
         )
     except FileNotFoundError as inner:
-        raise LabFailure(
-            "lab.tool-missing",
-            f"The lab needs the program {argv[0]}, which is not installed.",
-            remedy="apt-get install --no-install-recommends "
-            + " ".join(REQUIRED_PACKAGES + DATA_DISK_PACKAGES),
-        ) from inner
+        raise tool_missing(argv[0]) from inner
     except subprocess.CalledProcessError as inner:
         raise _tool_failed(argv, f"exit status {inner.returncode}", inner.stderr) from inner
     except subprocess.TimeoutExpired as inner:
         raise _tool_failed(argv, f"no end within {timeout_seconds:.0f} s", "") from inner
     return done.stdout
+
+
+def tool_missing(program: str) -> LabFailure:
+    """That a program is not installed, with the packages to install."""
+    return LabFailure(
+        "lab.tool-missing",
+        f"The lab needs the program {program}, which is not installed.",
+        remedy="apt-get install --no-install-recommends "
+        + " ".join(REQUIRED_PACKAGES + DATA_DISK_PACKAGES + NETWORK_PACKAGES),
+    )
 
 
 def _tool_failed(argv: Sequence[str], fact: str, stderr: str) -> LabFailure:

@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit root qemu e2e bench-vault bench-freeze system-demo system-test system-bench clean docs
+.PHONY: demo test lint unit root qemu e2e e2e-agent bench-vault bench-freeze system-demo system-test system-bench clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
 
-test: system-test lint unit root qemu e2e  ## everything that CI checks
+test: system-test lint unit root qemu e2e e2e-agent  ## everything that CI checks
 
 lint: $(STAMP)  ## format, style, types, and the arrows between the rooms
 	$(BIN)/ruff format --check src tests
@@ -28,6 +28,9 @@ qemu: system-test $(STAMP)  ## a QEMU without an operating system
 
 e2e: system-test $(STAMP)  ## real guests
 	$(BIN)/pytest tests/e2e
+
+e2e-agent: system-test $(STAMP)  ## the stock Azure Linux agent on real guests, a line per scenario
+	$(BIN)/pytest tests/agent
 
 docs: $(STAMP)  ## regenerate what is generated in docs/
 	$(BIN)/python -m quiesce.cli.main explain --reference > docs/reference/failures.md

@@ -26,6 +26,7 @@ import httpx
 
 from quiesce.hypervisor.qemu import QemuVm
 from quiesce.lab.guest import LabGuest
+from quiesce.lab.network import LabNetwork
 from quiesce.model.snapshot import SnapshotSession
 
 VM = "Büro-Server 01 ✓"
@@ -47,10 +48,15 @@ def wait_for(what: str, ask: Callable[[], _T | None], *, seconds: float = 60.0) 
 
 
 class QuiesceServer:
-    """A server with folders of its own, which outlive the process. Not started when made."""
+    """A server with folders of its own, which outlive the process. Not started when made.
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    `network`: it runs in this lab network, and listens there for the guests' agents."""
+
+    def __init__(
+        self, folder: Path, *, network: LabNetwork | None = None, **environment: str
+    ) -> None:
         self.folder = folder
+        self._network = network
         self.data = folder / "data"
         self.environment = {
             **os.environ,
@@ -59,6 +65,7 @@ class QuiesceServer:
             "QUIESCE_PORT": "0",
             "QUIESCE_SCHEDULE_SECONDS": "0.5",
             "COLUMNS": "200",
+            **(_guest_side(network) if network else {}),
             **environment,
         }
         self.log = folder / "server.log"
@@ -68,9 +75,10 @@ class QuiesceServer:
     # --- its life
 
     def start(self, *, answers: bool = True) -> Self:
+        command = [*_QUIESCE, "server", "--no-portal"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_QUIESCE, "server", "--no-portal"],
+                self._network.enter(command) if self._network else command,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -148,11 +156,15 @@ class QuiesceServer:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    def add(self, guest: LabGuest, name: str = VM, *, agent: Path | None = None) -> None:
+    def add(
+        self, guest: LabGuest, name: str = VM, *, agent: Path | None = None, kind: str = "qga"
+    ) -> None:
+        """`kind`: which agents Quiesce is told of, as in `quiesce vm add --agent KIND`."""
         body = {
             "name": name,
             "qmp_socket": str(guest.qmp_socket),
-            "qga_socket": str(agent or guest.qga_socket),
+            "qga_socket": None if kind == "waagent" else str(agent or guest.qga_socket),
+            "agent": kind,
         }
         self.post("vms", body=body)
 
@@ -238,18 +250,26 @@ class QuiesceServer:
         )
 
 
+def _guest_side(network: LabNetwork) -> dict[str, str]:
+    return {
+        "QUIESCE_AGENT_ADDRESS": network.host_address,
+        "QUIESCE_STORAGE_ADDRESS": network.storage_address,
+        "QUIESCE_STORAGE_HOST": network.storage_name,
+    }
+
+
 @contextlib.contextmanager
-def new_server(**environment: str) -> Iterator[QuiesceServer]:
+def new_server(*, network: LabNetwork | None = None, **environment: str) -> Iterator[QuiesceServer]:
     """A started server in new folders, gone with them at the end."""
-    with new_home(**environment) as server:
+    with new_home(network=network, **environment) as server:
         yield server.start()
 
 
 @contextlib.contextmanager
-def new_home(**environment: str) -> Iterator[QuiesceServer]:
+def new_home(*, network: LabNetwork | None = None, **environment: str) -> Iterator[QuiesceServer]:
     """A server that is not started yet."""
     folder = Path(tempfile.mkdtemp(prefix="qz-"))
-    server = QuiesceServer(folder, **environment)
+    server = QuiesceServer(folder, network=network, **environment)
     try:
         yield server
     finally:

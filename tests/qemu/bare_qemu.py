@@ -55,7 +55,7 @@ class BareQemu:
     def vm(self, scratch: Path | None = None) -> QemuVm:
         return QemuVm(self.address, scratch or self.folder / "scratch")
 
-    def start(self, *, paused: bool = False) -> BareQemu:
+    def start(self, *, paused: bool = False, pass_fds: tuple[int, ...] = ()) -> BareQemu:
         command = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-nodefaults"]
         command += ["-display", "none", "-m", "32", "-no-user-config"]
         command += ["-qmp", f"unix:{self.socket},server=on,wait=off"]
@@ -65,7 +65,9 @@ class BareQemu:
             command += ["-device", f"virtio-blk-pci,id={name},drive=node{i}"]
         command += ["-S"] if paused else []
         with self._output.open("wb") as output:
-            self.process = subprocess.Popen([*command, *self.extra], cwd=self.folder, stdout=output)
+            self.process = subprocess.Popen(
+                [*command, *self.extra], cwd=self.folder, stdout=output, pass_fds=pass_fds
+            )
         self._wait_for_monitor()
         return self
 

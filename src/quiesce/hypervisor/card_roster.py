@@ -35,7 +35,7 @@ OLD_SECONDS = 120.0
 _PAUSE_PER_WORK = 9.0
 _FIRST_ROUND_SECONDS = 0.5
 _ASKERS = 8
-_PUBLISH_EVERY = 64
+_PUBLISHED_PER_ROUND = 32
 
 Listing = Callable[[], Iterable[tuple[str, str, Callable[[], tuple[NetworkCard, ...]]]]]
 """Per VM: its name, its guest address or "", and how to ask for its cards."""
@@ -133,11 +133,12 @@ class CardRoster:
         due.sort(key=lambda vm: vm[0] in self._known)
         if not due:
             return
+        some = max(_ASKERS, len(due) // _PUBLISHED_PER_ROUND)
         with ThreadPoolExecutor(min(_ASKERS, len(due)), thread_name_prefix="cards") as askers:
             asked = {askers.submit(self._answer, name, ask): name for name, ask in due}
             for count, answer in enumerate(as_completed(asked), 1):
                 self._known[asked[answer]] = answer.result()
-                if count % _PUBLISH_EVERY == 0:
+                if count % some == 0:
                     self._publish(listed)
         self._publish(listed)
 

@@ -1,0 +1,154 @@
+"""The Blob REST service as an ASGI application: who may, what it is about, and the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from quiesce.storage import disk_blobs, refusal, small_blobs
+from quiesce.storage.containers import Containers, DiskBlob
+from quiesce.storage.journal import Seen, printable
+from quiesce.storage.naming import ACCOUNT
+from quiesce.storage.refusal import Refusal
+from quiesce.storage.request import BlobRequest, read_request
+from quiesce.storage.sas import authorise
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_DEFAULT_VERSION = "2020-12-06"
+
+_ALLOWED_BY = {
+    ("GET", ""): "r",
+    ("HEAD", ""): "r",
+    ("GET", "metadata"): "r",
+    ("HEAD", "metadata"): "r",
+    ("GET", "pagelist"): "r",
+    ("PUT", ""): "w",
+    ("PUT", "metadata"): "w",
+    ("PUT", "properties"): "w",
+    ("PUT", "page"): "w",
+    ("PUT", "snapshot"): "cw",
+    ("DELETE", ""): "d",
+}
+"""Per operation the permissions of which one is needed; what is not in it is not served."""
+
+
+class BlobService:
+    def __init__(
+        self,
+        containers: Containers,
+        account_key: bytes,
+        *,
+        writers: Executor,
+        readers: Executor,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._containers = containers
+        self._account_key = account_key
+        self._writers = writers
+        self._readers = readers
+        self._now = now
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        request_id = str(uuid.uuid4())
+        request: BlobRequest | None = None
+        code = ""
+        try:
+            request = read_request(scope)
+            response = await self._answer(request, receive)
+        except Refusal as no:
+            code, response = no.code, _refused(no, request_id)
+        _sign_off(response, scope, request_id)
+        if request is not None:
+            self._note(request, response.status_code, code, time.perf_counter() - began)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: BlobRequest, receive: Receive) -> Response:
+        allowed_by = _ALLOWED_BY.get((request.method, request.comp))
+        if allowed_by is None:
+            raise refusal.invalid_query("comp", "It is not served with this verb.")
+        authorise(
+            self._account_key,
+            request.query,
+            request.container,
+            request.blob,
+            allowed_by=allowed_by,
+            peer=request.peer,
+            scheme=request.scheme,
+            now=self._now(),
+        )
+        for name in request.query:
+            if name.startswith("rsc"):
+                raise refusal.unsupported_query(name)
+        if request.method == "DELETE":
+            raise refusal.unsupported_verb()
+        blob = self._containers.blob(request.container, request.blob)
+        if isinstance(blob, DiskBlob):
+            return await disk_blobs.answer(request, blob, self._run(self._readers))
+        run = self._run(self._writers)
+        if request.method != "PUT":
+            return await small_blobs.answer(request, receive, blob, run)
+        container = self._containers.find(request.container)
+        if container is None:
+            raise refusal.container_not_found()
+        async with container.uploads:
+            return await small_blobs.answer(request, receive, blob, run)
+
+    def _run(self, executor: Executor) -> Callable[[Callable[[], T]], Awaitable[T]]:
+        async def run(work: Callable[[], T]) -> T:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(executor, work)
+            except OSError as full:
+                log.warning("blob not stored", error=str(full))
+                raise Refusal(500, "InternalError", "The blob could not be stored.") from full
+
+        return run
+
+    def _note(self, request: BlobRequest, status: int, code: str, seconds: float) -> None:
+        container = self._containers.find(request.container)
+        if container is None:
+            return
+        operation = f"{request.comp} of snapshot" if request.snapshot else request.comp
+        seen = Seen(
+            peer=request.peer,
+            method=request.method,
+            path=printable(f"/{ACCOUNT}/{request.container}/{request.blob}"),
+            operation=printable(operation.strip()),
+            status=status,
+            code=code,
+            milliseconds=round(seconds * 1000, 1),
+        )
+        container.journal.add(seen)
+
+
+def _refused(no: Refusal, request_id: str) -> Response:
+    headers = {"x-ms-error-code": no.code, **no.headers}
+    if no.status == 304:
+        return Response(status_code=304, headers=headers)
+    return Response(
+        no.body(request_id), status_code=no.status, media_type="application/xml", headers=headers
+    )
+
+
+def _sign_off(response: Response, scope: Scope, request_id: str) -> None:
+    headers = Headers(scope=scope)
+    response.headers["x-ms-request-id"] = request_id
+    version = headers.get("x-ms-version", "")
+    known = len(version) == len(_DEFAULT_VERSION) and version.isascii() and version.isprintable()
+    response.headers["x-ms-version"] = version if known else _DEFAULT_VERSION
+    client_id = headers.get("x-ms-client-request-id", "")
+    if 0 < len(client_id) <= 1024 and client_id.isascii() and client_id.isprintable():
+        response.headers["x-ms-client-request-id"] = client_id

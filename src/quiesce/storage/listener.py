@@ -1,0 +1,176 @@
+"""The endpoint's own thread: accepts connections, speaks TLS, hands requests to the application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from quiesce.model.failure import Evidence, StorageFailure
+from quiesce.storage.authority import Authority
+from quiesce.storage.connection import IDLE_SECONDS, Connection
+
+log = structlog.get_logger(__name__)
+
+_HANDSHAKE_SECONDS = 10
+_HEADER_LIMIT_BYTES = 32 * 1024
+_CONNECTIONS = 768
+_CONNECTIONS_OF_ONE_PEER = 192
+"""Many guests may come by one proxy."""
+_RENEWAL_CHECK_SECONDS = 6 * 3600
+_CLOSE_SECONDS = 5
+
+
+class Listener:
+    def __init__(self, app: ASGIApp, authority: Authority, address: str, port: int) -> None:
+        """Take the address; nobody is answered before `start`.
+
+        :raise StorageFailure: storage.endpoint-bind-failed
+        """
+        self._authority = authority
+        self._socket = _bound(address, port)
+        self.port: int = self._socket.getsockname()[1]
+        self._context = authority.tls_context()
+        self._peers: Counter[str] = Counter()
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=_CLOSE_SECONDS,
+                h11_max_incomplete_event_size=_HEADER_LIMIT_BYTES,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="storage-endpoint", daemon=True)
+
+    def start(self) -> None:
+        self._socket.listen(256)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Waits until the thread has ended. Idempotent."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        beside = [
+            asyncio.create_task(self._accept()),
+            asyncio.create_task(self._renew()),
+        ]
+        try:
+            # No sockets: uvicorn keeps the connections and ends them, the accepting is ours.
+            await self._server.serve(sockets=[])
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        """Connections are counted from the first packet, not from the end of the TLS handshake as
+        asyncio's own server would: a guest cannot use up the process's file descriptors."""
+        loop = asyncio.get_running_loop()
+        handshakes: set[asyncio.Task[None]] = set()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(self._socket)
+            except OSError as refused:
+                log.warning("storage endpoint cannot accept", error=str(refused))
+                await asyncio.sleep(0.5)
+                continue
+            peer = str(address[0])
+            if self._peers.total() >= _CONNECTIONS or self._peers[peer] >= _CONNECTIONS_OF_ONE_PEER:
+                connection.close()
+                continue
+            self._peers[peer] += 1
+            task = loop.create_task(self._welcome(connection, peer))
+            handshakes.add(task)
+            task.add_done_callback(handshakes.discard)
+
+    async def _welcome(self, connection: socket.socket, peer: str) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ended = _once(lambda: self._leave(peer))
+        server = self._server
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(server.config, server.server_state, ended=ended),
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            )
+        except (OSError, EOFError):  # ssl.SSLError and timeouts are OSErrors
+            connection.close()
+            ended()
+
+    def _leave(self, peer: str) -> None:
+        self._peers[peer] -= 1
+        if self._peers[peer] <= 0:
+            del self._peers[peer]
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEWAL_CHECK_SECONDS)
+            try:
+                if self._authority.renew(datetime.now(UTC)):
+                    self._context = self._authority.tls_context()
+                    log.info("storage endpoint's certificate renewed")
+            except (OSError, ssl.SSLError) as failed:
+                log.warning("storage endpoint's certificate not renewed", error=str(failed))
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's, not this thread's."""
+        yield
+
+
+def _once(act: Callable[[], None]) -> Callable[[], None]:
+    pending = [act]
+
+    def once() -> None:
+        if pending:
+            pending.pop()()
+
+    return once
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    listener: socket.socket | None = None
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind((address, port))
+    except (OSError, OverflowError, ValueError) as refused:
+        if listener is not None:
+            listener.close()
+        raise StorageFailure(
+            "storage.endpoint-bind-failed",
+            f"The storage endpoint cannot listen on {address}, port {port}.",
+            evidence=[Evidence("bind refused", f"{address}:{port}", raw=str(refused))],
+            remedy=f"See whether the address is this host's: `ip -br address`; and what listens "
+            f"there: `ss -ltnp 'sport = :{port}'`. Or set `storage_address` and `storage_port`.",
+        ) from refused
+    return listener

@@ -1,0 +1,27 @@
+"""What the storage endpoint needs from whoever holds a snapshot open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from quiesce.model.extent import Extent
+
+
+class SnapshotDisk(Protocol):
+    """One disk of an open snapshot, read-only. Thread-safe: reads from several threads overlap."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def extents(self) -> Iterator[Extent]:
+        """The whole disk from 0 to `size_bytes`, in order and without gaps. CLEAN is what has not
+        changed since the previous snapshot; it can be read all the same."""
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes at `offset_bytes`; the range lies inside the disk.
+
+        :raise Failure: whatever keeps it from being read
+        """
+
+    def close(self) -> None: ...

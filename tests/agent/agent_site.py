@@ -1,0 +1,115 @@
+"""A VM whose agent is the stock Azure Linux agent, its network, and a Quiesce server in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quiesce_server import VM, QuiesceServer, new_server, wait_for
+
+from quiesce.lab.guest import LabGuest
+from quiesce.lab.network import LabNetwork
+from quiesce.lab.state import ready_guest
+from quiesce.lab.waagent import Waagent
+
+HANDLER = "/var/lib/waagent/Quiesce.VmBackup-*"
+"""Where the agent unpacks the extension."""
+AGENT_SECONDS = 90.0
+"""For the agent to come up and report: some 10 s in an emulated guest."""
+
+
+@dataclass
+class Site:
+    network: LabNetwork
+    guest: LabGuest
+    agent: Waagent
+    server: QuiesceServer
+
+    def state(self) -> Mapping[str, Any]:
+        """What the server knows of the agent."""
+        return dict(self.server.get("vms", VM)["agent_state"])
+
+    def await_agent(self) -> None:
+        wait_for(
+            "the agent to be ready",
+            lambda: self.state()["condition"] == "ready" or None,
+            seconds=AGENT_SECONDS,
+        )
+
+    def extension(self, channel: str = "waagent") -> Mapping[str, Any]:
+        views = self.server.get("vms", VM, "extensions")
+        return next(dict(view) for view in views if view["channel"] == channel)
+
+    def handler_folders(self) -> list[str]:
+        listing = f"ls -d {HANDLER} 2>/dev/null | grep -v zip; true"
+        return self.guest.run(listing).split()
+
+    def put_scripts(self, *, pre: str, post: str) -> None:
+        """Configure the operator's scripts, given as the bodies of shell scripts."""
+        config = {
+            "pluginName": "ScriptRunner",
+            "preScriptLocation": "/opt/pre.sh",
+            "postScriptLocation": "/opt/post.sh",
+            "preScriptParams": ["", ""],
+            "postScriptParams": ["", ""],
+            "preScriptNoOfRetries": 0,
+            "postScriptNoOfRetries": 0,
+            "timeoutInSeconds": 30,
+            "continueBackupOnFailure": False,
+            "fsFreezeEnabled": True,
+        }
+        path = "/etc/azure/VMSnapshotScriptPluginConfig.json"
+        for name, text in (
+            ("/opt/pre.sh", f"#!/bin/sh\n{pre}\n"),
+            ("/opt/post.sh", f"#!/bin/sh\n{post}\n"),
+            (path, json.dumps(config)),
+        ):
+            mode = "0600" if name == path else "0700"
+            write = 'mkdir -p /etc/azure && printf %s "$2" > "$1" && chmod "$3" "$1"'
+            self.guest.run(["sh", "-c", write, "put", name, text, mode])
+
+    def is_writable(self) -> bool:
+        """Whether the guest's file systems take writes: not frozen by anybody."""
+        said = self.guest.run("timeout 5 sh -c 'echo 1 > /root/.probe && sync' && echo yes; true")
+        return said.strip() == "yes"
+
+
+@contextlib.contextmanager
+def new_site(
+    *,
+    kind: str = "waagent",
+    newest: bool = False,
+    start_agent: bool = True,
+    network: LabNetwork | None = None,
+    **environment: str,
+) -> Iterator[Site]:
+    """A VM known to a server by `quiesce vm add --agent KIND`, its agent up and ready."""
+    with contextlib.ExitStack() as stack:
+        net = stack.enter_context(network or LabNetwork())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qa-")))
+        guest = stack.enter_context(ready_guest(folder, network=net))
+        server = stack.enter_context(new_server(network=net, **environment))
+        agent = Waagent(guest)
+        if newest:
+            agent.install_newest()
+        site = Site(net, guest, agent, server)
+        server.add(guest, kind=kind)
+        if start_agent:
+            agent.start()
+            site.await_agent()
+        yield site
+
+
+def warned(job: Mapping[str, Any]) -> str:
+    return " ".join(job["warnings"])
+
+
+def setback(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The one way that failed and was got round."""
+    assert len(job["setbacks"]) == 1, job["setbacks"]
+    return dict(job["setbacks"][0])

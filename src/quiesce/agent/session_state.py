@@ -80,11 +80,15 @@ class SessionState:
 
 def session_state(raw: bytes) -> SessionState:
     """:raise ExtensionFailure: extension.output-invalid"""
-    document = json_object(raw, "state.json")
+    return session_of(json_object(raw, "state.json"), "state.json")
+
+
+def session_of(document: dict[str, object], source: str) -> SessionState:
+    """The same of a document that `source` holds. :raise ExtensionFailure: as `session_state`"""
     try:
         return _state(document)
     except (KeyError, TypeError, ValueError, OverflowError) as inner:
-        raise _invalid("state.json", raw) from inner
+        raise _invalid(source, ", ".join(document).encode("utf-8", "replace")) from inner
 
 
 def json_object(raw: bytes, source: str) -> dict[str, object]:

@@ -8,7 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from quiesce.diagnosis.allowlist import AllowlistFormat, allowlist
+from quiesce.model.agent import AgentCondition, AgentState, HandlerState
+from quiesce.model.failure import Evidence, FailureReport
 from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Progress, Task, TaskName, TaskStatus
+from quiesce.model.network import Hop, NetworkReport, Proxy
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import (
     Consistency,
@@ -17,8 +21,8 @@ from quiesce.model.snapshot import (
     MountFreeze,
     Route,
 )
-from quiesce.model.vm import Disk, PowerState
-from quiesce.service.views import VaultView, VmView
+from quiesce.model.vm import AgentKind, Disk, PowerState
+from quiesce.service.views import ExtensionView, Need, VaultView, VmView
 
 _TAKEN = datetime(2026, 3, 1, 1, 0, 4, tzinfo=UTC)
 _FREEZE = FreezeReport((MountFreeze("/", "ext4", 21.4, 180.0),), held=True, hold_seconds=10.0)
@@ -74,6 +78,54 @@ _JOB = Job(
     log=(LogLine(_TAKEN, "info", "/ (ext4) froze in 21.4 ms and was held for 180 ms."),),
 )
 
+_HANDLER = HandlerState("Quiesce.VmBackup", "0.1.0.3", "Ready", "", "success")
+
+_AGENT = AgentState(
+    condition=AgentCondition.READY,
+    version="WALinuxAgent-2.7.3.0",
+    operating_system="debian 12",
+    last_seen=_TAKEN,
+    goal_incarnation=7,
+    acknowledged_incarnation=7,
+    endpoint="168.63.129.16",
+    handlers=(_HANDLER,),
+)
+
+_EXTENSIONS = (
+    ExtensionView(
+        channel="waagent",
+        name=_HANDLER.name,
+        version=_HANDLER.version,
+        offered_version=_HANDLER.version,
+        installed=True,
+        status=_HANDLER.status,
+        agent_version=_AGENT.version,
+        operating_system=_AGENT.operating_system,
+    ),
+)
+
+_NEEDS = (
+    Need("168.63.129.16", 80, "tcp", "wire server: what the agent is to do"),
+    Need("168.63.129.16", 443, "tcp", "storage endpoint: the snapshot command"),
+)
+
+_NETWORK = NetworkReport(
+    vm="web1",
+    channel="qga",
+    endpoint="https://168.63.129.16:443",
+    hops=(
+        Hop("address", True, "eth0 has 10.0.0.7/24", 0.4),
+        Hop(
+            "tcp", False, "168.63.129.16:443 did not answer", 5000.0, "network.blocked", "timed out"
+        ),
+    ),
+    failure=FailureReport(
+        "network.blocked",
+        "The way from the VM web1 to this server breaks at tcp: 168.63.129.16:443 did not answer",
+        (Evidence("tcp: 168.63.129.16:443 did not answer", "probe in the guest", _TAKEN),),
+    ),
+)
+
 _VM = VmView(
     name="web1",
     qmp_socket=Path("/run/vms/web1/qmp.sock"),
@@ -88,6 +140,9 @@ _VM = VmView(
     next_run=_TAKEN + timedelta(days=1),
     point_count=3,
     newest_point=_POINT,
+    agent=AgentKind.BOTH,
+    agent_state=_AGENT,
+    proxy=Proxy(https="http://web1:***@10.0.0.3:3128", no_proxy="168.63.129.16"),
 )
 
 _RESTORE = Job(
@@ -117,6 +172,10 @@ _EXAMPLES: dict[str, object] = {
     "restore": _RESTORE,
     "point": _POINT,
     "vault": _VAULT,
+    "extensions": _EXTENSIONS,
+    "network": _NETWORK,
+    "needs": _NEEDS,
+    "allowlist": {"format": "nft", "text": allowlist(_NEEDS, AllowlistFormat.NFT)},
 }
 
 

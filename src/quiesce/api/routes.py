@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
@@ -18,15 +18,24 @@ from quiesce.api.requests import (
     RestoreStart,
     VerifyStart,
     VmAdd,
+    VmPatch,
 )
 from quiesce.api.security import caller_is_allowed
+from quiesce.diagnosis.allowlist import AllowlistFormat, allowlist
 from quiesce.diagnosis.explain import Explanation
-from quiesce.model.extension import ExtensionState
 from quiesce.model.job import Job
+from quiesce.model.network import NetworkReport
 from quiesce.model.point import RecoveryPoint
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.service import Service
-from quiesce.service.views import DeletionPlan, PolicyView, VaultView, VmView
+from quiesce.service.views import (
+    DeletionPlan,
+    ExtensionView,
+    Need,
+    PolicyView,
+    VaultView,
+    VmView,
+)
 
 _NOT_FOUND = HTTPStatus.NOT_FOUND
 _CONFLICT = HTTPStatus.CONFLICT
@@ -45,11 +54,18 @@ def _service(request: Request) -> Service:
 
 
 Running = Annotated[Service, Depends(_service)]
+Channel = Literal["qga", "waagent"]
+"""Through which of a VM's agents."""
 
 
 class Health(BaseModel):
     status: str
     version: str
+
+
+class Allowlist(BaseModel):
+    format: AllowlistFormat
+    text: str
 
 
 @open_router.get("/health", tags=["server"])
@@ -127,25 +143,91 @@ def back_up(service: Running, name: str) -> Job:
     return service.jobs.start_backup(name)
 
 
-@router.get(
-    "/vms/{name}/extension",
+@router.patch(
+    "/vms/{name}",
     tags=["vms"],
-    responses=problem_responses(_NOT_FOUND, _BAD_GATEWAY),
+    responses=problem_responses(_NOT_FOUND, _CONFLICT) | example(200, "vm"),
 )
-def show_extension(service: Running, name: str) -> ExtensionState:
-    """The VM's agent and the backup extension inside it, asked now."""
-    return service.vms.extension(name)
+def change_vm(service: Running, name: str, body: VmPatch) -> VmView:
+    """Change how a VM is reached; what is not said stays."""
+    return service.vms.change(name, body.change())
+
+
+# --- What is in the guest, and its way out
+
+
+@router.get(
+    "/vms/{name}/extensions",
+    tags=["guests"],
+    responses=problem_responses(_NOT_FOUND) | example(200, "extensions"),
+)
+def list_extensions(service: Running, name: str) -> tuple[ExtensionView, ...]:
+    """The extension in the guest as each agent of the VM shows it: the QEMU guest agent is asked
+    now, the Azure Linux agent has said it last. `problem` says why one could not be asked."""
+    return service.vms.extensions(name)
 
 
 @router.delete(
-    "/vms/{name}/extension",
+    "/vms/{name}/extensions",
     status_code=204,
-    tags=["vms"],
+    tags=["guests"],
     responses=problem_responses(_NOT_FOUND, _CONFLICT, _BAD_GATEWAY),
 )
-def uninstall_extension(service: Running, name: str) -> None:
-    """Remove the extension from the guest; the next backup installs it again."""
-    service.vms.uninstall_extension(name)
+def uninstall_extension(service: Running, name: str, channel: Channel | None = None) -> None:
+    """Remove the extension from the guest, through one agent or each that the VM has; the next
+    backup installs it again. Answers when the guest says that it is gone, which may take minutes.
+    """
+    service.vms.uninstall_extension(name, channel)
+
+
+@router.post(
+    "/vms/{name}/extensions/reinstall",
+    tags=["guests"],
+    responses=problem_responses(_NOT_FOUND, _CONFLICT, _BAD_GATEWAY) | example(200, "extensions"),
+)
+def reinstall_extension(
+    service: Running, name: str, channel: Channel | None = None
+) -> tuple[ExtensionView, ...]:
+    """Remove the extension and install the server's version anew. Answers when the guest says that
+    it is there, which may take minutes."""
+    service.vms.reinstall_extension(name, channel)
+    return service.vms.extensions(name)
+
+
+@router.post(
+    "/vms/{name}/network-test",
+    tags=["guests"],
+    responses=problem_responses(_NOT_FOUND, _CONFLICT, _BAD_GATEWAY) | example(200, "network"),
+)
+def probe_network(service: Running, name: str, channel: Channel | None = None) -> NetworkReport:
+    """Probe the way to the storage endpoint from inside the guest. A hop that fails is an answer
+    (`failure`), and not an error of this call."""
+    return service.network.test(name, channel)
+
+
+@router.get(
+    "/vms/{name}/network-needs",
+    tags=["guests"],
+    responses=problem_responses(_NOT_FOUND, _CONFLICT) | example(200, "needs"),
+)
+def show_network_needs(service: Running, name: str) -> tuple[Need, ...]:
+    """What the guest must be able to reach; nothing for a VM whose agent needs no network."""
+    return service.network.needs(name)
+
+
+@router.get(
+    "/vms/{name}/allowlist",
+    tags=["guests"],
+    responses=problem_responses(_NOT_FOUND, _CONFLICT) | example(200, "allowlist"),
+)
+def show_allowlist(
+    service: Running,
+    name: str,
+    format: AllowlistFormat = AllowlistFormat.TEXT,  # noqa: A002 - the name in the URL
+) -> Allowlist:
+    """The same as commands for a firewall; `nsg` is a network security group of Azure, `text` a
+    list for people. They are only told, not run."""
+    return Allowlist(format=format, text=allowlist(service.network.needs(name), format))
 
 
 # --- Jobs

@@ -7,7 +7,7 @@ from rich.text import Text
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.remote_failure import report_from_json
-from quiesce.diagnosis.phrases import AGENTS, proxy_words
+from quiesce.diagnosis.phrases import AGENTS, goal_words, proxy_words
 from quiesce.model.units import size_text
 
 
@@ -50,9 +50,10 @@ def show_vm(vm: Json) -> None:
             ),
             right="size",
         )
-    if vm["problem"]:
-        screen.out.print()
-        screen.show_failure(report_from_json(vm["problem"]), to=screen.out)
+    for problem in (vm["problem"], vm["agent_problem"]):
+        if problem:
+            screen.out.print()
+            screen.show_failure(report_from_json(problem), to=screen.out)
 
 
 def agent_word(vm: Json) -> Text | str:
@@ -84,7 +85,10 @@ def _show_agent(state: Json) -> None:
             ("guest", state["operating_system"]),
             ("last seen", screen.when(state["last_seen"], seconds=True)),
             ("came to", state["endpoint"]),
-            ("goal state", _goal(state)),
+            (
+                "goal state",
+                goal_words(state["goal_incarnation"], state["acknowledged_incarnation"]),
+            ),
         )
     )
     if state["handlers"]:
@@ -101,15 +105,6 @@ def _show_agent(state: Json) -> None:
                 for handler in state["handlers"]
             ),
         )
-
-
-def _goal(state: Json) -> str:
-    served, acknowledged = state["goal_incarnation"], state["acknowledged_incarnation"]
-    if not served:
-        return ""
-    if acknowledged == served:
-        return f"{served}, acknowledged"
-    return f"{served}, acknowledged up to {acknowledged}" if acknowledged else f"{served}"
 
 
 def _own_words(handler: Json) -> str:

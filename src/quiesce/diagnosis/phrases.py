@@ -55,3 +55,13 @@ def proxy_words(http: str, https: str, no_proxy: str) -> str:
         said = (("https", https), ("http", http))
         words = ", ".join(f"{scheme} by {url}" for scheme, url in said if url)
     return f"{words}, except for {no_proxy}" if no_proxy else words
+
+
+def goal_words(served: int, acknowledged: int) -> str:
+    """Which goal state is published for an agent, and which one it has answered; empty when there
+    is none."""
+    if not served:
+        return ""
+    if acknowledged == served:
+        return f"{served}, acknowledged"
+    return f"{served}, acknowledged up to {acknowledged}" if acknowledged else str(served)

@@ -104,16 +104,16 @@ def button(text: str, on_click: Callable[[], object], *, main: bool = False) -> 
 async def ask(work: Callable[[], Answer]) -> Answer | Failure:
     """What the service answers, asked in a thread so that no other page has to wait."""
 
-    def answered() -> Answer | Failure:
+    def answered() -> tuple[Answer] | Failure:
         try:
-            return work()
+            return (work(),)
         except Failure as failure:
             return failure
 
     answer = await run.io_bound(answered)
     if answer is None:  # NiceGUI's word for: the server is about to end
         raise asyncio.CancelledError
-    return answer
+    return answer if isinstance(answer, Failure) else answer[0]
 
 
 async def attempt(work: Callable[[], Answer]) -> Answer | None:

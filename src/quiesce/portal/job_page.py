@@ -6,6 +6,7 @@ from html import escape
 
 from nicegui import ui
 
+from quiesce.diagnosis.phrases import setback_title
 from quiesce.model.failure import Failure
 from quiesce.model.job import Job, LogLine, Task, TaskStatus
 from quiesce.portal.failure_card import failure_html
@@ -77,7 +78,8 @@ class _JobView:
                 with ui.element("div").classes("fact"):
                     ui.label("VM")
                     ui.link(job.vm, vm_link(job.vm)).classes("table-link")
-            self._facts = {name: fact(name, "–") for name in ("Started", "Ended", "Recovery point")}
+            names = ("Started", "Ended", "Recovery point", "Route")
+            self._facts = {name: fact(name, "–") for name in names}
             fact("Started by", job.trigger)
             fact("Job", job.id).classes("mono")
             for name in ("Consistency", "Frozen"):
@@ -99,7 +101,9 @@ class _JobView:
         self._facts["Recovery point"].text = job.point_id or "–"
         self._facts["Consistency"].text = consistency(job.consistency)
         self._facts["Frozen"].text = frozen(job.freeze)
-        for name, known in (("Consistency", job.consistency), ("Frozen", job.freeze)):
+        self._facts["Route"].text = str(job.route or "–")
+        optional = (("Consistency", job.consistency), ("Frozen", job.freeze), ("Route", job.route))
+        for name, known in optional:
             shown = self._facts[name].parent_slot
             if shown is not None:
                 shown.parent.set_visibility(known is not None)
@@ -122,6 +126,12 @@ class _JobView:
                 html(failure_html(job.failure), "section").classes("card failure")
             for warning in job.warnings:
                 ui.label(warning).classes("note")
+            title = setback_title(job.route, len(job.setbacks))
+            for setback in job.setbacks:
+                html(
+                    f'<div class="setback-title">{escape(title)}</div>{failure_html(setback)}',
+                    "section",
+                ).classes("card failure setback")
 
     async def _ask_to_cancel(self) -> None:
         job = await attempt(lambda: self._service.jobs.cancel(self._job_id))

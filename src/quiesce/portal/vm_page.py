@@ -1,12 +1,15 @@
-"""One VM: its state, points, extension and jobs."""
+"""One VM: its state, agent, points, extension, network and jobs."""
 
 from __future__ import annotations
 
 from nicegui import ui
 
-from quiesce.model.extension import ExtensionState
+from quiesce.diagnosis.phrases import AGENTS, goal_words, proxy_words
+from quiesce.model.agent import AgentState
 from quiesce.model.failure import Failure
+from quiesce.model.policy import SnapshotOptions
 from quiesce.model.units import size_text
+from quiesce.portal.extension_card import ExtensionCard
 from quiesce.portal.failure_card import failure_html
 from quiesce.portal.frame import (
     ask,
@@ -22,6 +25,7 @@ from quiesce.portal.frame import (
     set_chip,
     show_failure,
 )
+from quiesce.portal.network_card import NetworkCard
 from quiesce.portal.restore_dialog import restore_dialog
 from quiesce.portal.sessions import Session
 from quiesce.portal.tables import (
@@ -32,7 +36,7 @@ from quiesce.portal.tables import (
     point_row,
     refresh,
 )
-from quiesce.portal.words import job_link, when
+from quiesce.portal.words import job_link, route_words, when
 from quiesce.service.service import Service
 from quiesce.service.views import VmView
 
@@ -79,26 +83,47 @@ class _Page:
         self._problem = ui.element("div").classes("full-width")
         await self._state_card()
         await self._points_card()
-        self._extension_card()
+        self._extension = ExtensionCard(self._service, self._name)
+        NetworkCard(self._service, self._name)
         await self._jobs_card()
         ui.timer(0.1, self._look, once=True)
         ui.timer(_REFRESH_SECONDS, self._fresh)
 
     async def _state_card(self) -> None:
         policies = await ask(self._service.policies.all)
-        names = [] if isinstance(policies, Failure) else [policy.name for policy in policies]
+        known = () if isinstance(policies, Failure) else policies
+        self._routes = {policy.name: policy.snapshot.route for policy in known}
         with card(), ui.element("div").classes("card-body facts"):
             with ui.element("div").classes("fact"):
                 ui.label("Policy")
                 ui.select(
-                    [_NO_POLICY, *names],
+                    [_NO_POLICY, *self._routes],
                     value=self._vm.policy or _NO_POLICY,
                     on_change=lambda event: self._protect(event.value),
                 ).props("dense borderless options-dense aria-label=Policy")
             self._next_run = fact("Next backup", when(self._vm.next_run))
+            self._route = fact("Route", self._route_of(self._vm.policy))
+            self._agent = fact("Agent", AGENTS[self._vm.agent])
             self._hypervisor = fact("Hypervisor", self._vm.hypervisor or "–")
             self._seen = fact("Seen", when(self._vm.seen_at, seconds=True))
+            proxy = self._vm.proxy
+            if proxy is not None:
+                fact("Proxy", proxy_words(proxy.http, proxy.https, proxy.no_proxy))
             self._disks = fact("Disks", _disks(self._vm), wide=True)
+        self._agent_card()
+
+    def _agent_card(self) -> None:
+        """What the Azure Linux agent has said last; not there for a VM without."""
+        with ui.element("section").classes("card") as self._agent_box:
+            with ui.element("div").classes("card-head"):
+                heading(AGENTS["waagent"], 2)
+                self._condition = chip("never seen")
+            with ui.element("div").classes("card-body facts"):
+                self._agent_facts = {
+                    name: fact(name, "–")
+                    for name in ("Version", "Guest", "Last seen", "Goal state", "Extensions")
+                }
+        self._show_agent(self._vm.agent_state)
 
     async def _points_card(self) -> None:
         points = await ask(lambda: self._service.points.all(vm=self._name))
@@ -115,16 +140,6 @@ class _Page:
                 page_rows=10,
             )
             self._points_table.set_visibility(bool(self._points))
-
-    def _extension_card(self) -> None:
-        with ui.element("section").classes("card"):
-            with ui.element("div").classes("card-head"):
-                heading("Backup extension", 2)
-                self._uninstall = button("Uninstall", self._confirm_uninstall)
-                self._uninstall.classes("small").set_visibility(False)
-            self._extension = ui.element("div").classes("card-body")
-        with self._extension:
-            ui.label("Asking the VM's agent …").classes("quiet")
 
     async def _jobs_card(self) -> None:
         jobs = await self._jobs()
@@ -145,21 +160,11 @@ class _Page:
         vm = await ask(lambda: self._service.vms.show(self._name))
         if not isinstance(vm, Failure):
             self._show(vm)
-            if vm.problem:
-                with self._problem:
-                    html(failure_html(vm.problem), "section").classes("card failure")
-        await self._look_inside()
-
-    async def _look_inside(self) -> None:
-        state = await ask(lambda: self._service.vms.extension(self._name))
-        self._extension.clear()
-        with self._extension:
-            if isinstance(state, Failure):
-                html(failure_html(state.report())).classes("full-width")
-                self._extension.classes(replace="")
-                return
-            _extension_facts(state)
-        self._uninstall.set_visibility(state.installed)
+            with self._problem:
+                for problem in (vm.problem, vm.agent_problem):
+                    if problem:
+                        html(failure_html(problem), "section").classes("card failure")
+        await self._extension.look()
 
     async def _fresh(self) -> None:
         vm = await ask(lambda: _known(self._service, self._name))
@@ -186,6 +191,29 @@ class _Page:
         self._hypervisor.text = vm.hypervisor or "–"
         self._seen.text = when(vm.seen_at, seconds=True)
         self._disks.text = _disks(vm)
+        self._agent.text = AGENTS[vm.agent]
+        self._route.text = self._route_of(vm.policy)
+        self._show_agent(vm.agent_state)
+
+    def _show_agent(self, state: AgentState | None) -> None:
+        self._agent_box.set_visibility(state is not None)
+        if state is None:
+            return
+        set_chip(self._condition, str(state.condition))
+        words = {
+            "Version": state.version,
+            "Guest": state.operating_system,
+            "Last seen": when(state.last_seen, seconds=True),
+            "Goal state": goal_words(state.goal_incarnation, state.acknowledged_incarnation),
+            "Extensions": ", ".join(
+                f"{each.name} {each.version} {each.status}" for each in state.handlers
+            ),
+        }
+        for name, text in words.items():
+            self._agent_facts[name].text = text or "–"
+
+    def _route_of(self, policy: str | None) -> str:
+        return route_words(self._routes.get(policy or "", SnapshotOptions().route))
 
     # --- what buttons do
 
@@ -204,40 +232,6 @@ class _Page:
         for point in self._points:
             if point.id == point_id:
                 restore_dialog(self._service, point)
-
-    def _confirm_uninstall(self) -> None:
-        with ui.dialog(value=True) as dialog, card("Uninstall the extension?"):
-            body = ui.element("div").classes("card-body")
-            with body:
-                ui.label(
-                    f"Everything that Quiesce put into {self._name} is removed. "
-                    "The next backup installs it again."
-                )
-                with ui.row().classes("justify-end full-width"):
-                    button("Keep it", dialog.close)
-
-                    async def uninstall() -> None:
-                        dialog.close()
-                        await attempt(lambda: self._service.vms.uninstall_extension(self._name))
-                        await self._look_inside()
-
-                    button("Uninstall", uninstall, main=True)
-
-
-def _extension_facts(state: ExtensionState) -> None:
-    with ui.element("div").classes("facts"):
-        if not state.installed:
-            installed = "not installed"
-        elif state.update_pending:
-            installed = f"{state.version}, the next backup brings {state.offered_version}"
-        else:
-            installed = state.version
-        fact("Version", installed)
-        fact("Guest agent", state.agent_version or "–")
-        fact("Guest", state.operating_system or "–")
-        fact("Python in the guest", state.python or "–")
-    if not state.installed:
-        ui.label("The next backup installs it.").classes("quiet")
 
 
 def _disks(vm: VmView) -> str:

@@ -6,7 +6,9 @@ from datetime import datetime
 from html import escape
 from urllib.parse import quote
 
+from quiesce.model.agent import AgentCondition
 from quiesce.model.job import Job, JobStatus, Task, TaskStatus
+from quiesce.model.policy import RoutePreference
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport
 from quiesce.model.units import duration_text, rate_text, size_text
 from quiesce.model.vm import PowerState
@@ -28,6 +30,9 @@ _TONES: dict[str, str] = {
     Consistency.FILE_SYSTEM: "good",
     Consistency.OFFLINE: "good",
     Consistency.CRASH: "warn",
+    AgentCondition.READY: "good",
+    AgentCondition.NOT_READY: "bad",
+    AgentCondition.STALE: "warn",
 }
 
 
@@ -109,6 +114,11 @@ def frozen(freeze: FreezeReport | None) -> str:
     ]
     held = "" if freeze.held else f" (thawed at its limit of {freeze.hold_seconds:g} s)"
     return ", ".join(mounts) + held
+
+
+def route_words(route: RoutePreference) -> str:
+    """For example "guest, then host"."""
+    return str(route).replace("-then-", ", then ")
 
 
 def with_commands(text: str) -> str:

@@ -14,6 +14,7 @@ from quiesce.hypervisor.neighbours import Neighbours
 from quiesce.hypervisor.qemu import QemuVm
 from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState
+from quiesce.model.failure import StorageFailure
 from quiesce.model.network import Hop, Proxy
 from quiesce.model.snapshot import SessionDisk
 from quiesce.model.vm import NetworkCard, VmAddress
@@ -69,12 +70,15 @@ class Composition:
         from quiesce.agent.waagent.host import AgentHost
         from quiesce.storage.endpoint import StorageEndpoint
 
-        storage = StorageEndpoint(
-            settings.storage_folder,
-            address=settings.storage_bind,
-            port=settings.storage_port,
-            host=settings.storage_name,
-        )
+        try:
+            storage = StorageEndpoint(
+                settings.storage_folder,
+                address=settings.storage_bind,
+                port=settings.storage_port,
+                host=settings.storage_name,
+            )
+        except StorageFailure as unusable:
+            return GuestSide(None, problem=unusable)
         agents = AgentHost(
             book,
             storage,

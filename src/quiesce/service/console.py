@@ -61,12 +61,14 @@ class Console:
         self._said_cancelled = False
 
     def log(self, level: str, text: str) -> None:
-        """One line of the job's story.
+        """One line of the job's story; one of the level debug is not kept, and is there for the
+        sake of what follows.
 
         :raise JobFailure: job.cancelled, once, when the job was asked to end: between the lines
             of a long task is where it can stop cleanly, and its teardown still may log
         """
-        self.note(level, text)
+        if level != "debug":
+            self.note(level, text)
         if not self._said_cancelled:
             self.stop_if_cancelled()
 

@@ -59,22 +59,20 @@ class Served:
 
 
 class GuestSide:
-    """Thread-safe. `served` None: the settings do not ask for it.
+    """Thread-safe. `served` None: it could not be made, and `problem` says why; without one, the
+    settings do not ask for it.
 
     An address that cannot be bound costs guests their route and nobody else anything: it is kept
     as `problem`, and tried again by `mend`.
     """
 
-    def __init__(self, served: Served | None) -> None:
+    def __init__(self, served: Served | None, problem: Failure | None = None) -> None:
+        self.wanted = served is not None or problem is not None
+        """Whether the settings ask for it."""
         self._served = served
         self._lock = threading.Lock()
         self._waiting: list[Storage | Agents] = [served.storage, served.agents] if served else []
-        self._problem: Failure | None = None if served else endpoint_off()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the settings ask for it."""
-        return self._served is not None
+        self._problem = problem if self.wanted else endpoint_off()
 
     @property
     def problem(self) -> Failure | None:
@@ -89,6 +87,8 @@ class GuestSide:
     def start(self) -> None:
         """Begin to listen. What cannot be bound is kept and logged, not raised."""
         if self._served is None:
+            if self.wanted:
+                log.error("guests cannot reach this server", reason=str(self._problem))
             return
         with self._lock:
             before, self._problem = self._problem, self._bound()
@@ -99,7 +99,7 @@ class GuestSide:
 
     def mend(self) -> None:
         """Try again what could not be bound; a bridge may come up later than the server."""
-        if self._problem is not None:
+        if self._problem is not None and self._served is not None:
             self.start()
 
     def close(self) -> None:

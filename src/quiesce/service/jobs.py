@@ -55,7 +55,7 @@ class Jobs:
 
         :raise NotFoundFailure: restore.point-not-found, restore.disk-not-found
         :raise InputFailure: input.path-invalid
-        :raise RestoreFailure: restore.target-exists
+        :raise RestoreFailure: restore.target-exists, restore.target-in-use
         :raise PolicyFailure: policy.in-progress, another restore writes to the same place
         """
         point = self._parts.points.get(request.point_id)

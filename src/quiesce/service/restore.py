@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quiesce.block.image import open_target
+from quiesce.block.image_lock import refuse_in_use
 from quiesce.model.failure import (
     Evidence,
     InputFailure,
@@ -45,7 +46,7 @@ def plan_targets(point: RecoveryPoint, request: RestoreRequest) -> tuple[Target,
 
     :raise InputFailure: input.path-invalid
     :raise NotFoundFailure: restore.disk-not-found
-    :raise RestoreFailure: restore.target-exists
+    :raise RestoreFailure: restore.target-exists, restore.target-in-use
     """
     if not request.to.is_absolute():
         raise InputFailure(
@@ -69,6 +70,7 @@ def plan_targets(point: RecoveryPoint, request: RestoreRequest) -> tuple[Target,
                 evidence=[Evidence("a file of this name", str(target.path))],
                 remedy="Choose another path, or allow overwriting (`--overwrite`).",
             )
+        refuse_in_use(target.path)
     return targets
 
 

@@ -27,8 +27,9 @@ __all__ = [
 ]
 
 Log = Callable[[str, str], None]
-"""Called with a level (info, warning, error) and a sentence for the job's log. It may raise, when
-the job was cancelled: then the work ends there."""
+"""Called with a level (debug, info, warning, error) and a sentence for the job's log. It may raise,
+when the job was cancelled: then the work ends there. What waits for long calls it once a second, at
+the level debug when there is nothing new: that is not kept."""
 
 
 class Hypervisor(Protocol):

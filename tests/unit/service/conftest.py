@@ -36,6 +36,19 @@ def service(tmp_path: Path, machine: PaperMachine, clock: FakeClock) -> Iterator
 
 
 @pytest.fixture
+def open_service(tmp_path: Path, machine: PaperMachine, clock: FakeClock) -> Iterator[Service]:
+    """As `service`, at an address where guests find it."""
+    settings = Settings(data_folder=tmp_path / "data", port=0, agent_address="192.0.2.1")
+    service = Service(settings, composition=PaperComposition(settings), clock=clock)
+    service.vms.add(VmAddress("web", machine.folder))
+    yield service
+    for stage in machine.folder.glob("hold-*"):
+        stage.unlink()
+    eventually(lambda: not any(job.status == "In progress" for job in service.jobs.newest()), "end")
+    service.close()
+
+
+@pytest.fixture
 def server(tmp_path: Path, machine: PaperMachine) -> Iterator[RunningServer]:
     server = RunningServer(tmp_path / "data")
     body = {"name": "web", "qmp_socket": str(machine.folder)}

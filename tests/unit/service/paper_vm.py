@@ -10,14 +10,18 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from paper_agents import PaperAgents, PaperStorage, stage
+
+from quiesce.agent.waagent.ports import AgentBook, ProxyOf
 from quiesce.block.nbd import NbdSource
+from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState, Finish, Readiness
 from quiesce.model.failure import VmFailure
+from quiesce.model.network import Hop, Proxy
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import (
     FreezeReport,
@@ -28,16 +32,11 @@ from quiesce.model.snapshot import (
 )
 from quiesce.model.vm import Disk, PowerState, VmAddress, VmState
 from quiesce.service.composition import Composition, ExtensionGuest
+from quiesce.service.guest_side import GuestSide, Served
 from quiesce.snapshot.ports import Hypervisor
 from quiesce.transfer.ports import BlockSource
 
 MOUNT = MountFreeze("/", "ext4")
-
-
-def stage(folder: Path, name: str) -> None:
-    while (folder / f"hold-{name}").exists():
-        (folder / f"at-{name}").touch()
-        time.sleep(0.02)
 
 
 class PaperHypervisor:
@@ -137,8 +136,15 @@ class PaperGuest:
     def status(self) -> ExtensionState:
         return ExtensionState(True, "1", "1", "3.11", "7.2", "paper")
 
+    def install(self) -> bool:
+        (self._folder / "extension").touch()
+        return True
+
     def uninstall(self) -> None:
-        return
+        (self._folder / "extension").unlink(missing_ok=True)
+
+    def probe(self, endpoint: Endpoint, proxy: Proxy) -> tuple[Hop, ...]:
+        return (Hop("tcp", True, f"connected to {endpoint.url} by {proxy.https or 'itself'}"),)
 
 
 class HeldSource:
@@ -162,7 +168,15 @@ class PaperComposition(Composition):
         return PaperHypervisor(address.qmp_socket)
 
     def guest(self, address: VmAddress) -> ExtensionGuest | None:
-        return PaperGuest(address.qmp_socket)
+        return PaperGuest(address.qmp_socket) if address.agent.qga else None
+
+    def guest_side(
+        self, book: AgentBook, polled: Callable[[], Iterable[VmAddress]], proxy_of: ProxyOf
+    ) -> GuestSide:
+        if not self._settings.agent_address:
+            return GuestSide(None)
+        agents = PaperAgents(lambda vm: {a.name: a.qmp_socket for a in polled()}[vm])
+        return GuestSide(Served(PaperStorage(), agents))
 
     def source(self, disk: SessionDisk) -> BlockSource:
         return HeldSource(

@@ -13,10 +13,10 @@ import secrets
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from quiesce.block import image_lock
 from quiesce.block.past_cache import Output
 from quiesce.block.qemu_nbd import Qcow2Server, create_qcow2
 from quiesce.model.failure import Evidence, InputFailure, RestoreFailure
@@ -52,8 +52,9 @@ def open_target(
     block device to be written. `data_bytes`, if known, is what will be written: it must fit.
 
     :raise InputFailure: input.unknown-format
-    :raise RestoreFailure: restore.target-exists, restore.target-too-small,
-        restore.target-not-writable, restore.no-space, restore.tool-missing
+    :raise RestoreFailure: restore.target-exists, restore.target-in-use,
+        restore.target-too-small, restore.target-not-writable, restore.no-space,
+        restore.tool-missing
     """
     if format not in FORMATS:
         raise InputFailure(
@@ -84,8 +85,8 @@ def open_target(
             f"{path} is neither a file nor a block device.",
             evidence=[Evidence(f"its kind is {stat.filemode(found.st_mode)}", str(path))],
         )
-    place = _Place.beside(path, overwrite=overwrite)
     _require_space(path, data_bytes)
+    place = _Place(path, overwrite=overwrite)
     return RawTarget(place, size_bytes) if format == "raw" else Qcow2Target(place, size_bytes)
 
 
@@ -155,6 +156,11 @@ class DeviceTarget:
             self._file = Output(os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
         except OSError as error:
             raise _not_writable(error, path) from error
+        try:
+            image_lock.hold(self._file.descriptor, path)
+        except BaseException:
+            self._file.close()
+            raise
         self.size_bytes = os.lseek(self._file.descriptor, 0, os.SEEK_END)
         if self.size_bytes < size_bytes:
             self._file.close()
@@ -187,29 +193,50 @@ class DeviceTarget:
         self._file.close()
 
 
-@dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a file is to appear, and its temporary name until then."""
+    """Where a file is to appear, and its temporary name until then. The image that it replaces,
+    if any, is kept from being opened by a VM from `create` on."""
 
-    final: Path
-    temporary: Path
-    overwrite: bool
-
-    @classmethod
-    def beside(cls, final: Path, *, overwrite: bool) -> _Place:
-        return cls(final, final.parent / f".quiesce-{secrets.token_hex(8)}.partial", overwrite)
+    def __init__(self, final: Path, *, overwrite: bool) -> None:
+        self.final = final
+        self.temporary = final.parent / f".quiesce-{secrets.token_hex(8)}.partial"
+        self._overwrite = overwrite
+        self._replaced = -1
 
     def create(self) -> int:
+        """A descriptor of the temporary file."""
         try:
+            if self._overwrite:
+                self._hold_replaced()
             return os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            self._let_go()
             raise _not_writable(error, self.final) from error
+
+    def _hold_replaced(self) -> None:
+        try:
+            self._replaced = os.open(self.final, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            image_lock.hold(self._replaced, self.final)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        if self._replaced >= 0:
+            os.close(self._replaced)
+            self._replaced = -1
 
     def publish(self) -> None:
         """Durably under its final name. Without `overwrite`, what appeared there meanwhile wins."""
         try:
             _sync(self.temporary)
-            if self.overwrite:
+            if self._overwrite:
+                # Once more: another file may have got this name since `create`.
+                self._let_go()
+                self._hold_replaced()
                 os.replace(self.temporary, self.final)
             else:
                 self._name_if_free()
@@ -222,6 +249,7 @@ class _Place:
             ) from error
         except OSError as error:
             raise _write_failure(error, self.final, "giving the image its name") from error
+        self._let_go()
 
     def _name_if_free(self) -> None:
         try:
@@ -238,6 +266,7 @@ class _Place:
             os.unlink(self.temporary)
 
     def discard(self) -> None:
+        self._let_go()
         with suppress(FileNotFoundError):
             os.unlink(self.temporary)
 

@@ -14,6 +14,7 @@ from . import scripts
 from .detach import detach
 from .failure import Fact, Failure, defect
 from .folder import Folder, active_lock, already_active, make_run_folder, tasks
+from .local_session import PROGRAM
 from .log import Log
 from .plan import Wishes
 from .session import Order, Session, decide
@@ -61,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     command("recover", _recover).add_argument("--task", required=True)
     command("collect-logs", _collect_logs)
     command("uninstall", _uninstall)
+    command("handler", _handler).add_argument("action")
+    command("probe", _probe).add_argument("--settings", required=True, metavar="FILE|-")
     return parser
 
 
@@ -187,3 +190,20 @@ def _uninstall(options: argparse.Namespace) -> Dict[str, Any]:
     from .uninstall import uninstall
 
     return {"removed": uninstall()}
+
+
+def _handler(options: argparse.Namespace) -> Dict[str, Any]:
+    """a command of the Azure Linux agent: install, enable, update, disable, uninstall"""
+    from . import handler
+
+    if options.action not in handler.ACTIONS:
+        words = "The handler's commands are {}.".format(", ".join(handler.ACTIONS))
+        raise Failure("extension.usage", words)
+    return handler.run(options.action, PROGRAM, os.environ)
+
+
+def _probe(options: argparse.Namespace) -> Dict[str, Any]:
+    """the way to the storage endpoint, hop by hop"""
+    from . import probe
+
+    return {"hops": probe.run(probe.read_question(options.settings))}

@@ -1,6 +1,7 @@
 """/run/quiesce: one folder per session, and the locks that say who is alive.
 
     /run/quiesce/active            locked by the one session of this guest, and its watchdog
+    /run/quiesce/driver            see attempts.py
     /run/quiesce/<task>/           0700
         state.json                 replaced atomically
         control                    FIFO, read by the session
@@ -26,12 +27,12 @@ from .failure import Fact, Failure
 from .mounts import mount_of_path, printable, read_mounts
 
 RUN_FOLDER = "/run/quiesce"
-_TASK = re.compile(r"[A-Za-z0-9-]{1,64}")
+TASK = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def require_task(task: str) -> str:
     """:raise Failure: session.task-invalid"""
-    if not _TASK.fullmatch(task):
+    if not TASK.fullmatch(task):
         raise Failure(
             "session.task-invalid",
             "A task id is 1 to 64 letters, digits and hyphens.",
@@ -105,7 +106,7 @@ def active_lock() -> Lock:
 def tasks() -> List[str]:
     """The sessions that have a folder, living or not."""
     names = os.listdir(RUN_FOLDER) if os.path.isdir(RUN_FOLDER) else []
-    return sorted(name for name in names if _TASK.fullmatch(name) and Folder(name).exists())
+    return sorted(name for name in names if TASK.fullmatch(name) and Folder(name).exists())
 
 
 def remove_if_empty(path: str) -> bool:

@@ -11,6 +11,7 @@ LOG_FOLDER = "/var/log/quiesce"
 FILES = ("extension.log", "extension.log.1")
 _PATH = LOG_FOLDER + "/extension.log"
 _LARGEST_BYTES = 1 << 20
+_TAIL_BYTES = 64 * 1024
 
 
 class Log:
@@ -21,6 +22,17 @@ class Log:
     def say(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._lines.append("{} {} {}\n".format(stamp, self._task, text.replace("\n", " ")))
+
+    def of_task(self) -> bytes:
+        """What the file's end says of this task, UTF-8, at most 64 KiB."""
+        try:
+            with open(_PATH, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read(_TAIL_BYTES).splitlines(True)
+        except OSError as error:
+            return str(error).encode("utf-8", "replace")
+        mark = " {} ".format(self._task).encode("utf-8")
+        return b"".join(line for line in lines if mark in line)
 
     def flush(self) -> str:
         """Write what was said; returns why it could not, or "". A full disk stops no backup."""

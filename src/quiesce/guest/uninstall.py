@@ -6,11 +6,12 @@ A guest may run a Quiesce server of its own: /var/lib/quiesce then holds its vau
 import os
 from typing import Callable, List
 
-from . import log
+from . import attempts, log
 from .folder import RUN_FOLDER, Folder, active_lock, already_active, remove_if_empty, tasks
 from .recover import recover
 
 INSTALL_FOLDER = "/var/lib/quiesce"
+_PATIENCE_SECONDS = 30.0
 
 
 def uninstall() -> List[str]:
@@ -18,15 +19,20 @@ def uninstall() -> List[str]:
 
     :raise Failure: session.active when a session cannot be ended, or begins meanwhile
     """
+    attempts.end(log.Log("uninstall"), _PATIENCE_SECONDS)
     for task in tasks():
         recover(Folder(task), log.Log("uninstall"))
     if os.path.isdir(RUN_FOLDER):
         active = active_lock()
         if not active.take():
             raise already_active("uninstall")
-    removed = _remove(RUN_FOLDER, lambda name: name == "active")
-    removed += _remove(log.LOG_FOLDER, lambda name: name in log.FILES)
-    return removed + _remove(INSTALL_FOLDER, _is_package)
+    return remove_traces() + _remove(INSTALL_FOLDER, _is_package)
+
+
+def remove_traces() -> List[str]:
+    """What sessions and attempts leave: the locks and the log. Returns the paths."""
+    removed = _remove(RUN_FOLDER, lambda name: name in ("active", "driver"))
+    return removed + _remove(log.LOG_FOLDER, lambda name: name in log.FILES)
 
 
 def _is_package(name: str) -> bool:

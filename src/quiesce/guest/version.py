@@ -1,3 +1,3 @@
 """The extension's version. Read as text by those who ship it: keep it one plain line."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

@@ -1,0 +1,308 @@
+"""One attempt, from the settings to the report: what the host does on the host route, done here.
+
+Whatever can be slow comes before the freeze: names resolved, TLS spoken, the request's bytes made.
+While the guest is frozen there is one request, on the connection that stands; nothing is written
+but to /run, nothing is logged, no process is started. Should this process die, the watchdog thaws
+at the hold's end and the session ends by itself.
+"""
+
+import os
+import sys
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+from . import attempts
+from .detach import leave_control_group
+from .dial import Way
+from .endpoint import Answer, Connection, prepare, require_success
+from .failure import Fact, Failure, defect
+from .folder import Folder, require_task
+from .handler_settings import Order
+from .local_session import LocalSession
+from .log import Log
+from .mounts import printable
+from .proxy import origin_of, proxy_for
+from .recover import recover
+from .report import Report, StatusFile
+from .settings import read_settings
+
+_CONNECT_SECONDS = 15.0
+_REQUEST_SECONDS = 30.0
+"""For the snapshot requests after the thaw, each."""
+_REPORT_SECONDS = 20.0
+_PREPARE_SECONDS = 3600.0
+"""Longer than a pre-script may take (1800 s at most, and once more for each retry)."""
+_WAIT_SECONDS = 60.0
+"""How long the session waits for this process's next word."""
+_LATE_SECONDS = 10.0
+_END_PATIENCE_SECONDS = 240.0
+_SHARE_OF_HOLD = 0.75
+"""When the snapshot must have been answered. The rest is for the thaw itself."""
+_LONGEST_HOLD_SECONDS = 300.0
+
+
+class Driver:
+    """Carries out one order. `direct`: hosts that are never reached through a proxy."""
+
+    def __init__(self, order: Order, status: StatusFile, direct: Tuple[str, ...], log: Log) -> None:
+        self._order = order
+        self._status = status
+        self._direct = direct
+        self._log = log
+        self._report = Report.begun(order)
+        self._way: Optional[Way] = None
+        self._connection: Optional[Connection] = None
+        self._session: Optional[LocalSession] = None
+
+    def run(self) -> None:
+        """Until the report is handed over. Never raises."""
+        for warning in leave_control_group():
+            self._log.say(warning)
+        try:
+            self._carry_out()
+        except Failure as failure:
+            self._report.fail(failure)
+        except Exception as error:  # noqa: BLE001 - the server is owed a report whatever happened
+            self._report.fail(defect(error))
+        self._hand_over()
+
+    def _carry_out(self) -> None:
+        order = self._order
+        if order.secret_failure is not None:
+            raise order.secret_failure
+        if order.deadline and time.time() > order.deadline:
+            raise self._stale()
+        if order.endpoint_url:
+            origin = origin_of(order.endpoint_url)
+            self._way = Way(origin, order.ca_pem, proxy_for(origin, order.proxy, self._direct))
+        if order.command == "snapshot":
+            if self._way is None:
+                raise Failure("extension.settings-invalid", "The server named no storage endpoint.")
+            self._snapshot(self._way)
+        elif order.command == "probe":
+            self._probe()
+        elif order.command == "logs":
+            from . import evidence
+
+            self._report.logs = evidence.logs()
+        self._report.document["stage"] = "done"
+
+    def _stale(self) -> Failure:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._order.deadline))
+        return Failure(
+            "job.stale-command",
+            "The command came too late: it was valid until {}.".format(deadline),
+            [Fact("the guest's clock says {}".format(now), "guest")],
+            "Look at the guest's clock (`timedatectl`), then back up again.",
+            retryable=True,
+        )
+
+    def _probe(self) -> None:
+        from . import probe
+
+        self._report.document["hops"] = probe.run(
+            probe.Question(self._way, "".join(self._direct[:1]))
+        )
+
+    # -- the snapshot
+
+    def _snapshot(self, way: Way) -> None:
+        order = self._order
+        require_task(order.attempt)
+        if not 0 < order.hold_seconds <= _LONGEST_HOLD_SECONDS:
+            raise Failure("extension.settings-invalid", "The hold must be at most 300 s, above 0.")
+        requests = [prepare(way, "PUT", url) for url in order.snapshot_urls.values()]
+        connection = self._connection = Connection(way)
+        self._reach(connection)  # so that no pre-script runs for an endpoint that is out of reach
+        connection.close()
+        session = self._session = LocalSession(order.attempt)
+        try:
+            self._take_point(session, connection, requests, way)
+        except Exception:
+            self._end(session, failed=True)
+            raise
+        self._end(session, failed=False)
+
+    def _take_point(
+        self, session: LocalSession, connection: Connection, requests: List[bytes], way: Way
+    ) -> None:
+        self._begin(session)
+        self._publish("connecting")
+        self._reach(connection)
+        session.open_control()
+        self._publish("freezing")
+        answer = self._while_frozen(session, connection, requests[0])
+        session.wait(time.monotonic() + _LATE_SECONDS, lambda now: now in ("thawed", "finishing"))
+        session.say("finish")  # the post-script need not wait for what follows
+        self._publish("thawed")
+        self._taken(answer, way)
+        for request in requests[1:]:  # each disk's share of the point that was just taken
+            require_success(self._ask(connection, request, _REQUEST_SECONDS), way)
+
+    def _reach(self, connection: Connection) -> None:
+        """:raise Failure: network.*, with the probe's hops in the report"""
+        try:
+            connection.open(time.monotonic() + _CONNECT_SECONDS)
+        except Failure as failure:
+            self._log.say("storage endpoint: {} [{}]".format(failure, failure.code))
+            if self._session is None:  # with a session waiting, its post-script comes first
+                self._probe()
+            raise
+
+    def _begin(self, session: LocalSession) -> None:
+        order = self._order
+        session.begin(order.hold_seconds, _WAIT_SECONDS, list(order.skip_mounts))
+        state = session.wait(time.monotonic() + _PREPARE_SECONDS, lambda now: now == "ready")
+        self._require_going(state)
+
+    def _while_frozen(
+        self, session: LocalSession, connection: Connection, request: bytes
+    ) -> Answer:
+        """Freeze, ask, thaw. :raise Failure: whatever went wrong; the thaw was asked for"""
+        hold = min(self._order.hold_seconds, read_settings().hold_seconds or _LONGEST_HOLD_SECONDS)
+        self._log.say("freezing for at most {:g} s".format(hold))
+        self._log.flush()
+        if not connection.stands():
+            self._reach(connection)
+        session.say("freeze")
+        state = session.wait(time.monotonic() + 2 * hold + _LATE_SECONDS, _is_frozen_or_past)
+        if state["state"] != "frozen":
+            self._require_going(state)
+            raise _missed()
+        until = session.thaw_deadline - hold * (1 - _SHARE_OF_HOLD)
+        try:
+            try:
+                return connection.exchange(request, until)
+            except Failure as failure:
+                if failure.code != "network.connection-lost":
+                    raise
+                # The request is answered the same however often it is asked.
+                connection.open(until)
+                return connection.exchange(request, until)
+        finally:
+            session.say("thaw")
+
+    def _taken(self, answer: Answer, way: Way) -> None:
+        require_success(answer, way)
+        said = printable(answer.headers.get("x-ms-snapshot", "")[:64])
+        if not said:
+            raise Failure(
+                "storage.endpoint-refused",
+                "The storage endpoint answered without a snapshot.",
+                [Fact("{} {}".format(answer.status, answer.reason), str(way.origin))],
+                retryable=True,
+            )
+        self._report.document["taken_at"] = said
+        self._log.say("snapshot taken: " + said)
+
+    def _ask(self, connection: Connection, request: bytes, seconds: float) -> Answer:
+        until = time.monotonic() + seconds
+        if connection.stands():
+            try:
+                return connection.exchange(request, until)
+            except Failure as failure:
+                if failure.code != "network.connection-lost":
+                    raise
+        connection.open(until)
+        return connection.exchange(request, until)
+
+    def _require_going(self, state: Dict[str, Any]) -> None:
+        """:raise Failure: the session's own, when it has ended"""
+        if state["state"] not in ("finishing", "done", "failed"):
+            return
+        said = state["failure"] or {}
+        facts = [Fact(**one) for one in said.get("evidence", [])]
+        raise Failure(
+            said.get("code", "session.lost"),
+            said.get("message", "The session ended before the snapshot was taken."),
+            facts,
+            said.get("remedy", ""),
+            said.get("retryable", True),
+        )
+
+    def _end(self, session: LocalSession, failed: bool) -> None:
+        """The post-script, whatever went before, and the session's last word for the report.
+
+        :raise Failure: how the session ended, unless a failure is on its way already
+        """
+        folder = Folder(self._order.attempt)
+        if not folder.exists():
+            return
+        try:
+            session.say("finish")
+        except Failure as failure:
+            self._log.say("finish: {}".format(failure))  # it is ending by itself
+        try:
+            state = session.wait(time.monotonic() + _PREPARE_SECONDS, lambda now: False)
+            self._report.document["session"] = state
+            if state["failure"] and not failed:
+                self._require_going(state)
+        except Failure as failure:
+            if not failed:
+                raise
+            self._log.say("the session's end: {}".format(failure))
+        finally:
+            recover(folder, self._log)
+
+    # -- the report
+
+    def _publish(self, stage: str) -> None:
+        """Never called while something is frozen."""
+        self._report.document["stage"] = stage
+        self._log.say(stage)
+        try:
+            self._status.write(self._report)
+        except OSError as error:
+            self._log.say("the status file cannot be written: {}".format(error))
+
+    def _hand_over(self) -> None:
+        """By both ways, since either may be what is broken."""
+        report = self._report
+        said = report.failure
+        self._publish(report.stage)
+        self._log.say("{message} [{code}]".format(**said) if said else "done")
+        self._log.flush()
+        if self._way is None:
+            return
+        connection = self._connection or Connection(self._way)
+        for url, content, kind in (
+            (self._order.report_url, report.as_blob(), "application/json"),
+            (self._order.log_url, self._log.of_task(), "text/plain; charset=utf-8"),
+        ):
+            if not url:
+                continue
+            headers = {"x-ms-blob-type": "BlockBlob", "Content-Type": kind}
+            try:
+                request = prepare(self._way, "PUT", url, headers, content)
+                require_success(self._ask(connection, request, _REPORT_SECONDS), self._way)
+            except Failure as failure:
+                self._log.say("not handed over: {} [{}]".format(failure, failure.code))
+                break
+        self._log.flush()
+        connection.close()
+
+
+def _is_frozen_or_past(now: str) -> bool:
+    return now in ("frozen", "thawed", "finishing")
+
+
+def _missed() -> Failure:
+    return Failure(
+        "freeze.held-too-long",
+        "The guest was thawed again before the snapshot could be asked for.",
+        [Fact("the session was thawed already", "driver")],
+        retryable=True,
+    )
+
+
+def begin(order: Order, status: StatusFile, direct: Tuple[str, ...]) -> None:
+    """In the detached process: end an older attempt, be the one that runs, carry out."""
+    os.setpgid(0, 0)
+    sys.dont_write_bytecode = True  # an import while the guest is frozen would wait for ever
+    log = Log(order.attempt or "driver")
+    attempts.end(log, _END_PATIENCE_SECONDS)
+    lock = attempts.claim(order.attempt, status.path)
+    if lock is None:
+        return  # another start of the handler was quicker
+    Driver(order, status, direct, log).run()

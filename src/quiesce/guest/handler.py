@@ -1,0 +1,168 @@
+"""The commands of the Azure Linux agent's handler contract: install, enable, update, disable and
+uninstall. Each may be called again, and may be killed anywhere; the next one repairs.
+
+The agent waits for the command: 300 s for enable and uninstall, 900 s for the others (WALinuxAgent,
+ga/exthandlers.py). So `enable` starts a process of its own and returns.
+"""
+
+import os
+import re
+import shutil
+from typing import Any, Dict, Mapping, Tuple
+
+from . import attempts
+from .detach import detach
+from .failure import Fact, Failure
+from .folder import make_run_folder
+from .handler_settings import Environment, Order, newest_sequence, read_environment, read_order
+from .hosts import host_address
+from .log import Log
+from .report import ENDED, Report, StatusFile
+from .version import VERSION
+
+ACTIONS = ("install", "enable", "update", "disable", "uninstall")
+_PATIENCE_SECONDS = 200.0
+_KEPT_STATUS_FILES = 10
+_STATUS_FILE = re.compile(r"([0-9]{1,10})\.status")
+
+
+def run(action: str, package_folder: str, variables: Mapping[str, str]) -> Dict[str, Any]:
+    """:raise Failure:"""
+    log = Log("handler")
+    log.say("{} (version {})".format(action, VERSION))
+    try:
+        if action == "install":
+            _require_what_it_needs()
+        elif action == "enable":
+            _enable(package_folder, variables, log)
+        elif action == "disable":
+            attempts.end(log, _PATIENCE_SECONDS)
+        elif action == "uninstall":
+            _uninstall(log)
+    except Failure as failure:
+        log.say("{}: {} [{}]".format(action, failure, failure.code))
+        raise
+    finally:
+        if action != "uninstall":
+            log.flush()
+    return {"version": VERSION, "action": action}
+
+
+def _require_what_it_needs() -> None:
+    """:raise Failure: extension.runtime-missing, session.folder-unsafe, extension.not-root"""
+    if os.geteuid() != 0:
+        raise Failure(
+            "extension.not-root",
+            "Freezing file systems needs root.",
+            [Fact("user id {}".format(os.geteuid()), "guest")],
+            "Run the VM's agent as root.",
+        )
+    if shutil.which("openssl") is None:
+        raise Failure(
+            "extension.runtime-missing",
+            "The guest has no openssl, which the backup extension reads its settings with.",
+            [Fact("openssl is not found", "guest", os.environ.get("PATH", ""))],
+            "Install the distribution's openssl package.",
+        )
+    make_run_folder()
+
+
+def _enable(package_folder: str, variables: Mapping[str, str], log: Log) -> None:
+    environment = read_environment(package_folder)
+    sequence = newest_sequence(environment, variables)
+    if sequence is None:
+        return  # the agent has not written any settings yet
+    status = StatusFile(environment.status_file(sequence))
+    try:
+        order = read_order(environment, sequence)
+    except Failure as failure:
+        _say_that_it_failed(status, sequence, failure)
+        raise
+    _forget_old_status_files(environment, sequence)
+    if order.command == "idle":
+        _idle(order, status, log)
+    elif _is_new(order, status, log):
+        _start(order, status, _direct(environment, variables), log)
+
+
+def _idle(order: Order, status: StatusFile, log: Log) -> None:
+    """Ending an attempt may take as long as its post-script, so it gets a process of its own."""
+    if attempts.running() is None:
+        _say_done(order, status)
+    elif detach():
+        code = 70  # EX_SOFTWARE; nobody waits for it
+        try:
+            attempts.end(log, _PATIENCE_SECONDS)
+            _say_done(order, status)
+            code = 0
+        finally:
+            log.flush()
+            os._exit(code)
+
+
+def _say_done(order: Order, status: StatusFile) -> None:
+    report = Report.begun(order)
+    report.document["stage"] = "done"
+    status.write(report)
+
+
+def _is_new(order: Order, status: StatusFile, log: Log) -> bool:
+    """Whether the attempt was never begun. One that was, and whose driver has died (it was killed,
+    the guest was reset), is ended here and said to have failed."""
+    running = attempts.running()
+    runs = running is not None and running.attempt == order.attempt
+    report = status.read()
+    if report is None or report.attempt != order.attempt:
+        if runs:  # the same attempt under a new number, or its status was removed
+            status.write(Report.begun(order))
+        return not runs
+    if not runs and report.stage not in ENDED:
+        attempts.close_books(status, log, _PATIENCE_SECONDS, attempts.driver_lost(order.attempt))
+    return False
+
+
+def _start(order: Order, status: StatusFile, direct: Tuple[str, ...], log: Log) -> None:
+    from . import driver  # compiled before the fork, and only when it is needed
+
+    status.write(Report.begun(order))  # from here on the attempt counts as begun, reset or not
+    log.say("attempt {}: {}".format(order.attempt, order.command))
+    log.flush()
+    if detach():
+        code = 70
+        try:
+            driver.begin(order, status, direct)
+            code = 0
+        finally:
+            os._exit(code)
+
+
+def _direct(environment: Environment, variables: Mapping[str, str]) -> Tuple[str, ...]:
+    named = variables.get("AZURE_GUEST_AGENT_WIRE_PROTOCOL_ADDRESS", "")
+    return (named or host_address(environment.agent_folder),)
+
+
+def _say_that_it_failed(status: StatusFile, sequence: str, failure: Failure) -> None:
+    order = Order(sequence, "idle", "", "", 0.0, (), 0.0, "", "")
+    report = Report.begun(order)
+    report.fail(failure)
+    status.write(report)
+
+
+def _forget_old_status_files(environment: Environment, sequence: str) -> None:
+    """The agent never removes them. The newest are kept: they say which attempts were begun."""
+    found = []
+    for name in os.listdir(environment.status_folder):
+        path = os.path.join(environment.status_folder, name)
+        if _STATUS_FILE.fullmatch(name) and name != sequence + ".status":
+            found.append((os.stat(path).st_mtime, path))
+    for _, path in sorted(found)[: -_KEPT_STATUS_FILES or None]:
+        os.unlink(path)
+
+
+def _uninstall(log: Log) -> None:
+    """The agent removes the package's folder itself. What the QEMU guest agent was given stays:
+    that is its own installation."""
+    from .uninstall import remove_traces
+
+    attempts.end(log, _PATIENCE_SECONDS)
+    remove_traces()

@@ -1,0 +1,371 @@
+"""The driver takes a point by itself: it freezes, asks the storage endpoint once, and thaws."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guest_bench import Bench, Writer, wait_for
+from loopback import Answering, Authority, Reply, Request, Server, refusal, snapshot_taken
+from waagent_folder import HandlerFolder
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+SIGNATURE = "sig=VerySecretSignature"
+RUN = Path("/run/quiesce")
+
+
+class Stand:
+    """One mount to freeze, a handler's folder, and a storage endpoint that may be told to fail."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self.bench = bench
+        self.mount = bench.mount()
+        self.folder = folder
+        (folder / "agent").mkdir()
+        self.handler = HandlerFolder(folder / "agent")
+        self.authority = Authority(folder)
+        self.answer: Answering = snapshot_taken
+        self.storage = Server(
+            lambda request: self.answer(request), self.authority.context_for("127.0.0.1")
+        )
+        self.url = f"https://127.0.0.1:{self.storage.port}"
+        self._leave_the_machine_alone()
+
+    def _leave_the_machine_alone(self) -> None:
+        """Everything but our own mounts is skipped, by the operator's own file: what the server
+        asks for is not needed for it."""
+        plan = self.bench.extension("preflight")["mounts"]
+        others = [one["mount"] for one in plan if not self._is_ours(one)]
+        Path("/etc/azure").mkdir(exist_ok=True)
+        conf = Path("/etc/azure/vmbackup.conf")
+        conf.write_text(f"[SnapshotThread]\nMountsToSkip = {','.join(others)}\n")
+        left = self.bench.extension("preflight")["mounts"]
+        frozen = [one for one in left if one["action"] == "freeze"]
+        assert frozen, "nothing would be frozen"
+        assert all(map(self._is_ours, frozen)), "the host would be frozen"
+
+    def _is_ours(self, planned: dict[str, Any]) -> bool:
+        return str(planned["mount"]).startswith(f"{self.bench.folder}/")
+
+    def order(self, sequence: int, attempt: str, **more: Any) -> None:
+        public = {
+            "command": "snapshot",
+            "task": "task-1",
+            "attempt": attempt,
+            "hold_seconds": 8,
+            "skip_mounts": [],
+            "deadline": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60)),
+            "endpoint": {"url": self.url, "ca_pem": self.authority.pem},
+            **more,
+        }
+        protected = {
+            "snapshot_urls": {
+                name: f"{self.url}/disks/{name}?comp=snapshot&{SIGNATURE}"
+                for name in ("vda", "vdb")
+            },
+            "report_url": f"{self.url}/reports/{attempt}?{SIGNATURE}",
+            "log_url": f"{self.url}/logs/{attempt}?{SIGNATURE}",
+            "proxy": None,
+        }
+        self.handler.settings(sequence, public, protected)
+
+    def enable(self, sequence: int) -> None:
+        done = self.handler.call("enable", sequence)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def driver(self) -> dict[str, Any]:
+        found = json.loads((RUN / "driver").read_text())
+        assert isinstance(found, dict)
+        return found
+
+    def close(self) -> None:
+        self.handler.call("disable")
+        self.storage.close()
+
+
+@pytest.fixture
+def stand(bench: Bench, tmp_path: Path) -> Iterator[Stand]:
+    made = Stand(bench, tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+class DuringSnapshot:
+    """A storage endpoint's answer that looks, while it is being asked, whether writers wait."""
+
+    def __init__(self, mount: Path, then: Answering = snapshot_taken) -> None:
+        self.mount = mount
+        self.then = then
+        self.writer: Writer | None = None
+        self.was_blocked = False
+
+    def __call__(self, request: Request) -> Reply:
+        if "comp=snapshot" in request.target and self.writer is None:
+            self.writer = Writer(self.mount)
+            self.was_blocked = self.writer.blocked(0.3)
+        return self.then(request)
+
+
+def test_the_snapshot_is_asked_for_while_writers_wait_and_they_go_on_after_it(
+    stand: Stand,
+) -> None:
+    notes = stand.bench.scripts()
+    during = stand.answer = DuringSnapshot(stand.mount)
+    stand.order(1, "attempt-1")
+    began = time.monotonic()
+    stand.enable(1)
+    assert time.monotonic() - began < 5
+    report = stand.handler.await_stage(1, "done", "failed")
+    assert report["failure"] is None
+    assert during.was_blocked, "the mount was not frozen when the snapshot was asked for"
+    assert during.writer is not None
+    assert not during.writer.blocked(5)
+    assert (report["attempt"], report["task"]) == ("attempt-1", "task-1")
+    assert report["taken_at"] == "2026-01-31T12:00:00.0000000Z"
+    freeze = report["session"]["freeze"]
+    assert (freeze["held"], freeze["thawed_by"]) == (True, "request")
+    assert report["session"]["state"] == "done"
+    assert notes.read_text() == "pre\npost\n"
+    assert stand.handler.file(1)["status"] == "success"
+    disks = [one.target.partition("?")[0] for one in stand.storage.snapshots]
+    assert disks == ["/disks/vda", "/disks/vdb"]
+    (frozen,) = [one for one in freeze["mounts"] if one["mount"] == str(stand.mount)]
+    print(f"frozen {frozen['frozen_ms']:.0f} ms, 300 ms of them in the endpoint's answer")
+    assert not [path for path in RUN.iterdir() if path.is_dir()], "the session left its files"
+
+
+def test_the_report_reaches_the_storage_endpoint_as_a_block_blob(stand: Stand) -> None:
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "done")
+    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    (blob,) = [one for one in stand.storage.requests if "/reports/" in one.target]
+    assert blob.headers["x-ms-blob-type"] == "BlockBlob"
+    assert json.loads(blob.body) == report
+    (log,) = [one for one in stand.storage.requests if "/logs/" in one.target]
+    assert b"snapshot taken" in log.body
+
+
+def test_one_connection_carries_everything_from_the_freeze_to_the_report(stand: Stand) -> None:
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    stand.handler.await_stage(1, "done")
+    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    assert stand.storage.connections == 2, "one to try the way, one for the work"
+
+
+def test_a_storage_endpoint_that_hangs_costs_three_quarters_of_the_hold(stand: Stand) -> None:
+    released = threading.Event()
+
+    def hang(request: Request) -> Reply:
+        if "comp=snapshot" in request.target:
+            released.wait(30)
+        return snapshot_taken(request)
+
+    during = stand.answer = DuringSnapshot(stand.mount, hang)
+    stand.order(1, "attempt-1", hold_seconds=4)
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    released.set()
+    assert during.was_blocked
+    assert report["failure"]["code"] == "storage.no-answer"
+    freeze = report["session"]["freeze"]
+    assert freeze["thawed_by"] == "request", "the watchdog had to thaw"
+    assert 2700 <= freeze["mounts"][0]["frozen_ms"] < 3500
+    assert report["taken_at"] is None
+    assert stand.handler.file(1)["status"] == "error"
+
+
+def test_what_the_storage_endpoint_says_is_kept_whole(stand: Stand) -> None:
+    words = "The snapshot count against this blob has been exceeded."
+    stand.answer = lambda request: refusal(409, "SnapshotCountExceeded", words)
+    notes = stand.bench.scripts()
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "storage.snapshot-limit"
+    assert words in json.dumps(report["failure"]["evidence"])
+    assert report["session"]["freeze"]["thawed_by"] == "request"
+    assert notes.read_text() == "pre\npost\n"
+    assert not Writer(stand.mount).blocked(5)
+
+
+def test_nothing_is_frozen_and_no_script_runs_when_the_endpoint_is_out_of_reach(
+    stand: Stand,
+) -> None:
+    notes = stand.bench.scripts()
+    stand.order(1, "attempt-1")
+    stand.storage.close()
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "network.refused"
+    assert report["session"] is None
+    assert notes.read_text() == ""
+    failed = [one["name"] for one in report["hops"] if one["ok"] is False]
+    assert "tcp" in failed
+
+
+def test_a_connection_that_breaks_during_the_freeze_is_made_again(stand: Stand) -> None:
+    broken: list[Request] = []
+
+    def break_once(request: Request) -> Reply:
+        if "comp=snapshot" in request.target and not broken:
+            broken.append(request)
+            return Reply(hang_up=True)
+        return snapshot_taken(request)
+
+    stand.answer = break_once
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "done", "failed")
+    assert report["failure"] is None
+    assert report["session"]["freeze"]["held"] is True
+    assert broken
+
+
+def test_a_driver_that_is_killed_while_frozen_is_thawed_by_the_watchdog(stand: Stand) -> None:
+    notes = stand.bench.scripts()
+    killed: list[float] = []
+
+    def kill(request: Request) -> Reply:
+        if "comp=snapshot" in request.target and not killed:
+            os.kill(stand.driver()["pid"], signal.SIGKILL)
+            killed.append(time.monotonic())
+        return snapshot_taken(request)
+
+    during = stand.answer = DuringSnapshot(stand.mount, kill)
+    stand.order(1, "attempt-1", hold_seconds=3)
+    stand.enable(1)
+    wait_for("the snapshot", lambda: bool(killed))
+    assert during.was_blocked
+    assert during.writer is not None
+    assert during.writer.released_at() - killed[0] < 3.5
+    assert stand.handler.report(1)["stage"] == "freezing"
+    stand.enable(1)  # the agent's next goal state
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "session.lost"
+    assert notes.read_text() == "pre\npost\n"
+    assert not [path for path in RUN.iterdir() if path.is_dir()]
+
+
+def test_an_attempt_is_begun_once(stand: Stand) -> None:
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    first = stand.handler.await_stage(1, "done")
+    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    seen = len(stand.storage.requests)
+    stand.enable(1)
+    stand.enable(1)
+    assert stand.handler.report(1) == first
+    assert len(stand.storage.requests) == seen
+
+
+def test_an_attempt_is_not_begun_again_after_the_guest_was_reset(stand: Stand) -> None:
+    """What lies on the disk survives; the session's and the driver's files do not."""
+    stand.bench.scripts(pre="sleep 60")
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    wait_for("the session", lambda: (RUN / "attempt-1" / "state.json").exists())
+    pids = [stand.driver()["pid"], int((RUN / "attempt-1" / "session").read_text())]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for path in (RUN / "attempt-1").iterdir():
+        if path.name not in ("pre-script",):
+            path.unlink()
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "session.lost"
+    assert stand.storage.snapshots == []
+
+
+def test_a_newer_attempt_ends_the_one_that_runs(stand: Stand) -> None:
+    notes = stand.bench.scripts(pre="test -e /run/notes.quick || sleep 60")
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    wait_for("the pre-script", lambda: "pre" in notes.read_text())
+    time.sleep(0.2)  # the note is written just before the script looks for the file
+    notes.with_suffix(".quick").touch()
+    stand.order(2, "attempt-2")
+    stand.enable(2)
+    assert stand.handler.await_stage(2, "done", "failed")["failure"] is None
+    assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
+    notes.with_suffix(".quick").unlink()
+
+
+def test_idle_ends_the_attempt_that_runs_and_its_freeze(stand: Stand) -> None:
+    notes = stand.bench.scripts()
+    held = threading.Event()
+
+    def hang(request: Request) -> Reply:
+        if "comp=snapshot" in request.target:
+            held.set()
+            time.sleep(10)
+        return snapshot_taken(request)
+
+    stand.answer = hang
+    stand.order(1, "attempt-1", hold_seconds=20)
+    stand.enable(1)
+    assert held.wait(20)
+    writer = Writer(stand.mount)
+    assert writer.blocked()
+    stand.handler.settings(2, {"command": "idle"})
+    stand.enable(2)
+    stand.handler.await_stage(2, "done")
+    assert not writer.blocked(1)
+    assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
+    assert notes.read_text() == "pre\npost\n"
+
+
+def test_disable_ends_a_running_attempt_before_it_returns(stand: Stand) -> None:
+    notes = stand.bench.scripts(pre="sleep 60")
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    wait_for("the pre-script", lambda: notes.read_text() == "pre\n")
+    assert stand.handler.call("disable").returncode == 0
+    assert notes.read_text() == "pre\npost\n"
+    assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
+    assert not [path for path in RUN.iterdir() if path.is_dir()]
+
+
+def test_uninstall_leaves_nothing_outside_the_package(stand: Stand) -> None:
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    stand.handler.await_stage(1, "done")
+    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    assert stand.handler.call("disable").returncode == 0
+    assert stand.handler.call("uninstall").returncode == 0
+    assert not RUN.exists()
+    assert not Path("/var/log/quiesce").exists()
+
+
+def test_no_secret_is_written_anywhere(stand: Stand) -> None:
+    stand.answer = lambda request: refusal(403, "AuthenticationFailed", "Signature did not match.")
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "storage.auth-failed"
+    log = Path("/var/log/quiesce/extension.log").read_text()
+    assert "attempt-1" in log
+    secret = SIGNATURE.partition("=")[2]
+    assert secret not in log + stand.handler.everything_written()
+
+
+def test_a_command_that_comes_too_late_is_not_begun(stand: Stand) -> None:
+    stand.order(1, "attempt-1", deadline="2026-01-01T00:00:00Z")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "job.stale-command"
+    assert stand.storage.snapshots == []

@@ -228,11 +228,15 @@ class QgaGuest:
                     "extension.output-invalid", "The extension's preflight names no mounts."
                 ) from inner
 
-    def probe(self, endpoint: Endpoint, proxy: Proxy) -> tuple[Hop, ...]:
-        """The guest's way to the storage endpoint, tried from inside, hop by hop. Installs the
-        extension if need be. What it is told goes by standard input, for the proxy may have a
-        password."""
-        settings = {"endpoint": asdict(endpoint), "proxy": asdict(proxy) if proxy else None}
+    def probe(self, endpoint: Endpoint, proxy: Proxy, host_address: str = "") -> tuple[Hop, ...]:
+        """The guest's way to the storage endpoint and, unless it is empty, to the host address,
+        tried from inside, hop by hop. Installs the extension if need be. What it is told goes by
+        standard input, for the proxy may have a password."""
+        settings = {
+            "endpoint": asdict(endpoint),
+            "proxy": asdict(proxy) if proxy else None,
+            "host_address": host_address,
+        }
         with self._idle_turn():
             self._installation.ensure()
             answer = self._installation.run(

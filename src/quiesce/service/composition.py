@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from quiesce.agent.extension import QgaGuest
+from quiesce.agent.waagent.host import AgentHost
 from quiesce.agent.waagent.ports import AgentBook, ProxyOf
 from quiesce.block.nbd import NbdSource
 from quiesce.hypervisor.neighbours import Neighbours
@@ -22,6 +23,7 @@ from quiesce.service.guest_side import GuestSide, Served
 from quiesce.service.settings import Settings
 from quiesce.service.vault_key import open_vault
 from quiesce.snapshot.ports import Guest, Hypervisor
+from quiesce.storage.endpoint import StorageEndpoint
 from quiesce.transfer.ports import BlockSource
 from quiesce.vault.vault import Vault
 
@@ -35,7 +37,7 @@ class ExtensionGuest(Guest, Protocol):
 
     def uninstall(self) -> None: ...
 
-    def probe(self, endpoint: Endpoint, proxy: Proxy) -> tuple[Hop, ...]: ...
+    def probe(self, endpoint: Endpoint, proxy: Proxy, host_address: str) -> tuple[Hop, ...]: ...
 
 
 class Composition:
@@ -67,9 +69,6 @@ class Composition:
         settings = self._settings
         if not settings.agent_address:
             return GuestSide(None)
-        from quiesce.agent.waagent.host import AgentHost
-        from quiesce.storage.endpoint import StorageEndpoint
-
         try:
             storage = StorageEndpoint(
                 settings.storage_folder,

@@ -48,6 +48,7 @@ class Storage(Protocol):
     def endpoint(self) -> Endpoint: ...
     def start(self) -> None: ...
     def close(self) -> None: ...
+    def forget(self, vm: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,10 @@ class GuestSide:
         return None if self._served is None else self._served.agents.state(vm)
 
     def forget(self, vm: str) -> None:
-        """The VM is removed, or its agent is another from now on."""
+        """The VM is removed."""
         if self._served is not None:
             self._served.agents.forget(vm)
+            self._served.storage.forget(vm)
 
     def _reachable(self) -> Served:
         problem = self._problem

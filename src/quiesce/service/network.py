@@ -114,8 +114,10 @@ class Network:
                 "agent.channel-missing",
                 f"No guest agent socket is set for the VM {address.name}.",
             )
+        # The host address is the Azure Linux agent's; to others it does not answer.
+        host_address = self._settings.agent_address if address.agent.waagent else ""
         endpoint = self._guest_side.storage().endpoint
-        return guest.probe(endpoint, self._table.proxy_of(address.name))
+        return guest.probe(endpoint, self._table.proxy_of(address.name), host_address)
 
 
 def _failure(vm: str, hops: tuple[Hop, ...]) -> FailureReport | None:

@@ -129,6 +129,9 @@ class PaperStorage:
     def close(self) -> None:
         return
 
+    def forget(self, vm: str) -> None:
+        return
+
 
 class StuckStorage(PaperStorage):
     """Its address is taken, until somebody frees it."""

@@ -143,7 +143,7 @@ class PaperGuest:
     def uninstall(self) -> None:
         (self._folder / "extension").unlink(missing_ok=True)
 
-    def probe(self, endpoint: Endpoint, proxy: Proxy) -> tuple[Hop, ...]:
+    def probe(self, endpoint: Endpoint, proxy: Proxy, host_address: str) -> tuple[Hop, ...]:
         return (Hop("tcp", True, f"connected to {endpoint.url} by {proxy.https or 'itself'}"),)
 
 

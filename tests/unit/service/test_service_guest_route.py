@@ -12,7 +12,7 @@ from paper_vm import PaperComposition
 
 from quiesce.model.failure import AgentFailure, StorageFailure
 from quiesce.model.job import JobStatus, TaskName
-from quiesce.model.policy import RoutePreference
+from quiesce.model.policy import RoutePreference, SnapshotOptions
 from quiesce.model.vm import AgentKind, VmAddress
 from quiesce.service import backup
 from quiesce.service.codec import from_json
@@ -118,8 +118,6 @@ def test_a_policy_that_demands_the_guest_route_fails_where_there_is_none(
         field: getattr(view, field)
         for field in ("at", "zone", "keep_last", "keep_daily", "compression_level")
     }
-    from quiesce.model.policy import SnapshotOptions
-
     open_service.policies.add(
         PolicyView(name="guest", snapshot=SnapshotOptions(route=RoutePreference.GUEST), **rules)
     )

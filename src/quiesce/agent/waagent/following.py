@@ -26,7 +26,7 @@ Log = Callable[[str, str], None]
 _LOOK_SECONDS = 1.0
 _BLOB_SECONDS = 2.0
 _SAID_AGAIN_SECONDS = 15.0
-"""A long wait says now and then that it goes on; that is also when a cancelled job is noticed."""
+"""A long wait says now and then that it goes on."""
 _TERMINAL = ("success", "error")
 
 _WORDS = {
@@ -101,6 +101,8 @@ class Following:
         elif now - self._said > _SAID_AGAIN_SECONDS:
             self._said = now
             self._log("info", f"Waiting for {now - self._since:.0f} s: {words or 'the agent.'}")
+        else:
+            self._log("debug", "Nothing new.")
 
     def _where(self, sight: Sight) -> tuple[str, str]:
         if sight.report is not None:

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -44,12 +45,15 @@ def open_target(
     *,
     overwrite: bool,
     data_bytes: int = 0,
+    on_whole: Callable[[str], None] = lambda file: None,
 ) -> Target:
     """A target that reads as zeros, ready to be written.
 
     `format` is raw or qcow2; an existing block device takes the disk's bytes as they are and
     is zeroed first. `overwrite` allows an existing file to be replaced (at the very end) or a
     block device to be written. `data_bytes`, if known, is what will be written: it must fit.
+    `on_whole` is told the `identity` of a file that is whole and durable, right before it gets
+    its name: whoever notes it can tell later, after any crash, whether it did get it.
 
     :raise InputFailure: input.unknown-format
     :raise RestoreFailure: restore.target-exists, restore.target-in-use,
@@ -86,8 +90,18 @@ def open_target(
             evidence=[Evidence(f"its kind is {stat.filemode(found.st_mode)}", str(path))],
         )
     _require_space(path, data_bytes)
-    place = _Place(path, overwrite=overwrite)
+    place = _Place(path, overwrite=overwrite, on_whole=on_whole)
     return RawTarget(place, size_bytes) if format == "raw" else Qcow2Target(place, size_bytes)
+
+
+def identity(path: Path) -> str | None:
+    """Tells one file from all others of its file system, as long as it is not written to; not by
+    its device's number, which may be another one after a reboot. None when there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
 
 class RawTarget:
@@ -197,10 +211,11 @@ class _Place:
     """Where a file is to appear, and its temporary name until then. The image that it replaces,
     if any, is kept from being opened by a VM from `create` on."""
 
-    def __init__(self, final: Path, *, overwrite: bool) -> None:
+    def __init__(self, final: Path, *, overwrite: bool, on_whole: Callable[[str], None]) -> None:
         self.final = final
         self.temporary = final.parent / f".quiesce-{secrets.token_hex(8)}.partial"
         self._overwrite = overwrite
+        self._on_whole = on_whole
         self._replaced = -1
 
     def create(self) -> int:
@@ -233,6 +248,7 @@ class _Place:
         """Durably under its final name. Without `overwrite`, what appeared there meanwhile wins."""
         try:
             _sync(self.temporary)
+            self._on_whole(identity(self.temporary) or "")
             if self._overwrite:
                 # Once more: another file may have got this name since `create`.
                 self._let_go()

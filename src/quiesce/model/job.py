@@ -81,6 +81,17 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoredDisk:
+    """A disk that a restore has written whole. It is `in_place` once its file has the name `path`;
+    until that is known, `file` tells the file again, whatever its name."""
+
+    disk: str
+    path: str
+    file: str = ""
+    in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     id: str
     kind: JobKind
@@ -101,6 +112,7 @@ class Job:
     route: Route | None = None
     setbacks: tuple[FailureReport, ...] = ()
     """What failed on the way and was got round, such as the guest route: kept whole."""
+    restored: tuple[RestoredDisk, ...] = ()
 
 
 def backup_status(snapshot: TaskStatus, transfer: TaskStatus, *, warnings: bool) -> JobStatus:

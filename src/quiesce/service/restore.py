@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from quiesce.block.image import open_target
+from quiesce.block.image import identity, open_target
 from quiesce.block.image_lock import refuse_in_use
 from quiesce.model.failure import (
     Evidence,
@@ -16,7 +17,7 @@ from quiesce.model.failure import (
     NotFoundFailure,
     RestoreFailure,
 )
-from quiesce.model.job import Job, JobKind, Progress, TaskName, TaskStatus
+from quiesce.model.job import Job, JobKind, Progress, RestoredDisk, TaskName, TaskStatus
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.service.codec import from_json
 from quiesce.service.console import Console
@@ -38,8 +39,11 @@ class Target:
     path: Path
 
 
-def plan_targets(point: RecoveryPoint, request: RestoreRequest) -> tuple[Target, ...]:
-    """Where each disk goes. Nothing is written, the targets are only looked at.
+def plan_targets(
+    point: RecoveryPoint, request: RestoreRequest, *, restored: Sequence[RestoredDisk] = ()
+) -> tuple[Target, ...]:
+    """Where each disk goes. Nothing is written, the targets are only looked at: except those that
+    an earlier run of the job has `restored`, which are the job's own.
 
     `to` is a folder when it is one or when several disks are asked for; for a single disk it is
     the file's path.
@@ -63,6 +67,8 @@ def plan_targets(point: RecoveryPoint, request: RestoreRequest) -> tuple[Target,
             Target(disk, request.to / name) for disk, name in zip(disks, names, strict=True)
         )
     for target in targets:
+        if _in_place(target, restored):
+            continue
         if not request.overwrite and target.path.exists():
             raise RestoreFailure(
                 "restore.target-exists",
@@ -72,6 +78,16 @@ def plan_targets(point: RecoveryPoint, request: RestoreRequest) -> tuple[Target,
             )
         refuse_in_use(target.path)
     return targets
+
+
+def _in_place(target: Target, restored: Sequence[RestoredDisk]) -> bool:
+    """Whether this disk has been restored. The process may have been killed between the file's
+    getting its name and the note of it: then the file itself tells."""
+    return any(
+        (known.disk, known.path) == (target.disk.name, str(target.path))
+        and (known.in_place or known.file == identity(target.path))
+        for known in restored
+    )
 
 
 def _chosen(point: RecoveryPoint, wanted: tuple[str, ...] | None) -> tuple[PointDisk, ...]:
@@ -108,7 +124,8 @@ def _file_names(disks: list[str], suffix: str) -> list[str]:
 
 def restore(parts: Parts, job_id: str) -> None:
     """The job's one task: all disks, one after the other. A disk appears under its name only when
-    it is whole. After an interruption every disk that is not in place is written anew."""
+    it is whole. After an interruption every disk that is not in place is written anew; one that is
+    stays as it is, and whoever uses it by now is not disturbed."""
     job = begin(parts, job_id)
     if job.status.ended:
         return
@@ -128,7 +145,7 @@ def _restore(parts: Parts, job: Job, *, interrupted: bool) -> str:
     if interrupted:
         console.note("warning", "The server was interrupted during the restore; anew.")
         _remove_partial_files(parts, job, request.to)
-    targets = plan_targets(point, request)
+    targets = plan_targets(point, request, restored=job.restored)
     console.stop_if_cancelled()
     if len(targets) > 1 or request.to.is_dir():
         _make_folder(request.to)
@@ -136,6 +153,10 @@ def _restore(parts: Parts, job: Job, *, interrupted: bool) -> str:
     sizes = [data_bytes(reader) for reader in readers]
     done = 0
     for target, reader, size in zip(targets, readers, sizes, strict=True):
+        if _in_place(target, job.restored):
+            console.note("info", f"Disk {target.disk.name} is at {target.path} already.")
+            done += size
+            continue
         restored = restore_disk(
             reader,
             open_target(
@@ -144,11 +165,13 @@ def _restore(parts: Parts, job: Job, *, interrupted: bool) -> str:
                 request.format,
                 overwrite=request.overwrite,
                 data_bytes=size,
+                on_whole=partial(_note, parts, job.id, target),
             ),
             on_progress=partial(_show, console, done, sum(sizes)),
             cancelled=console.cancelled,
             phase=f"Restoring disk {target.disk.name}",
         )
+        _note(parts, job.id, target, in_place=True)
         done += restored.written_bytes
         console.note(
             "info",
@@ -157,6 +180,18 @@ def _restore(parts: Parts, job: Job, *, interrupted: bool) -> str:
         )
     parts.book.move_task(job.id, _RESTORE, TaskStatus.COMPLETED)
     return "done"
+
+
+def _note(
+    parts: Parts, job_id: str, target: Target, file: str = "", *, in_place: bool = False
+) -> None:
+    known = RestoredDisk(target.disk.name, str(target.path), file, in_place)
+    parts.book.update(
+        job_id,
+        lambda job: replace(
+            job, restored=(*(r for r in job.restored if r.disk != known.disk), known)
+        ),
+    )
 
 
 def _show(console: Console, done_bytes: int, total_bytes: int, disk: Progress) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import secrets
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paper_machine import PaperMachine, ended
 
+from quiesce.block.image import open_target
 from quiesce.model.failure import Failure
+from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName
+from quiesce.service import restore
+from quiesce.service.codec import to_json
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.service import Service
 
@@ -32,3 +39,123 @@ def test_a_restore_onto_a_disk_that_a_vm_has_open_is_refused_before_there_is_a_j
     assert target.read_bytes() == b"in use"
     ended(service, service.jobs.start_restore(RestoreRequest(point, target, overwrite=True)))
     assert target.read_bytes() == machine.content
+
+
+@pytest.fixture
+def two_disks(machine: PaperMachine) -> PaperMachine:
+    (machine.folder / "vdb.disk").write_bytes(os.urandom(100_000))
+    return machine
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of the job runs after it."""
+
+
+def interrupted_restore(
+    service: Service, request: RestoreRequest, monkeypatch: pytest.MonkeyPatch, at: str
+) -> str:
+    """A restore whose process ended: while it opened the second disk, or when the first disk had
+    its name and that was not noted yet."""
+    job = Job(
+        secrets.token_hex(6),
+        JobKind.RESTORE,
+        "web",
+        JobStatus.QUEUED,
+        service._parts.clock.now(),
+        (Task(TaskName.RESTORE),),
+    )
+    service._parts.book.open(job, slot=f"test:{job.id}", request=to_json(request))
+
+    def killed(*given: object, **named: object) -> None:
+        raise Killed
+
+    def killed_after_the_name(*given: object, in_place: bool = False) -> None:
+        if in_place:
+            raise Killed
+        note(*given)
+
+    note: Any = restore._note
+
+    def open_target_once(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(restore, "open_target", killed)
+        return open_target(*given, **named)
+
+    with monkeypatch.context() as patched:
+        if at == "second disk":
+            patched.setattr(restore, "open_target", open_target_once)
+        else:
+            patched.setattr(restore, "_note", killed_after_the_name)
+        with pytest.raises(Killed):
+            restore.restore(service._parts, job.id)
+    monkeypatch.setattr(restore, "open_target", open_target)
+    return job.id
+
+
+def gone_on(service: Service, job_id: str) -> Job:
+    restore.restore(service._parts, job_id)
+    restore.end(service._parts, job_id)
+    return service.jobs.get(job_id)
+
+
+@pytest.mark.parametrize("at", ["second disk", "not noted yet"])
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("format_", ["raw", "qcow2"])
+def test_a_restore_of_several_disks_goes_on_after_an_interruption(
+    service: Service,
+    two_disks: PaperMachine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+    overwrite: bool,
+    format_: str,
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    request = RestoreRequest(point, tmp_path / "out", format=format_, overwrite=overwrite)
+    job_id = interrupted_restore(service, request, monkeypatch, at)
+    (first,) = (tmp_path / "out").iterdir()
+    before = first.stat()
+
+    job = gone_on(service, job_id)
+
+    assert job.status is JobStatus.COMPLETED, job
+    assert [disk.in_place or disk.path == str(first) for disk in job.restored] == [True, True]
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    suffix = {"raw": ".img", "qcow2": ".qcow2"}[format_]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"vda{suffix}", f"vdb{suffix}"}
+    if format_ == "raw":
+        for name in ("vda", "vdb"):
+            original = (two_disks.folder / f"{name}.disk").read_bytes()
+            assert (tmp_path / "out" / f"{name}.img").read_bytes()[: len(original)] == original
+
+
+def test_a_restored_disk_that_is_in_use_by_now_does_not_stop_the_rest(
+    service: Service, two_disks: PaperMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    job_id = interrupted_restore(
+        service, RestoreRequest(point, tmp_path / "out"), monkeypatch, "second disk"
+    )
+    (first,) = (tmp_path / "out").iterdir()
+    with first.open("r+b") as vm:
+        vm.write(b"the VM writes already")
+
+    assert gone_on(service, job_id).status is JobStatus.COMPLETED
+    assert first.read_bytes().startswith(b"the VM writes already")
+
+
+def test_a_file_that_somebody_else_put_there_meanwhile_is_not_taken_for_the_jobs_own(
+    service: Service, two_disks: PaperMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    job_id = interrupted_restore(
+        service, RestoreRequest(point, tmp_path / "out"), monkeypatch, "not noted yet"
+    )
+    (first,) = (tmp_path / "out").iterdir()
+    first.unlink()
+    first.write_bytes(b"precious")
+
+    job = gone_on(service, job_id)
+
+    assert job.failure is not None
+    assert job.failure.code == "restore.target-exists"
+    assert first.read_bytes() == b"precious"

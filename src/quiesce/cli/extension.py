@@ -62,14 +62,13 @@ def _show(extensions: list[Json]) -> None:
 
 def _show_one(extension: Json) -> None:
     offered = extension["offered_version"]
-    version = extension["version"] or "unknown version"
     screen.facts(
         (
             ("channel", extension["channel"]),
-            ("extension", version if extension["installed"] else "not installed"),
+            ("extension", _version(extension)),
             ("next backup brings", offered if offered != extension["version"] else ""),
-            ("status", screen.styled(extension["status"])),
-            ("says", extension["message"]),
+            ("agent says", screen.styled(extension["status"]) if extension["installed"] else ""),
+            ("", extension["message"]),
             ("agent", extension["agent_version"]),
             ("guest", extension["operating_system"]),
             ("Python", extension["python"]),
@@ -82,3 +81,9 @@ def _show_one(extension: Json) -> None:
     if extension["problem"]:
         screen.out.print()
         screen.show_failure(report_from_json(extension["problem"]), to=screen.out)
+
+
+def _version(extension: Json) -> str:
+    if extension["installed"]:
+        return extension["version"] or "unknown version"
+    return "not known" if extension["problem"] else "not installed"

@@ -55,6 +55,8 @@ def allowlist(
 
 
 def _show(report: Json) -> None:
+    for setback in report["setbacks"]:
+        screen.say(f"Tried first: {setback['message']} [{setback['code']}]", "yellow")
     screen.say(f"Asked through {report['channel']}, towards {report['endpoint']}")
     screen.table(
         ("", "hop", "seen", "ms"),

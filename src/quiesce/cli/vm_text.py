@@ -77,13 +77,14 @@ def _agent_socket(vm: Json) -> str:
 
 def _show_agent(state: Json) -> None:
     """What the Azure Linux agent said last. It is not asked: it comes by itself."""
+    seen = state["last_seen"]
     screen.facts(
         (
             (AGENTS["waagent"], screen.styled(state["condition"])),
             ("says", state["message"]),
             ("version", state["version"]),
             ("guest", state["operating_system"]),
-            ("last seen", screen.when(state["last_seen"], seconds=True)),
+            ("last seen", screen.when(state["last_seen"], seconds=True) if seen else ""),
             ("came to", state["endpoint"]),
             (
                 "goal state",

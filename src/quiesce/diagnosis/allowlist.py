@@ -63,6 +63,8 @@ def allowlist(needs: Iterable[Need], format: AllowlistFormat) -> str:  # noqa: A
     :raise InputFailure: input.address-invalid, when a need cannot be put into a rule
     """
     rules = tuple(dict.fromkeys(_rule(need) for need in needs))
+    if not rules:
+        return "# Nothing is to be opened: this guest's agent needs no network.\n"
     return "\n".join((*_HEADS[format](rules), *_LINES[format](rules))) + "\n"
 
 

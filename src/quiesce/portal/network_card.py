@@ -52,8 +52,13 @@ class NetworkCard:
 def hops_html(report: NetworkReport) -> str:
     """The hops as a table. Everything that the guest told is escaped."""
     rows = "".join(_row(hop) for hop in report.hops)
+    tried = "".join(
+        f'<div class="note">Tried first: {escape(setback.message)} '
+        f"<code>{escape(setback.code)}</code></div>"
+        for setback in report.setbacks
+    )
     return (
-        f'<div class="quiet">Asked through {escape(report.channel)}, '
+        f'{tried}<div class="quiet">Asked through {escape(report.channel)}, '
         f"towards {escape(report.endpoint)}</div>"
         '<table class="evidence hops"><thead><tr><th></th><th>hop</th><th>seen</th><th>ms</th></tr>'
         f"</thead><tbody>{rows}</tbody></table>"

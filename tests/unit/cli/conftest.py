@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,36 @@ def without_server(tmp_path: Path) -> Cli:
 @pytest.fixture(scope="module")
 def cli() -> Iterator[Cli]:
     """The command line of a server that runs for the whole module."""
+    with running() as cli:
+        yield cli
+
+
+@pytest.fixture(scope="module")
+def guests_cli() -> Iterator[Cli]:
+    """The same of a server that serves guests over their network too."""
+    agent, plugin, storage = (free_port() for _ in range(3))
+    with running(
+        {
+            "QUIESCE_AGENT_ADDRESS": "127.0.0.1",
+            "QUIESCE_AGENT_PORT": agent,
+            "QUIESCE_HOST_PLUGIN_PORT": plugin,
+            "QUIESCE_STORAGE_PORT": storage,
+        }
+    ) as cli:
+        yield cli
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@contextmanager
+def running(more: dict[str, str] | None = None) -> Iterator[Cli]:
     with tempfile.TemporaryDirectory(prefix="qcli-") as folder:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        cli = Cli(Path(folder), f"http://127.0.0.1:{port}")
+        port = free_port()
+        cli = Cli(Path(folder), f"http://127.0.0.1:{port}", more or {})
         process = subprocess.Popen(
             [*QUIESCE, "server", "--no-portal", "--port", port],
             env=cli.environment,

@@ -62,6 +62,14 @@ def test_explain_does_not_know_nonsense(without_server: Cli) -> None:
         (("policy", "create", "p", "--zone", "../../etc/passwd"), "Europe/Berlin"),
         (("policy", "create", "p", "--scratch", "much"), "20GiB"),
         (("vm", "add", "a", "--qmp", "/q", "--disk", "vda"), "NAME=IMAGE"),
+        (("vm", "add", "a", "--qmp", "/q", "--agent", "/run/a.qga"), "Say `--qga /run/a.qga`."),
+        (("vm", "add", "a", "--qmp", "/q", "--agent", "azure"), "waagent, qga or both"),
+        (("vm", "set", "a"), "There is nothing to change."),
+        (("vm", "set", "a", "--no-proxy", "10.0.0.0/8"), "Say the whole setting"),
+        (("vm", "set", "a", "--server-proxy", "--proxy-https", "http://p:1"), "exclude each other"),
+        (("policy", "update", "p", "--route", "guest-only"), "guest-then-host"),
+        (("network", "allowlist", "a", "--format", "pf"), "firewalld"),
+        (("extension", "reinstall", "a", "--channel", "ssh"), "waagent"),
         (("vm", "list", "--server", "localhost:8420"), "http://127.0.0.1:8420"),
     ],
 )
@@ -76,7 +84,17 @@ def test_a_wrong_value_is_told_before_any_server_is_asked(
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_the_commands(without_server: Cli, shell: str) -> None:
     script = without_server("completion", shell).stdout
-    for word in ("backup", "uninstall", "overwrite"):
+    for word in (
+        "backup",
+        "uninstall",
+        "overwrite",
+        "reinstall",
+        "allowlist",
+        "firewalld",
+        "guest-then-host",
+        "waagent",
+        "server-proxy",
+    ):
         assert word in script
 
 

@@ -213,3 +213,10 @@ def test_what_cannot_be_a_rule_is_refused(need: Need, format: AllowlistFormat) -
 
 def test_an_address_zone_is_left_out() -> None:
     assert "[fe80::1]:443" in allowlist([Need("fe80::1%eth0", 443)], AllowlistFormat.TEXT)
+
+
+@pytest.mark.parametrize("format", AllowlistFormat)
+def test_a_guest_that_needs_no_network_is_told_so(format: AllowlistFormat) -> None:  # noqa: A002
+    assert allowlist([], format) == (
+        "# Nothing is to be opened: this guest's agent needs no network.\n"
+    )

@@ -22,6 +22,7 @@ from .version import VERSION
 
 _LONGEST_HOLD_SECONDS = 300.0
 _BIRTH_SECONDS = 10.0
+_OTHER_PATIENCE_SECONDS = 10.0
 
 
 def main(arguments: List[str]) -> int:
@@ -124,10 +125,11 @@ def _session(options: argparse.Namespace) -> Dict[str, Any]:
         )
     folder = Folder(options.task)
     make_run_folder()
+    log = Log(options.task)
+    _end_other_attempt(options.task, log)
     active = active_lock()
     if not active.take():
         raise already_active(options.task)
-    log = Log(options.task)
     left = tasks()
     if left:
         from .recover import recover
@@ -144,6 +146,16 @@ def _session(options: argparse.Namespace) -> Dict[str, Any]:
             os._exit(code)
     _await_birth(folder)
     return {"state_file": folder.state, "control": folder.control}
+
+
+def _end_other_attempt(task: str, log: Log) -> None:
+    """The server that asks for a session here has given up what it asked of the other agent. A
+    session of the attempt's own driver bears the attempt's name."""
+    from . import attempts
+
+    running = attempts.running()
+    if running is not None and running.attempt != task:
+        attempts.end(log, _OTHER_PATIENCE_SECONDS)
 
 
 def _await_birth(folder: Folder) -> None:

@@ -38,6 +38,8 @@ _LATE_SECONDS = 10.0
 _END_PATIENCE_SECONDS = 240.0
 _SHARE_OF_HOLD = 0.75
 """When the snapshot must have been answered. The rest is for the thaw itself."""
+_LEAST_SHARE = 0.02
+"""Of the hold: with less than that left, the request is not even sent."""
 _LONGEST_HOLD_SECONDS = 300.0
 
 
@@ -52,7 +54,6 @@ class Driver:
         self._report = Report.begun(order)
         self._way: Optional[Way] = None
         self._connection: Optional[Connection] = None
-        self._session: Optional[LocalSession] = None
 
     def run(self) -> None:
         """Until the report is handed over. Never raises."""
@@ -61,10 +62,19 @@ class Driver:
         try:
             self._carry_out()
         except Failure as failure:
-            self._report.fail(failure)
+            self._fail(failure)
         except Exception as error:  # noqa: BLE001 - the server is owed a report whatever happened
             self._report.fail(defect(error))
         self._hand_over()
+
+    def _fail(self, failure: Failure) -> None:
+        """A network that failed is looked at hop by hop; by now the session has ended."""
+        if failure.code.startswith("network."):
+            self._probe()
+            for hop in self._report.document["hops"]:
+                if hop["ok"] is False:
+                    failure.evidence += (Fact(hop["detail"], "probe: " + hop["name"], hop["raw"]),)
+        self._report.fail(failure)
 
     def _carry_out(self) -> None:
         order = self._order
@@ -114,9 +124,10 @@ class Driver:
             raise Failure("extension.settings-invalid", "The hold must be at most 300 s, above 0.")
         requests = [prepare(way, "PUT", url) for url in order.snapshot_urls.values()]
         connection = self._connection = Connection(way)
-        self._reach(connection)  # so that no pre-script runs for an endpoint that is out of reach
+        # Tried first, so that no pre-script runs for an endpoint that is out of reach.
+        connection.open(time.monotonic() + _CONNECT_SECONDS)
         connection.close()
-        session = self._session = LocalSession(order.attempt)
+        session = LocalSession(order.attempt)
         try:
             self._take_point(session, connection, requests, way)
         except Exception:
@@ -129,7 +140,7 @@ class Driver:
     ) -> None:
         self._begin(session)
         self._publish("connecting")
-        self._reach(connection)
+        connection.open(time.monotonic() + _CONNECT_SECONDS)
         session.open_control()
         self._publish("freezing")
         answer = self._while_frozen(session, connection, requests[0])
@@ -139,16 +150,6 @@ class Driver:
         self._taken(answer, way)
         for request in requests[1:]:  # each disk's share of the point that was just taken
             require_success(self._ask(connection, request, _REQUEST_SECONDS), way)
-
-    def _reach(self, connection: Connection) -> None:
-        """:raise Failure: network.*, with the probe's hops in the report"""
-        try:
-            connection.open(time.monotonic() + _CONNECT_SECONDS)
-        except Failure as failure:
-            self._log.say("storage endpoint: {} [{}]".format(failure, failure.code))
-            if self._session is None:  # with a session waiting, its post-script comes first
-                self._probe()
-            raise
 
     def _begin(self, session: LocalSession) -> None:
         order = self._order
@@ -164,14 +165,16 @@ class Driver:
         self._log.say("freezing for at most {:g} s".format(hold))
         self._log.flush()
         if not connection.stands():
-            self._reach(connection)
+            connection.open(time.monotonic() + _CONNECT_SECONDS)
         session.say("freeze")
         state = session.wait(time.monotonic() + 2 * hold + _LATE_SECONDS, _is_frozen_or_past)
         if state["state"] != "frozen":
             self._require_going(state)
-            raise _missed()
+            raise _missed("the guest was thawed before the snapshot could be asked for")
         until = session.thaw_deadline - hold * (1 - _SHARE_OF_HOLD)
         try:
+            if until - time.monotonic() < hold * _LEAST_SHARE:
+                raise _missed("freezing took so long that no time is left for the snapshot")
             try:
                 return connection.exchange(request, until)
             except Failure as failure:
@@ -287,11 +290,11 @@ def _is_frozen_or_past(now: str) -> bool:
     return now in ("frozen", "thawed", "finishing")
 
 
-def _missed() -> Failure:
+def _missed(why: str) -> Failure:
     return Failure(
         "freeze.held-too-long",
-        "The guest was thawed again before the snapshot could be asked for.",
-        [Fact("the session was thawed already", "driver")],
+        "No snapshot was asked for: {}.".format(why),
+        [Fact(why, "driver")],
         retryable=True,
     )
 

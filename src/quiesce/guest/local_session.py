@@ -30,7 +30,7 @@ class LocalSession:
 
     def begin(self, hold: float, wait: float, skip: List[str]) -> None:
         """Returns when the session lives. :raise Failure: session.* and what `session` says"""
-        command = [sys.executable, "-I", PROGRAM, "session", "--task", self._folder.task]
+        command = [sys.executable, "-I", "-B", PROGRAM, "session", "--task", self._folder.task]
         command += ["--hold={:g}".format(hold), "--wait={:g}".format(wait)]
         command += ["--skip=" + one for one in skip]
         try:

@@ -66,8 +66,13 @@ def interrupted_restore(
     )
     service._parts.book.open(job, slot=f"test:{job.id}", request=to_json(request))
 
-    def killed(*given: object, **named: object) -> None:
-        raise Killed
+    opened: list[Path] = []
+
+    def killed_at_the_second(path: Path, *given: Any, **named: Any) -> Any:
+        opened.append(path)
+        if len(opened) == 2:
+            raise Killed
+        return open_target(path, *given, **named)
 
     def killed_after_the_name(*given: object, in_place: bool = False) -> None:
         if in_place:
@@ -76,18 +81,13 @@ def interrupted_restore(
 
     note: Any = restore._note
 
-    def open_target_once(*given: Any, **named: Any) -> Any:
-        monkeypatch.setattr(restore, "open_target", killed)
-        return open_target(*given, **named)
-
     with monkeypatch.context() as patched:
         if at == "second disk":
-            patched.setattr(restore, "open_target", open_target_once)
+            patched.setattr(restore, "open_target", killed_at_the_second)
         else:
             patched.setattr(restore, "_note", killed_after_the_name)
         with pytest.raises(Killed):
             restore.restore(service._parts, job.id)
-    monkeypatch.setattr(restore, "open_target", open_target)
     return job.id
 
 

@@ -53,6 +53,12 @@ class Connection(H11Protocol):
         super().on_response_complete()
         self._watch()
 
+    def shutdown(self) -> None:
+        """An idle peer need not agree to the end: it may be a guest that is off."""
+        super().shutdown()
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stall is None:

@@ -138,7 +138,8 @@ def _bytes(blob: DiskBlob, offset_bytes: int, length_bytes: int) -> bytes:
 
 async def _page_list(request: BlobRequest, blob: DiskBlob, size: int, run: InThread) -> Response:
     since_previous = "prevsnapshot" in request.query
-    if since_previous and request.query["prevsnapshot"] != blob.attempt.previous_snapshot:
+    base = blob.attempt.previous_snapshot
+    if since_previous and (not base or request.query["prevsnapshot"] != base):
         raise refusal.Refusal(
             409, "PreviousSnapshotNotFound", "The previous snapshot is not found."
         )

@@ -16,8 +16,6 @@ STATUS_BLOB = "status"
 _HASH_DIGITS = 16
 _READABLE_CHARACTERS = 32
 
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})0Z")
-
 
 def container_of(vm: str) -> str:
     return f"vm-{_unique(vm)}"
@@ -38,17 +36,6 @@ def log_blob(attempt: str) -> str:
 def instant_text(at: datetime) -> str:
     """What `x-ms-snapshot` says: UTC in units of 100 ns."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
-
-
-def instant(text: str) -> datetime | None:
-    """The instant that `instant_text` wrote, None for anything else."""
-    match = _INSTANT.fullmatch(text)
-    if match is None:
-        return None
-    try:
-        return datetime.strptime(f"{match[1]}.{match[2]}+0000", "%Y-%m-%dT%H:%M:%S.%f%z")
-    except ValueError:
-        return None
 
 
 def _unique(name: str) -> str:

@@ -34,7 +34,7 @@ class Ticker:
         self._jobs = jobs
         self._workflows = workflows
         self._every_seconds = every_seconds
-        self._works = (workflows.reconcile, self.tick, *chores)
+        self._chores = chores
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="schedule", daemon=True)
 
@@ -87,7 +87,7 @@ class Ticker:
 
     def _run(self) -> None:
         while True:
-            for work in self._works:
+            for work in (self._workflows.reconcile, self.tick, *self._chores):
                 try:
                     work()
                 except Exception as error:

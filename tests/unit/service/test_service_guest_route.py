@@ -156,7 +156,8 @@ def test_a_server_that_cannot_bind_its_address_starts_backs_up_and_mends_itself(
             service.network.test("web", "waagent")
 
         composition.storage.free = True
-        service.ticker._works[-1]()
+        [mend] = service.ticker._chores
+        mend()
 
         assert service.vms.show("web").agent_problem is None
         assert ended(service, service.jobs.start_backup("web")).route == "guest"

@@ -151,7 +151,8 @@ class Server:
                 if reply.hang_up:
                     self.close_connection = True
                     return
-                self.send_response(reply.status)
+                self.send_response_only(reply.status)
+                self.send_header("Date", reply.headers.pop("Date", self.date_time_string()))
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(reply.body)))

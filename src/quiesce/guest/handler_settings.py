@@ -101,18 +101,7 @@ def read_order(environment: Environment, sequence: str) -> Order:
     :raise Failure: extension.settings-invalid
     """
     path = environment.settings_file(sequence)
-    found = _json(path) if os.path.getsize(path) else {}  # the agent's way of saying "no settings"
-    try:
-        handler = found["runtimeSettings"][0]["handlerSettings"]
-        public = handler.get("publicSettings") or {}
-    except (KeyError, IndexError, TypeError, AttributeError):
-        handler, public = {}, {}
-    if isinstance(public, str):
-        public = json.loads(public)
-    if not isinstance(public, dict):
-        raise _invalid(path, "publicSettings is no object")
-    if not public:
-        public = {"command": "idle"}
+    handler, public = _handler_settings(path)
     order = _public(path, sequence, public)
     if order.command == "idle":
         return order
@@ -120,6 +109,23 @@ def read_order(environment: Environment, sequence: str) -> Order:
         return _with_secrets(order, path, _protected(environment, path, handler))
     except Failure as failure:
         return order._replace(secret_failure=failure)
+
+
+def _handler_settings(path: str) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """`handlerSettings`, and `publicSettings` in it. Where the server has no settings, the agent
+    writes an empty file: then there is nothing to do."""
+    if not os.path.getsize(path):
+        return {}, {"command": "idle"}
+    try:
+        handler = _json(path)["runtimeSettings"][0]["handlerSettings"]
+        public = handler.get("publicSettings")
+        if isinstance(public, str):
+            public = json.loads(public)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise _invalid(path, "there are no handler settings in it") from error
+    if not isinstance(public, dict):
+        raise _invalid(path, "publicSettings is no object")
+    return handler, public
 
 
 def _public(path: str, sequence: str, public: Dict[str, Any]) -> Order:
@@ -227,7 +233,8 @@ def _instant(text: Any, path: str) -> float:
 
 
 def _text(found: Dict[str, Any], key: str, path: str) -> str:
-    value = found.get(key) or ""
+    value = found.get(key)
+    value = "" if value is None else value
     if not isinstance(value, str):
         raise _invalid(path, key + " must be text")
     return value

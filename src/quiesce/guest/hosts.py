@@ -23,7 +23,7 @@ _LEASES = (
     "/run/systemd/netif/leases/*",
 )
 _OPTION = re.compile(
-    r"(?:unknown[-_]245|OPTION_245|private_245|option[-_]245)[ =\"']+([0-9A-Fa-f.:]{7,15})", re.I
+    r"(?:unknown[-_]245|OPTION_245|private[-_]245|option[-_]245)[ =\"']+([0-9A-Fa-f.:]{7,15})", re.I
 )
 _LARGEST_BYTES = 1 << 20
 _MOST_FILES = 50

@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.lab.cache import cache_folder
-from quiesce.lab.machine import Card, DiskFile, GuestFiles, Hardware, Machine, card_commands
+from quiesce.lab.machine import DiskFile, GuestFiles, Hardware, Machine, card_commands
 from quiesce.lab.monitor import qmp
 from quiesce.lab.network import LabNetwork
 from quiesce.model.failure import AgentFailure, Evidence, LabFailure
@@ -147,11 +147,21 @@ class LabGuest:
             for name, arguments in card_commands(self.card):
                 self.qmp(name, arguments)
         if wait_for_agent and self.card is not None:
-            self._wait_for_address(self.card)
+            self.wait_for_address()
 
     def wait_for_agent(self, seconds: float = BOOT_SECONDS) -> None:
         """Return when the guest's agent answers. Raises LabFailure `lab.agent-silent`."""
         self._wait_until(self._agent_answers, seconds, "lab.agent-silent", "the agent is silent")
+
+    def wait_for_address(self) -> None:
+        """Return when the guest's card has its address. Raises LabFailure `lab.no-address`."""
+        assert self.card is not None
+        has_it = f"ip -4 address show dev eth0 2>/dev/null | grep -qF 'inet {self.card.address}/'"
+        tries = int(ADDRESS_SECONDS / 0.1)
+        try:
+            self.run(f"for i in $(seq {tries}); do {has_it} && exit 0; sleep 0.1; done; exit 1")
+        except LabFailure as inner:
+            raise self._failed("lab.no-address", f"{self.card.address} never came") from inner
 
     def stop(self) -> None:
         """Let QEMU close the disks and end, whatever the guest does. Nothing if it is off."""
@@ -265,16 +275,6 @@ class LabGuest:
             "udevadm settle; systemctl is-system-running --quiet --wait || true",
             seconds=BOOT_SECONDS,
         )
-
-    def _wait_for_address(self, card: Card) -> None:
-        has_it = f"ip -4 address show dev eth0 2>/dev/null | grep -qF 'inet {card.address}/'"
-        tries = int(ADDRESS_SECONDS / 0.1)
-        try:
-            self.run(f"for i in $(seq {tries}); do {has_it} && exit 0; sleep 0.1; done; exit 1")
-        except LabFailure as inner:
-            raise self._failed(
-                "lab.no-address", f"it got not the address {card.address}"
-            ) from inner
 
     def _agent_answers(self) -> bool:
         agent = QemuGuestAgent(self.qga_socket)

@@ -1,7 +1,8 @@
 """The portal in a real browser, over a real server with real jobs.
 
-Three VMs: `web1` runs in a bare QEMU without an operating system, so nothing answers on its agent's
-channel; `archive` is off and backed up from its image; `mail` has vanished, so its job fails.
+Four VMs: `web1` runs in a bare QEMU without an operating system, so nothing answers on its agent's
+channel; `archive` is off and backed up from its image; `mail` has vanished, so its job fails;
+`azure` has an Azure Linux agent that never comes.
 Sets `QUIESCE_PICTURES` to a folder to keep the screenshots of the documentation.
 """
 
@@ -86,6 +87,10 @@ def server(folder: Path) -> Iterator[Server]:
         **os.environ,
         "QUIESCE_DATA_FOLDER": str(data),
         "QUIESCE_PORT": str(port),
+        "QUIESCE_AGENT_ADDRESS": "127.0.0.1",
+        "QUIESCE_AGENT_PORT": str(free_port()),
+        "QUIESCE_HOST_PLUGIN_PORT": str(free_port()),
+        "QUIESCE_STORAGE_PORT": str(free_port()),
         "TZ": "Europe/Berlin",
     }
     with (folder / "server.log").open("wb") as log:
@@ -157,6 +162,10 @@ def jobs(server: Server, folder: Path, running_vm: tuple[Path, Path]) -> dict[st
     disk = image(folder / "archive.qcow2")
     server.cli("vm", "add", "archive", "--qmp", str(folder / "off.qmp"), "--disk", f"vda={disk}")
     server.cli("vm", "add", "mail", "--qmp", str(folder / "mail.qmp"))
+    server.cli(
+        "vm", "add", "azure", "--qmp", str(folder / "azure.qmp"), "--agent", "waagent",
+        "--proxy-https", "http://azure:hush@10.0.0.3:3128",
+    )  # fmt: skip
     server.cli("protect", "web1", "--policy", "nightly")
     server.cli("protect", "mail", "--policy", "nightly")
     return {
@@ -254,6 +263,28 @@ def test_a_vm_shows_its_points_and_that_its_agent_does_not_answer(page: Page) ->
     extension = page.locator(".card", has_text="Backup extension")
     expect(extension).to_contain_text("agent.", timeout=30_000)
     picture(page, "portal-vm", full=True)
+
+
+def test_a_vm_shows_what_is_known_of_its_azure_agent(page: Page) -> None:
+    page.get_by_role("link", name="azure", exact=True).click()
+    agent = page.locator(".card", has=page.get_by_role("heading", name="Azure Linux agent"))
+    expect(agent).to_contain_text("never seen")
+    expect(page.get_by_text("http://azure:***@10.0.0.3:3128")).to_be_visible()
+    assert "hush" not in page.content()
+    extension = page.locator(".card", has_text="Backup extension")
+    expect(extension).to_contain_text("not installed")
+    expect(extension.get_by_role("button")).to_have_count(0)
+
+
+def test_a_network_test_that_cannot_be_run_says_why(page: Page) -> None:
+    page.get_by_role("link", name="azure", exact=True).click()
+    page.get_by_role("button", name="Test the network").click()
+    expect(page.get_by_text("The guest is probing …")).to_be_visible()
+    failure = page.get_by_role("dialog").locator(".failure")
+    expect(failure).to_contain_text("agent.never-seen", timeout=60_000)
+    expect(failure).to_contain_text("Next step")
+    failure.get_by_role("button", name="Close").click()
+    expect(page.get_by_text("The probe could not be run.")).to_be_visible()
 
 
 def test_a_backup_started_in_the_portal_runs_to_its_end_before_ones_eyes(page: Page) -> None:

@@ -97,7 +97,7 @@ class Extensions:
 
     def _view_by_waagent(self, address: VmAddress) -> ExtensionView:
         state = self._guest_side.state(address.name) or AgentState(AgentCondition.NEVER_SEEN)
-        problem = self._guest_side.problem_report
+        problem = self._guest_side.problem or _silence(address.name, state)
         try:
             offered = self._guest_side.agents().offered_version
         except Failure:
@@ -113,7 +113,7 @@ class Extensions:
             message=(handler.message if handler else "") or state.message,
             agent_version=state.version,
             operating_system=state.operating_system,
-            problem=problem,
+            problem=None if problem is None else problem.report(),
         )
 
     def _guest(self, address: VmAddress) -> ExtensionGuest:
@@ -130,3 +130,20 @@ class Extensions:
         address = self._table.address(name)
         self._book.check_idle(address.name)
         return address
+
+
+def _silence(vm: str, state: AgentState) -> AgentFailure | None:
+    """Why what is shown may be old: the agent is not heard of."""
+    if state.condition is AgentCondition.NEVER_SEEN:
+        return AgentFailure(
+            "agent.never-seen",
+            f"The Azure Linux agent of the VM {vm} has never come to this server.",
+        )
+    if state.condition is AgentCondition.STALE and state.last_seen is not None:
+        return AgentFailure(
+            "agent.stale",
+            f"The Azure Linux agent of the VM {vm} is silent; it was last heard of at "
+            f"{state.last_seen:%Y-%m-%d %H:%M:%S} UTC.",
+            retryable=True,
+        )
+    return None

@@ -247,6 +247,7 @@ class Vms:
         backups = self._book.newest_backups()
         active = {job.vm: job.id for job in self._book.active() if job.kind == "backup"}
         policies = {view.name: self._policies.policy(view.name) for view in self._policies.all()}
+        agent_problem = self._guest_side.problem_report
         views = []
         for row in rows:
             seen = from_json(VmState, row.last_seen) if row.last_seen else None
@@ -272,7 +273,7 @@ class Vms:
                     last_job=backups.get(row.name),
                     agent=agent,
                     agent_state=self._guest_side.state(row.name) if agent.waagent else None,
-                    agent_problem=self._guest_side.problem_report if agent.waagent else None,
+                    agent_problem=agent_problem if agent.waagent else None,
                     guest_address=row.guest_address,
                     proxy=redacted(from_json(Proxy, row.proxy)) if row.proxy else None,
                 )

@@ -60,11 +60,18 @@ def test_each_agent_shows_the_extension_that_it_has_installed(
 
 
 @pytest.mark.usefixtures("deaf")
-def test_an_agent_that_does_not_answer_is_shown_beside_the_one_that_does(polled: Service) -> None:
+def test_an_agent_that_does_not_answer_is_shown_beside_the_one_that_does(
+    polled: Service, machine: PaperMachine
+) -> None:
     qga, waagent = polled.vms.extensions("web")
     assert qga.problem is not None
     assert (qga.problem.code, qga.installed) == ("agent.not-running", False)
-    assert waagent.problem is None
+    assert waagent.problem is not None
+    assert waagent.problem.code == "agent.never-seen"
+    for condition, code in (("stale", "agent.stale"), ("ready", None)):
+        (machine.folder / "agent-condition").write_text(condition)
+        waagent = polled.vms.extensions("web")[1]
+        assert (waagent.problem.code if waagent.problem else None) == code
 
 
 def test_a_channel_that_the_vm_does_not_have_is_refused(open_service: Service) -> None:

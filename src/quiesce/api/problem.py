@@ -128,7 +128,7 @@ def install_problem_handlers(app: FastAPI) -> None:
                 Evidence(
                     fact=f"{_place(item)}: {item['msg']}",
                     source="request",
-                    raw=ascii(item.get("input"))[:200],
+                    raw=_raw(item),
                 )
                 for item in error.errors()[:50]
             ),
@@ -153,6 +153,14 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def of_defect(request: Request, error: Exception) -> JSONResponse:
         log.error("request failed", path=request.url.path, exc_info=error)
         return problem_response(report_of(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _raw(item: Any) -> str:
+    """The value that was wrong; not that of a proxy, nor the whole that misses a field: either may
+    hold a password, and problems are copied into tickets."""
+    value = item.get("input")
+    secret = any("proxy" in str(part) for part in item["loc"])
+    return "" if secret or isinstance(value, (dict, list)) else ascii(value)[:200]
 
 
 def _place(item: Any) -> str:

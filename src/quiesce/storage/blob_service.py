@@ -65,18 +65,23 @@ class BlobService:
         began = time.perf_counter()
         request_id = str(uuid.uuid4())
         request: BlobRequest | None = None
-        code = ""
+        let_in, code = False, ""
         try:
             request = read_request(scope)
+            self._authorise(request)
+            let_in = True
             response = await self._answer(request, receive)
         except Refusal as no:
             code, response = no.code, _refused(no, request_id)
         _sign_off(response, scope, request_id)
         if request is not None:
-            self._note(request, response.status_code, code, time.perf_counter() - began)
+            seen = _seen(request, response.status_code, code, time.perf_counter() - began)
+            container = self._containers.find(request.container)
+            if container is not None:
+                container.journal.add(seen, let_in=let_in)
         await response(scope, receive, send)
 
-    async def _answer(self, request: BlobRequest, receive: Receive) -> Response:
+    def _authorise(self, request: BlobRequest) -> None:
         allowed_by = _ALLOWED_BY.get((request.method, request.comp))
         if allowed_by is None:
             raise refusal.invalid_query("comp", "It is not served with this verb.")
@@ -90,6 +95,8 @@ class BlobService:
             scheme=request.scheme,
             now=self._now(),
         )
+
+    async def _answer(self, request: BlobRequest, receive: Receive) -> Response:
         for name in request.query:
             if name.startswith("rsc"):
                 raise refusal.unsupported_query(name)
@@ -112,26 +119,25 @@ class BlobService:
             try:
                 return await asyncio.get_running_loop().run_in_executor(executor, work)
             except OSError as full:
-                log.warning("blob not stored", error=str(full))
-                raise Refusal(500, "InternalError", "The blob could not be stored.") from full
+                log.warning("blob not read or stored", error=str(full))
+                raise Refusal(
+                    500, "InternalError", "The blob could not be read or stored."
+                ) from full
 
         return run
 
-    def _note(self, request: BlobRequest, status: int, code: str, seconds: float) -> None:
-        container = self._containers.find(request.container)
-        if container is None:
-            return
-        operation = f"{request.comp} of snapshot" if request.snapshot else request.comp
-        seen = Seen(
-            peer=request.peer,
-            method=request.method,
-            path=printable(f"/{ACCOUNT}/{request.container}/{request.blob}"),
-            operation=printable(operation.strip()),
-            status=status,
-            code=code,
-            milliseconds=round(seconds * 1000, 1),
-        )
-        container.journal.add(seen)
+
+def _seen(request: BlobRequest, status: int, code: str, seconds: float) -> Seen:
+    operation = f"{request.comp} of snapshot" if request.snapshot else request.comp
+    return Seen(
+        peer=request.peer,
+        method=request.method,
+        path=printable(f"/{ACCOUNT}/{request.container}/{request.blob}"),
+        operation=printable(operation.strip()),
+        status=status,
+        code=code,
+        milliseconds=round(seconds * 1000, 1),
+    )
 
 
 def _refused(no: Refusal, request_id: str) -> Response:

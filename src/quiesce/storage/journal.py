@@ -36,8 +36,9 @@ class Journal:
         self._let_in: deque[Seen] = deque(maxlen=_KEPT)
         self._refused: deque[Seen] = deque(maxlen=_KEPT)
 
-    def add(self, seen: Seen) -> None:
-        kept = self._refused if seen.status == 403 else self._let_in
+    def add(self, seen: Seen, *, let_in: bool) -> None:
+        """`let_in`: whether it came with a signature that is valid for what it asked."""
+        kept = self._let_in if let_in else self._refused
         with self._lock:
             kept.append(seen)
 

@@ -1,0 +1,226 @@
+"""Guests that are slow, greedy or broken: they are cut off, and nobody else notices."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from storage_site import MIB, Site, running
+
+from quiesce.model.extent import ExtentKind
+from quiesce.storage.connection import IDLE_SECONDS
+
+CONNECTION = "quiesce.storage.connection"
+LISTENER = "quiesce.storage.listener"
+
+
+def plain(site: Site) -> socket.socket:
+    return socket.create_connection(
+        ("127.0.0.1", urlsplit(site.endpoint.endpoint.url).port or 0), timeout=10
+    )
+
+
+def secured(site: Site) -> ssl.SSLSocket:
+    return site.trusting().wrap_socket(plain(site), server_hostname="localhost")
+
+
+def head_of(url: str, method: str, *lines: str) -> bytes:
+    target = "/" + url.split("/", 3)[3]
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: h", *lines, "", ""]).encode()
+
+
+def seconds_until_cut_off(connection: socket.socket) -> float:
+    """How long the server keeps a connection on which nothing more is sent."""
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
+        while connection.recv(65536):
+            pass
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """An endpoint whose limits of time are tenths of a second."""
+    monkeypatch.setattr(f"{CONNECTION}._HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(f"{CONNECTION}._LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(f"{CONNECTION}._STALL_SECONDS", 0.3)
+    monkeypatch.setattr(f"{LISTENER}._HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr("quiesce.storage.request._BODY_SECONDS", 0.3)
+    with running(tmp_path) as site:
+        yield site
+
+
+def test_an_open_connection_outlasts_a_guests_preparation_and_its_freeze() -> None:
+    assert IDLE_SECONDS >= 90
+
+
+def test_a_connection_waits_idle_before_and_between_requests(impatient: Site) -> None:
+    """Longer than any of the other limits, which are tenths of a second here."""
+    url = impatient.open().report_url
+    with secured(impatient) as connection:
+        for _ in range(2):
+            time.sleep(0.8)
+            connection.sendall(head_of(url, "GET"))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_an_idle_connection_ends_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{CONNECTION}.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(f"{LISTENER}.IDLE_SECONDS", 0.3)
+    with running(tmp_path) as site:
+        with secured(site) as never_asked:
+            assert 0.1 < seconds_until_cut_off(never_asked) < 5
+        with secured(site) as asked:
+            asked.sendall(head_of(site.open().report_url, "GET"))
+            assert 0.1 < seconds_until_cut_off(asked) < 5
+
+
+def seconds_until_refused(connection: socket.socket, piece: bytes) -> float:
+    """How long the server goes on taking a piece every now and then, at most 10 seconds."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        while time.monotonic() - began < 10:
+            connection.sendall(piece)
+            time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def test_a_header_that_comes_byte_by_byte_is_cut_off(impatient: Site) -> None:
+    with secured(impatient) as connection:
+        connection.sendall(b"GET /quiesce/a/b HTTP/1.1\r\nX: ")
+        assert seconds_until_refused(connection, b"y") < 5
+
+
+def test_half_a_header_is_cut_off(impatient: Site) -> None:
+    with secured(impatient) as connection:
+        connection.sendall(b"GET /quiesce/a/b HTTP/1.1\r\nHost:")
+        assert seconds_until_cut_off(connection) < 5
+
+
+def test_a_body_that_does_not_come_ends_the_request(impatient: Site) -> None:
+    url = impatient.open().report_url
+    with secured(impatient) as connection:
+        connection.sendall(
+            head_of(url, "PUT", "x-ms-blob-type: BlockBlob", "Content-Length: 100") + b"half"
+        )
+        answer = connection.recv(65536)
+        assert b" 408 " in answer.split(b"\r\n")[0]
+        assert b"x-ms-error-code: OperationTimedOut" in answer
+        assert seconds_until_cut_off(connection) < 5
+    assert impatient.reports == []
+
+
+def test_a_refused_body_that_never_ends_is_cut_off(impatient: Site) -> None:
+    url = impatient.open().report_url
+    with secured(impatient) as connection:
+        connection.sendall(
+            head_of(url, "PUT", "x-ms-blob-type: BlockBlob", f"Content-Length: {10**12}")
+        )
+        assert b" 413 " in connection.recv(65536).split(b"\r\n")[0]
+        assert seconds_until_refused(connection, bytes(1000)) < 5
+
+
+def test_an_answer_that_is_not_read_is_given_up(impatient: Site) -> None:
+    disk, url = impatient.published([ExtentKind.DATA] * 512)
+    assert len(disk.content) == 32 * MIB
+    with secured(impatient) as connection:
+        connection.sendall(head_of(url, "GET"))
+        time.sleep(1.5)
+        received = 0
+        with contextlib.suppress(ConnectionResetError, ssl.SSLError):
+            while piece := connection.recv(MIB):
+                received += len(piece)
+    assert received < len(disk.content)
+
+
+def test_a_peer_that_never_speaks_tls_is_cut_off(impatient: Site) -> None:
+    with plain(impatient) as silent:
+        assert seconds_until_cut_off(silent) < 5
+    with plain(impatient) as wrong:
+        wrong.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert seconds_until_cut_off(wrong) < 5
+    assert impatient.take(impatient.open()).status_code == 201
+
+
+def test_connections_of_one_peer_are_bounded_and_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{LISTENER}._CONNECTIONS_OF_ONE_PEER", 3)
+    with running(tmp_path) as site:
+        url = site.open().report_url
+        with contextlib.ExitStack() as guest:
+            for _ in range(3):
+                guest.enter_context(secured(site))
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                secured(site)
+        deadline = time.monotonic() + 10
+        while True:  # the server sees the hang-ups in its own time
+            with contextlib.suppress(OSError), secured(site) as connection:
+                connection.sendall(head_of(url, "GET"))
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+                break
+            assert time.monotonic() < deadline, "the connections were not given back"
+
+
+def test_handshakes_that_break_off_are_given_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{LISTENER}._CONNECTIONS_OF_ONE_PEER", 5)
+    with running(tmp_path) as site:
+        for _ in range(20):
+            with plain(site) as rude:
+                rude.sendall(b"\x16\x03\x01")
+            time.sleep(0.02)
+        assert site.take(site.open()).status_code == 201
+
+
+def test_a_header_beyond_all_measure_is_refused(site: Site) -> None:
+    with secured(site) as connection:
+        connection.sendall(b"GET /quiesce/a/b HTTP/1.1\r\nHost: h\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"X-Header: " + b"y" * 1000 + b"\r\n")
+        with contextlib.suppress(OSError):
+            assert b" 400 " in connection.recv(65536).split(b"\r\n")[0]
+    assert site.take(site.open()).status_code == 201
+
+
+def test_requests_sent_in_one_go_are_answered_in_order(site: Site) -> None:
+    door = site.open()
+    upload = head_of(door.report_url, "PUT", "x-ms-blob-type: BlockBlob", "Content-Length: 3")
+    with secured(site) as connection:
+        connection.sendall(upload + b"one" + head_of(door.report_url, "GET", "Connection: close"))
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    first, second = answers.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"201")
+    assert second.startswith(b"200")
+    assert second.endswith(b"one")
+
+
+def test_uploads_of_one_guest_wait_for_each_other_and_for_nobody_else(site: Site) -> None:
+    """Four begun uploads of one guest hold its two places; another guest's goes through."""
+    one, other = site.endpoint.status_url("one"), site.endpoint.status_url("other")
+    with contextlib.ExitStack() as guest:
+        for _ in range(4):
+            connection = guest.enter_context(secured(site))
+            connection.sendall(
+                head_of(one, "PUT", "x-ms-blob-type: BlockBlob", f"Content-Length: {MIB}")
+            )
+        began = time.monotonic()
+        assert site.upload(other, b"fine").status_code == 201
+        assert time.monotonic() - began < 5
+
+
+def test_closing_the_endpoint_does_not_wait_for_idle_guests(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as guests:
+        with running(tmp_path) as site:
+            for _ in range(20):
+                guests.enter_context(secured(site))
+            began = time.monotonic()
+        assert time.monotonic() - began < 3

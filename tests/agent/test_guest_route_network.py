@@ -108,7 +108,7 @@ def test_a_dead_proxy_is_named(site: Site):
 def test_the_network_test_prints_each_hop_and_names_the_first_that_fails(site: Site):
     good = site.server.cli("network", "test", VM, "--channel", "waagent")
     assert good.returncode == 0, good.stdout + good.stderr
-    for hop in ("address", "dhcp-245", "route", "wire-server", "dns", "tcp", "tls", "http"):
+    for hop in ("address", "DHCP option 245", "route", "wire server", "DNS", "TCP", "TLS", "HTTP"):
         assert hop in good.stdout
     site.network.cut(Cut.STORAGE_REJECTED)
     bad = site.server.cli("network", "test", VM, "--channel", "waagent")

@@ -35,6 +35,9 @@ HOST_ADDRESS = "168.63.129.16"
 OTHER_HOST_ADDRESS = "10.77.0.245"
 """A host address that an agent can only know from DHCP option 245."""
 STORAGE_ADDRESS = "198.51.100.10"
+METADATA_ADDRESS = "169.254.169.254"
+"""Where the Azure agent looks for instance metadata. Nobody listens, which it hears at once; where
+packets to it vanish, the agent comes up 90 s later (2.7.3)."""
 STORAGE_NAME = "storage.quiesce.test"
 PROXY_USER, PROXY_PASSWORD = "backup", "open sesame"
 MOST_CARDS = 8
@@ -185,7 +188,8 @@ class LabNetwork:
         for address in (f"{GATEWAY}/24", f"{self.host_address}/32"):
             self.run(["ip", "address", "add", address, "dev", BRIDGE])
         self.run(["ip", "link", "set", BRIDGE, "up"])
-        self.run(["ip", "address", "add", f"{STORAGE_ADDRESS}/32", "dev", "lo"])
+        for address in (STORAGE_ADDRESS, METADATA_ADDRESS):
+            self.run(["ip", "address", "add", f"{address}/32", "dev", "lo"])
 
     def _apply_cuts(self) -> None:
         at = Addresses(BRIDGE, GATEWAY, self.host_address, STORAGE_ADDRESS, PROXY_PORT)

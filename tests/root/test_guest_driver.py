@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -275,16 +276,15 @@ def test_an_attempt_is_begun_once(stand: Stand) -> None:
 
 def test_an_attempt_is_not_begun_again_after_the_guest_was_reset(stand: Stand) -> None:
     """What lies on the disk survives; the session's and the driver's files do not."""
-    stand.bench.scripts(pre="sleep 60")
+    notes = stand.bench.scripts(pre="sleep 60")
     stand.order(1, "attempt-1")
     stand.enable(1)
-    wait_for("the session", lambda: (RUN / "attempt-1" / "state.json").exists())
-    pids = [stand.driver()["pid"], int((RUN / "attempt-1" / "session").read_text())]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    for path in (RUN / "attempt-1").iterdir():
-        if path.name not in ("pre-script",):
-            path.unlink()
+    wait_for("the pre-script", lambda: notes.read_text() == "pre\n")
+    session = RUN / "attempt-1"
+    script, _, _ = (session / "pre-script").read_text().partition(" ")
+    for pid in stand.driver()["pid"], (session / "session").read_text(), script:
+        os.kill(int(pid), signal.SIGKILL)
+    shutil.rmtree(RUN)
     stand.enable(1)
     report = stand.handler.await_stage(1, "failed")
     assert report["failure"]["code"] == "session.lost"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from quiesce.agent.waagent.settings import HANDLER
 from quiesce.model.agent import AgentCondition, AgentState
-from quiesce.model.extension import ExtensionState
 from quiesce.model.failure import AgentFailure, Failure, InputFailure
 from quiesce.model.vm import VmAddress
 from quiesce.service.composition import Composition, ExtensionGuest
@@ -44,10 +43,6 @@ class Extensions:
         self._composition = composition
         self._guest_side = guest_side
         self._book = book
-
-    def by_qga(self, name: str) -> ExtensionState:
-        """:raise AgentFailure: the agent cannot be reached, and why"""
-        return self._guest(self._table.address(name)).status()
 
     def all(self, name: str) -> tuple[ExtensionView, ...]:
         """See `Vms.extensions`."""

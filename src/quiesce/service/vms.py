@@ -11,7 +11,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from quiesce.model.extension import ExtensionState
 from quiesce.model.failure import Evidence, Failure, InputFailure, PolicyFailure
 from quiesce.model.network import Proxy
 from quiesce.model.policy import Policy
@@ -169,13 +168,6 @@ class Vms:
         name = self._table.row(name).name
         with self._database.write() as connection:
             connection.execute(sa.delete(protection).where(protection.c.vm == name))
-
-    def extension(self, name: str) -> ExtensionState:
-        """
-        :raise NotFoundFailure: vm.unknown
-        :raise AgentFailure: the QEMU guest agent cannot be reached, and why
-        """
-        return self._extensions.by_qga(name)
 
     def extensions(self, name: str) -> tuple[ExtensionView, ...]:
         """The extension as each agent of the VM shows it. That one does not answer is shown, not

@@ -67,7 +67,7 @@ def _show_one(extension: Json) -> None:
             ("channel", extension["channel"]),
             ("extension", _version(extension)),
             ("next backup brings", offered if offered != extension["version"] else ""),
-            ("agent says", screen.styled(extension["status"]) if extension["installed"] else ""),
+            ("agent says", screen.styled(_agents_word(extension))),
             ("", extension["message"]),
             ("agent", extension["agent_version"]),
             ("guest", extension["operating_system"]),
@@ -87,3 +87,9 @@ def _version(extension: Json) -> str:
     if extension["installed"]:
         return extension["version"] or "unknown version"
     return "not known" if extension["problem"] else "not installed"
+
+
+def _agents_word(extension: Json) -> str:
+    """What an agent says beyond that the extension is there or not."""
+    word: str = extension["status"]
+    return "" if word in ("installed", "not installed") else word

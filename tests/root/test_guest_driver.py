@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from guest_bench import Bench, Writer, wait_for
-from loopback import Answering, Authority, Reply, Request, Server, refusal, snapshot_taken
+from loopback import Answering, Authority, Proxy, Reply, Request, Server, refusal, snapshot_taken
 from waagent_folder import HandlerFolder
 
 pytestmark = [
@@ -37,6 +38,7 @@ class Stand:
         self.handler = HandlerFolder(folder / "agent")
         self.authority = Authority(folder)
         self.answer: Answering = snapshot_taken
+        self.proxy: dict[str, str] | None = None
         self.storage = Server(
             lambda request: self.answer(request), self.authority.context_for("127.0.0.1")
         )
@@ -77,7 +79,7 @@ class Stand:
             },
             "report_url": f"{self.url}/reports/{attempt}?{SIGNATURE}",
             "log_url": f"{self.url}/logs/{attempt}?{SIGNATURE}",
-            "proxy": None,
+            "proxy": self.proxy,
         }
         self.handler.settings(sequence, public, protected)
 
@@ -260,6 +262,86 @@ def test_a_driver_that_is_killed_while_frozen_is_thawed_by_the_watchdog(stand: S
     assert report["failure"]["code"] == "session.lost"
     assert notes.read_text() == "pre\npost\n"
     assert not [path for path in RUN.iterdir() if path.is_dir()]
+
+
+def test_a_driver_killed_at_any_instant_is_repaired_by_the_next_goal_state(stand: Stand) -> None:
+    notes = stand.bench.scripts()
+    stages = set()
+    for sequence in range(1, 13):
+        notes.write_text("")
+        stand.order(sequence, f"attempt-{sequence}", hold_seconds=2)
+        stand.enable(sequence)
+        time.sleep(0.06 * sequence)
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, ValueError):
+            os.kill(stand.driver()["pid"], signal.SIGKILL)
+        stages.add(stand.handler.report(sequence)["stage"])
+        stand.enable(sequence)
+        stand.handler.await_stage(sequence, "done", "failed")
+        wait_for("the driver's end", lambda: not (RUN / f"attempt-{sequence}").exists())  # noqa: B023
+        assert not Writer(stand.mount).blocked(5)
+        assert notes.read_text() in ("", "pre\npost\n")
+    print(f"killed at {sorted(stages)}")
+    assert len(stages) >= 3, "the kills did not fall into different stages"
+
+
+def test_the_driver_works_through_a_proxy_with_a_password(stand: Stand) -> None:
+    proxy = Proxy(account="backup:ProxySecret")
+    url = f"http://backup:ProxySecret@127.0.0.1:{proxy.port}"
+    stand.proxy = {"http": "", "https": url, "no_proxy": "10.0.0.0/8"}
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    assert stand.handler.await_stage(1, "done", "failed")["failure"] is None
+    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    assert proxy.asked == [f"CONNECT 127.0.0.1:{stand.storage.port} HTTP/1.1"] * 2
+    log = Path("/var/log/quiesce/extension.log").read_text()
+    assert "ProxySecret" not in log + stand.handler.everything_written()
+    proxy.close()
+
+
+def test_a_proxy_that_refuses_is_named_and_nothing_is_frozen(stand: Stand) -> None:
+    proxy = Proxy(status=403)
+    stand.proxy = {"https": f"http://127.0.0.1:{proxy.port}"}
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "network.proxy-denied"
+    assert report["session"] is None
+    assert any("does not allow" in one["fact"] for one in report["failure"]["evidence"])
+    proxy.close()
+
+
+def test_the_other_agents_session_ends_an_attempt_that_was_given_up(stand: Stand) -> None:
+    """The server goes over to the host route while the guest is still at the first one."""
+    notes = stand.bench.scripts(pre="test -e /run/notes.quick || sleep 60")
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    wait_for("the pre-script", lambda: notes.read_text() == "pre\n")
+    time.sleep(0.2)
+    notes.with_suffix(".quick").touch()
+    session = stand.bench.session(stand.mount)
+    session.frozen()
+    session.say("finish")
+    session.await_state("done")
+    notes.with_suffix(".quick").unlink()
+    assert notes.read_text() == "pre\npost\n" * 2
+    assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
+
+
+def test_the_probe_and_the_logs_can_be_asked_for(stand: Stand) -> None:
+    stand.order(1, "attempt-1", command="probe")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "done", "failed")
+    assert report["failure"] is None
+    hops = {one["name"]: one for one in report["hops"]}
+    assert (hops["tls"]["ok"], hops["http"]["ok"]) == (True, True)
+    stand.order(2, "attempt-2", command="logs")
+    stand.enable(2)
+    stand.handler.await_stage(2, "done")
+    wait_for("the logs", lambda: any("s/attempt-2" in one.target for one in stand.storage.requests))
+    blob = next(one for one in stand.storage.requests if "/reports/attempt-2" in one.target)
+    paths = [one["path"] for one in json.loads(blob.body)["logs"]]
+    assert "/var/log/quiesce/extension.log" in paths
+    assert stand.storage.snapshots == []
 
 
 def test_an_attempt_is_begun_once(stand: Stand) -> None:

@@ -72,9 +72,10 @@ class Following:
                 return sight
             self._give_up_on_bad_news(sight)
             self._note(sight)
-            if time.monotonic() - self._since > self._allowed(sight):
+            left = self._allowed(sight) - (time.monotonic() - self._since)
+            if left < 0:
                 raise self._late(sight) from sight.unreadable
-            self._agent.wait(_LOOK_SECONDS)
+            self._agent.wait(min(_LOOK_SECONDS, left + 0.01))
 
     def _look(self) -> Sight:
         now = time.monotonic()

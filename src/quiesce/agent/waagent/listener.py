@@ -32,24 +32,24 @@ _SHUTDOWN_SECONDS = 2
 class GuestConnection(HttpToolsProtocol):
     """A connection of somebody who may be hostile: how many, how long and how much header."""
 
-    _open: ClassVar[Counter[str]] = Counter()
-    """Touched by the one event loop's thread only."""
+    peers: ClassVar[Counter[str]]
+    """Open connections by address. Touched by the event loop's thread only."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if peer else ""
         self._head_bytes = 0
-        GuestConnection._open[self._peer] += 1
+        self.peers[self._peer] += 1
         self._end = self.loop.call_later(_CONNECTION_SECONDS, transport.abort)
-        if GuestConnection._open[self._peer] > _CONNECTIONS_PER_PEER:
+        if self.peers[self._peer] > _CONNECTIONS_PER_PEER:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end.cancel()
-        GuestConnection._open[self._peer] -= 1
-        if not GuestConnection._open[self._peer]:
-            del GuestConnection._open[self._peer]
+        self.peers[self._peer] -= 1
+        if not self.peers[self._peer]:
+            del self.peers[self._peer]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -65,6 +65,15 @@ class GuestConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._head_bytes = 0
+
+
+def _connections() -> type[GuestConnection]:
+    """Of one server, which counts its own."""
+
+    class Connection(GuestConnection):
+        peers: ClassVar[Counter[str]] = Counter()
+
+    return Connection
 
 
 class Listener:
@@ -138,7 +147,7 @@ class _Server(uvicorn.Server):
 def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=GuestConnection,
+        http=_connections(),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -16,29 +16,26 @@ Crash-safe order: index segments without the packs, then the packs, then the mar
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from numpy.typing import NDArray
 
-from quiesce.model.failure import Evidence, Failure, VaultFailure
+from quiesce.model.failure import Evidence, VaultFailure
 from quiesce.vault.contents import Contents
+from quiesce.vault.lease import leased
 from quiesce.vault.manifest import Manifest, point_key
 from quiesce.vault.pack import pack_key, pack_name
-from quiesce.vault.records import LEASE_KEY
 from quiesce.vault.references import References
-from quiesce.vault.sealed import SealError
+from quiesce.vault.reserve import reserve_kept_afterwards
 from quiesce.vault.segment import SEGMENT_ROWS, join_segments, read_segment
-from quiesce.vault.store import ObjectMissing, Put
 from quiesce.vault.writer import SESSION_LIMIT
 
 MARGIN = timedelta(hours=24)
 CLOCK_SKEW = timedelta(hours=1)
-_LEASE_LIMIT = timedelta(hours=6)
 _MANY_SEGMENTS = 32
 
 
@@ -66,7 +63,17 @@ ReadManifests = Callable[[], tuple[tuple[Manifest, ...], Mapping[str, VaultFailu
 """All manifests in the store now, those of deleted points too, and failures by point id."""
 
 
-def plan_collect(contents: Contents, read_manifests: ReadManifests) -> CollectPlan:
+Beat = Callable[[], None]
+"""Called now and then during long work; what it raises ends the work."""
+
+
+def _no_beat() -> None:
+    return None
+
+
+def plan_collect(
+    contents: Contents, read_manifests: ReadManifests, *, beat: Beat = _no_beat
+) -> CollectPlan:
     """:raise VaultFailure: vault.collect-refused when a point cannot be read"""
     # Sessions before manifests: a writer that is gone from the one has committed to the other.
     sessions = contents.records.sessions()
@@ -87,6 +94,7 @@ def plan_collect(contents: Contents, read_manifests: ReadManifests) -> CollectPl
         if point_id not in deleted:
             raise _refused(point_id) from failure
     for manifest in manifests:
+        beat()
         if manifest.point.id not in gone:
             try:
                 references.add([manifest])
@@ -126,12 +134,13 @@ def execute_collect(
 
     :raise VaultFailure: vault.collect-running, vault.collect-refused
     """
-    with _lease(contents):
+    with reserve_kept_afterwards(contents), leased(contents) as lease:
+        contents.store.give_back_reserve()
         for key in plan.expired_sessions:
             contents.store.delete(key)
         # Looked up again after the dead writers' records are gone: what they have committed by
         # now counts, and they can commit no more.
-        now = plan_collect(contents, read_manifests)
+        now = plan_collect(contents, read_manifests, beat=lease.beat)
         contents.save_index()
         mark = tuple(pack for pack in now.mark if pack in plan.mark)
         delete = frozenset(now.delete) & frozenset(plan.delete)
@@ -141,11 +150,13 @@ def execute_collect(
             values = {"at": contents.clock(), "packs": [pack.hex() for pack in mark]}
             contents.records.put(f"garbage/{secrets.token_hex(16)}", "garbage", values)
         for point_id in manifests:
+            lease.beat()
             contents.store.delete(point_key(point_id))
             contents.store.delete(f"deleted/{point_id}")
         if delete or len(contents.segments()) > _MANY_SEGMENTS:
-            rewrite_segments(contents, delete)
+            rewrite_segments(contents, delete, beat=lease.beat)
         for pack in sorted(delete):
+            lease.beat()
             contents.store.delete(pack_key(pack))
         for key in ripe:
             contents.store.delete(key)
@@ -153,6 +164,7 @@ def execute_collect(
             if info.modified_at < contents.clock() - MARGIN:
                 contents.store.delete(info.key)
         contents.refresh()
+        _forget_damage(contents)
         return replace(
             now,
             mark=mark,
@@ -163,7 +175,16 @@ def execute_collect(
         )
 
 
-def rewrite_segments(contents: Contents, drop: Set[bytes]) -> None:
+def _forget_damage(contents: Contents) -> None:
+    """Records of packs that are neither stored nor told of by the index: those are collected. A
+    pack that is told of and missing may come back from a copy, as damaged as it was."""
+    known = frozenset(contents.pack_sizes()).union(*contents.segments().values())
+    for key, pack in contents.records.damaged_packs():
+        if pack not in known:
+            contents.store.delete(key)
+
+
+def rewrite_segments(contents: Contents, drop: Set[bytes], *, beat: Beat = _no_beat) -> None:
     """Store merged segments that no longer tell of the packs in `drop`, then delete the old."""
     segments = contents.segments()
     merge = len(segments) > _MANY_SEGMENTS
@@ -172,6 +193,7 @@ def rewrite_segments(contents: Contents, drop: Set[bytes]) -> None:
     count = 0
 
     def store_group() -> None:
+        beat()
         if any(name not in drop for names, _ in group for name, _ in names):
             kept = contents.put_segment(join_segments(group, drop))
             old[:] = [key for key in old if key != kept]
@@ -192,44 +214,6 @@ def rewrite_segments(contents: Contents, drop: Set[bytes]) -> None:
         count += len(rows)
     if group:
         store_group()
-
-
-@contextlib.contextmanager
-def _lease(contents: Contents) -> Iterator[None]:
-    """One collection at a time; one that died is taken over after `_LEASE_LIMIT`."""
-    values = {"at": contents.clock()}
-    if contents.records.put(LEASE_KEY, "lease", values) is Put.ALREADY_THERE:
-        at = _lease_time(contents)
-        if at is not None and contents.clock() - at < _LEASE_LIMIT:
-            raise _running(at)
-        contents.store.delete(LEASE_KEY)
-        if contents.records.put(LEASE_KEY, "lease", values) is Put.ALREADY_THERE:
-            raise _running(contents.clock())
-    try:
-        yield
-    finally:
-        with contextlib.suppress(Failure):
-            contents.store.delete(LEASE_KEY)
-
-
-def _lease_time(contents: Contents) -> datetime | None:
-    try:
-        at = contents.records.read(LEASE_KEY, "lease")["at"]
-        return datetime.fromisoformat(at)
-    except ObjectMissing:
-        return None
-    except (SealError, KeyError, TypeError, ValueError):
-        return contents.store.stat(LEASE_KEY).modified_at
-
-
-def _running(since: datetime) -> VaultFailure:
-    return VaultFailure(
-        "vault.collect-running",
-        "Another garbage collection is being executed on this vault.",
-        evidence=[Evidence(f"its lease is of {since.isoformat()}", LEASE_KEY)],
-        remedy="Wait for it. The lease of one that died is taken over after six hours.",
-        retryable=True,
-    )
 
 
 def _refused(point_id: str) -> VaultFailure:

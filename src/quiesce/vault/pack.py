@@ -31,9 +31,10 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from quiesce.vault.files import Buffer
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.sealed import decompress
-from quiesce.vault.store import Buffer, Store
+from quiesce.vault.store import Store
 
 PACK_BYTES = 32 * 1024 * 1024
 MAGIC = b"QVPACK1\n"

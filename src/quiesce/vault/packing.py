@@ -15,9 +15,9 @@ from blake3 import blake3
 
 from quiesce.model.failure import Failure
 from quiesce.vault.contents import Contents
+from quiesce.vault.files import Buffer
 from quiesce.vault.pack import PACK_BYTES, Codec, Entry, Kind, PackBuilder, PackError, pack_key
 from quiesce.vault.segment import PackedRows
-from quiesce.vault.store import Buffer
 
 _UPLOADS = 1
 _BUFFERS = _UPLOADS + 1

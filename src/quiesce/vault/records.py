@@ -112,13 +112,12 @@ class Records:
             found[pack] = found.get(pack, frozenset()) | chunks
         return found
 
-    def damage_keys(self, pack: bytes) -> list[str]:
-        """Readable damage records of one pack."""
+    def damaged_packs(self) -> list[tuple[str, bytes]]:
+        """Readable damage records: their keys, and the pack that each is about."""
         found = []
         for info in self._store.list("damage/"):
             try:
-                if bytes.fromhex(self.read(info.key, "damage")["pack"]) == pack:
-                    found.append(info.key)
+                found.append((info.key, bytes.fromhex(self.read(info.key, "damage")["pack"])))
             except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
                 continue
         return found

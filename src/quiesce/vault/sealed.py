@@ -20,8 +20,8 @@ import zstandard
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 
+from quiesce.vault.files import Buffer
 from quiesce.vault.keys import VaultKeys
-from quiesce.vault.store import Buffer
 
 MAGIC = b"QVSEAL1\n"
 _HEAD = 40

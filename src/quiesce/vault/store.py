@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -21,8 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from quiesce.model.failure import Evidence, StorageFailure
-
-Buffer = bytes | bytearray | memoryview
+from quiesce.vault.files import Buffer, read_fully, sync_folder, write_synced
 
 _KEY = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/){0,2}[a-z0-9][a-z0-9._-]{0,199}\Z")
 
@@ -92,13 +90,20 @@ class Store(Protocol):
     def free_bytes(self) -> int | None:
         """Free space, or None where that has no meaning."""
 
+    def keep_reserve(self, size_bytes: int) -> None:
+        """Keep so much space back, or as much of it as there is, until it is given back. A store
+        that cannot be full does nothing. Never raises storage.full."""
+
+    def give_back_reserve(self) -> None:
+        """Let the space that was kept back be used."""
+
 
 FOLDERS = ("keys", "index", "points", "deleted", "sessions", "garbage", "damage", "tmp")
 """Folders of a vault, beside `packs/00` … `packs/ff`."""
 
 _MARKER = "quiesce-store"
-_BLOCK_BYTES = 4096
-_DIRECT_FROM_BYTES = 1024 * 1024
+_RESERVE = "reserve"
+_LEFT_TO_OTHERS_BYTES = 1024 * 1024
 
 
 def check_key(key: str) -> str:
@@ -145,14 +150,14 @@ class LocalStore:
                     (root / "packs" / f"{shard:02x}").mkdir(parents=True, exist_ok=True)
                 for folder in FOLDERS:
                     (root / folder).mkdir(exist_ok=True)
-                    _sync_folder(root / folder)
-                _sync_folder(root / "packs")
-                _sync_folder(root)
+                    sync_folder(root / folder)
+                sync_folder(root / "packs")
+                sync_folder(root)
                 (root / "tmp" / "marker").unlink(missing_ok=True)  # of one that died here
-                _write_synced(root / "tmp" / "marker", secrets.token_hex(16).encode())
+                write_synced(root / "tmp" / "marker", secrets.token_hex(16).encode())
                 # The marker comes last: a store that was made by half is made again.
                 os.replace(root / "tmp" / "marker", root / _MARKER)
-                _sync_folder(root)
+                sync_folder(root)
         except OSError as inner:
             raise _failure(inner, root, "make the store") from inner
         return cls(root)
@@ -167,7 +172,7 @@ class LocalStore:
         temporary = self._root / "tmp" / secrets.token_hex(16)
         try:
             try:
-                _write_synced(temporary, data)
+                write_synced(temporary, data)
                 try:
                     # link, unlike rename, refuses to replace what is there.
                     os.link(temporary, target)
@@ -178,7 +183,7 @@ class LocalStore:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
             # Also when it was there already: its writer may have died before its own fsync.
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as inner:
             raise self._explain(inner, target, "write") from inner
         return result
@@ -194,7 +199,7 @@ class LocalStore:
                         f"{path} is {size} bytes long; at most {limit_bytes} were expected.",
                         evidence=[Evidence(f"size {size} bytes", str(path))],
                     )
-                return _read_fully(file.fileno(), 0, size)
+                return read_fully(file.fileno(), 0, size)
         except OSError as inner:
             raise self._explain(inner, path, "read") from inner
 
@@ -203,7 +208,7 @@ class LocalStore:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return _read_fully(descriptor, offset, length)
+                return read_fully(descriptor, offset, length)
             finally:
                 os.close(descriptor)
         except OSError as inner:
@@ -243,7 +248,7 @@ class LocalStore:
         self._check()
         try:
             os.unlink(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except FileNotFoundError:
             return
         except OSError as inner:
@@ -255,6 +260,34 @@ class LocalStore:
         except OSError as inner:
             raise self._explain(inner, self._root, "measure") from inner
         return figures.f_bavail * figures.f_frsize
+
+    def keep_reserve(self, size_bytes: int) -> None:
+        path = self._root / _RESERVE
+        self._check()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                kept = os.fstat(descriptor).st_size
+                figures = os.statvfs(self._root)
+                free = figures.f_bavail if os.geteuid() else figures.f_bfree
+                free *= figures.f_frsize
+                # The last of a file system is left to others: their databases stop without it.
+                room = free - min(_LEFT_TO_OTHERS_BYTES, free // 16)
+                if size_bytes > kept and room:
+                    os.posix_fallocate(descriptor, 0, min(size_bytes, kept + room))
+            finally:
+                os.close(descriptor)
+        except OSError as inner:
+            if inner.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise self._explain(inner, path, "reserve space in") from inner
+
+    def give_back_reserve(self) -> None:
+        path = self._root / _RESERVE
+        self._check()
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as inner:
+            raise self._explain(inner, path, "give back") from inner
 
     def _check(self) -> str:
         """The store's identity; the marker is read again only when the folder is another one."""
@@ -326,58 +359,3 @@ def _failure(inner: OSError, path: Path, doing: str, *, vanished: bool = False) 
         evidence=evidence,
         retryable=True,
     )
-
-
-def _write_synced(path: Path, data: Buffer) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        rest = memoryview(data)
-        if len(rest) >= _DIRECT_FROM_BYTES:
-            rest = rest[_write_past_cache(descriptor, rest) :]
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_past_cache(descriptor: int, data: memoryview) -> int:
-    """Write what fills whole blocks, past the page cache; the bytes written, fewer where that is
-    refused. Nobody reads a pack soon, and copying packs through the cache, which they flood,
-    takes time from compressing."""
-    whole = len(data) // _BLOCK_BYTES * _BLOCK_BYTES
-    done = 0
-    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
-        while done < whole:
-            done += os.write(descriptor, data[done:whole])
-    except OSError as refused:
-        # A file system without O_DIRECT, or memory that is not aligned as it wants.
-        if refused.errno != errno.EINVAL:
-            raise
-    finally:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
-    return done
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_fully(descriptor: int, offset: int, length: int) -> bytes:
-    # As much as there is: room for more would be given out, and copied for the rest.
-    length = max(0, min(length, os.fstat(descriptor).st_size - offset))
-    data = os.pread(descriptor, length, offset)
-    if len(data) == length:
-        return data
-    parts = [data]
-    got = len(data)
-    while got < length and parts[-1]:
-        parts.append(os.pread(descriptor, length - got, offset + got))
-        got += len(parts[-1])
-    return b"".join(parts)

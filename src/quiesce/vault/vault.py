@@ -27,6 +27,7 @@ from quiesce.vault.manifest import (
     read_manifest,
 )
 from quiesce.vault.reader import DiskMap, VaultDiskReader
+from quiesce.vault.reserve import keep_reserve
 from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError
 from quiesce.vault.store import ObjectMissing, Put, Store
 from quiesce.vault.verify import VerifyMode, VerifyReport, verify_vault
@@ -146,6 +147,8 @@ class Vault:
 
     def writer(self, vm: str, job_id: str, *, compression_level: int = 1) -> VaultPointWriter:
         """Begin, or go on with, the point that this job makes."""
+        # Before the first pack: whoever fills the store must leave room for clearing up.
+        keep_reserve(self.contents)
         point_id = point_id_of(self.contents.keys, job_id)
 
         def find_committed() -> RecoveryPoint | None:

@@ -263,8 +263,9 @@ def _opens(contents: Contents, cipher: AESGCM, entry: Entry, piece: memoryview) 
 def _record(contents: Contents, check: _PackCheck) -> None:
     known = contents.records.damage().get(check.name, frozenset())
     if known and check.read and not check.findings:
-        for key in contents.records.damage_keys(check.name):
-            contents.store.delete(key)  # mended from a copy
+        for key, pack in contents.records.damaged_packs():
+            if pack == check.name:
+                contents.store.delete(key)  # mended from a copy
         return
     if known.issuperset(check.bad):
         return

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from quiesce.model.failure import Evidence, StorageFailure
-from quiesce.vault.store import Buffer, ObjectInfo, Put, Store
+from quiesce.vault.files import Buffer
+from quiesce.vault.store import ObjectInfo, Put, Store
 
 
 class Fault(Enum):
@@ -136,6 +137,14 @@ class FaultyStore:
 
     def free_bytes(self) -> int | None:
         return self.inner.free_bytes()
+
+    def keep_reserve(self, size_bytes: int) -> None:
+        self._before("keep_reserve", "")
+        self.inner.keep_reserve(size_bytes)
+
+    def give_back_reserve(self) -> None:
+        self._before("give_back_reserve", "")
+        self.inner.give_back_reserve()
 
 
 def _turned(data: bytes) -> bytes:

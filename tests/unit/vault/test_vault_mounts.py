@@ -48,3 +48,37 @@ def test_full_read_only_and_vanished_are_told_apart_and_cost_no_point(
     subprocess.run(["umount", mount], check=True)
     assert code_of_backup("later", disk_of(5))[0] == "storage.vanished"
     assert list(mount.iterdir()) == []
+
+
+@pytest.mark.root
+def test_a_vault_without_a_free_byte_makes_room_for_itself(mount: Path, clock: FakeClock) -> None:
+    scene = Scene.create(LocalStore.create(mount / "vault"), clock)
+    kept = scene.backup("one", disk_of(1, 2, 3))
+    gone = scene.backup("two", disk_of(*range(10, 100)))
+    with pytest.raises(Failure):
+        scene.backup("big", disk_of(*range(200, 700)))
+    fill(mount / "somebody-else")
+    with pytest.raises(OSError, match="No space left"):
+        (mount / "one-byte").write_bytes(b"x")
+
+    scene.delete(gone)
+    fill(mount / "somebody-else-again")
+    scene.collect_fully()
+
+    assert scene.reopened().vault.points() == (kept,)
+    assert scene.reopened().restore(kept) == disk_of(1, 2, 3)
+    assert len(scene.packs()) == 1
+    assert os.statvfs(mount).f_bavail * 4096 > 8 * 1024 * 1024
+    scene.backup("three", disk_of(*range(300, 340)))
+
+
+def fill(path: Path) -> None:
+    """Take every block of the file system, as root may."""
+    with path.open("wb", buffering=0) as file:
+        for piece in (1024 * 1024, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * piece)
+                    os.fsync(file.fileno())
+            except OSError:
+                continue

@@ -1,0 +1,68 @@
+"""Files of a local store, written durably and read whole."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+Buffer = bytes | bytearray | memoryview
+
+_BLOCK_BYTES = 4096
+_DIRECT_FROM_BYTES = 1024 * 1024
+
+
+def write_synced(path: Path, data: Buffer) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(data)
+        if len(rest) >= _DIRECT_FROM_BYTES:
+            rest = rest[_write_past_cache(descriptor, rest) :]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_past_cache(descriptor: int, data: memoryview) -> int:
+    """Write what fills whole blocks, past the page cache; the bytes written, fewer where that is
+    refused. Nobody reads a pack soon, and copying packs through the cache, which they flood,
+    takes time from compressing."""
+    whole = len(data) // _BLOCK_BYTES * _BLOCK_BYTES
+    done = 0
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+        while done < whole:
+            done += os.write(descriptor, data[done:whole])
+    except OSError as refused:
+        # A file system without O_DIRECT, or memory that is not aligned as it wants.
+        if refused.errno != errno.EINVAL:
+            raise
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+    return done
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_fully(descriptor: int, offset: int, length: int) -> bytes:
+    # As much as there is: room for more would be given out, and copied for the rest.
+    length = max(0, min(length, os.fstat(descriptor).st_size - offset))
+    data = os.pread(descriptor, length, offset)
+    if len(data) == length:
+        return data
+    parts = [data]
+    got = len(data)
+    while got < length and parts[-1]:
+        parts.append(os.pread(descriptor, length - got, offset + got))
+        got += len(parts[-1])
+    return b"".join(parts)

@@ -1,0 +1,156 @@
+"""What keeps garbage collection going: its reserve of space, its lease, and clearing up."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from faulty_store import Fault, FaultyStore, Rule
+from vault_scene import FakeClock, Scene, disk_of
+
+from quiesce.model.failure import Failure
+from quiesce.vault import LocalStore
+from quiesce.vault.reserve import LARGEST_BYTES
+
+MIB = 1024 * 1024
+
+
+def test_a_vault_keeps_a_reserve_from_its_first_backup_on(scene: Scene) -> None:
+    reserve = scene.folder / "reserve"
+    assert not reserve.exists()
+    scene.backup("one", disk_of(1))
+    allocated = reserve.stat().st_blocks * 512
+    assert MIB <= reserve.stat().st_size <= allocated + 4096
+    assert allocated <= LARGEST_BYTES
+
+
+def test_the_reserve_is_there_again_after_a_collection(scene: Scene) -> None:
+    scene.delete(scene.backup("one", disk_of(1)))
+    store = FaultyStore(LocalStore(scene.folder))
+    scene.reopened(store).collect_fully()
+    assert scene.packs() == []
+    assert store.calls["give_back_reserve"] == store.calls["keep_reserve"] == 3
+    assert (scene.folder / "reserve").stat().st_size >= MIB
+
+
+def test_a_full_store_gets_its_reserve_back_for_a_deletion_and_for_a_lease(
+    scene: Scene, clock: FakeClock
+) -> None:
+    point = scene.backup("one", disk_of(1))
+    for prefix, work in (
+        ("deleted/", lambda full: full.delete(point)),
+        ("sessions/gc", lambda full: full.vault.collect(full.vault.plan_collect())),
+    ):
+        store = FaultyStore(LocalStore(scene.folder))
+        store.rules.append(Rule("put", Fault.FULL, prefix))
+        work(scene.reopened(store))
+        assert store.calls["give_back_reserve"] >= 1
+        assert (scene.folder / "reserve").exists()
+
+
+def test_a_collection_that_finds_another_one_leaves_the_reserve_to_it(scene: Scene) -> None:
+    scene.backup("one", disk_of(1))
+    (scene.folder / "reserve").unlink()
+    scene.vault.contents.records.put("sessions/gc", "lease", {"at": scene.clock()})
+    with pytest.raises(Failure) as caught:
+        scene.vault.collect(scene.vault.plan_collect())
+    assert caught.value.code == "vault.collect-running"
+    assert not (scene.folder / "reserve").exists()
+
+
+def slow_collection(scene: Scene, clock: FakeClock, hours: float) -> FaultyStore:
+    """A store where every deletion of a pack takes hours."""
+    store = FaultyStore(LocalStore(scene.folder))
+    delete = store.delete
+
+    def slowly(key: str) -> None:
+        if key.startswith("packs/"):
+            clock.advance(hours=hours)
+        delete(key)
+
+    store.delete = slowly  # type: ignore[method-assign]
+    return store
+
+
+def with_ripe_garbage(scene: Scene, clock: FakeClock, packs: int) -> None:
+    points = [scene.backup(f"job-{n}", disk_of(10 * n + 1)) for n in range(packs)]
+    scene.delete(*points)
+    clock.advance(hours=30)
+    scene.vault.collect(scene.vault.plan_collect())
+    clock.advance(hours=30)
+
+
+def test_a_collection_that_takes_longer_than_its_lease_lives_keeps_it(
+    scene: Scene, clock: FakeClock
+) -> None:
+    with_ripe_garbage(scene, clock, packs=5)
+    store = slow_collection(scene, clock, hours=4)
+    running = scene.reopened(store).vault
+    refused: list[str] = []
+
+    def another_collection(key: str) -> None:
+        if key.startswith("packs/"):
+            with pytest.raises(Failure) as caught:
+                scene.vault.collect(scene.vault.plan_collect())
+            refused.append(caught.value.code)
+
+    slowly = store.delete
+
+    def delete(key: str) -> None:
+        slowly(key)
+        another_collection(key)
+
+    store.delete = delete  # type: ignore[method-assign]
+    running.collect(running.plan_collect())
+
+    assert refused == ["vault.collect-running"] * 5
+    assert scene.packs() == []
+    assert list((scene.folder / "sessions").iterdir()) == []
+
+
+def test_a_collection_that_was_taken_for_dead_stops_and_spares_the_others_lease(
+    scene: Scene, clock: FakeClock
+) -> None:
+    with_ripe_garbage(scene, clock, packs=3)
+    store = slow_collection(scene, clock, hours=7)
+    running = scene.reopened(store).vault
+    slowly = store.delete
+
+    def delete(key: str) -> None:
+        slowly(key)
+        if key.startswith("packs/"):
+            scene.store.delete("sessions/gc")
+            values = {"at": scene.clock(), "holder": secrets.token_hex(16)}
+            scene.vault.contents.records.put("sessions/gc", "lease", values)
+
+    store.delete = delete  # type: ignore[method-assign]
+    with pytest.raises(Failure) as caught:
+        running.collect(running.plan_collect())
+
+    assert caught.value.code == "vault.collect-running"
+    assert len(scene.packs()) == 2, "it stopped after the step that it lost the lease in"
+    assert (scene.folder / "sessions" / "gc").exists()
+    clock.advance(hours=7)
+    scene.reopened().collect_fully()
+    assert scene.packs() == []
+    assert scene.reopened().vault.verify("chunks").intact
+
+
+def test_damage_of_a_collected_pack_is_forgotten_and_that_of_others_is_not(
+    scene: Scene,
+) -> None:
+    gone = scene.backup("one", disk_of(1, 2), vm="web")
+    scene.backup("two", disk_of(3, 4), vm="mail")
+    for pack in scene.packs():
+        data = bytearray(pack.read_bytes())
+        data[64 + 100] ^= 1
+        pack.write_bytes(data)
+    scene.vault.verify("chunks")
+    records = scene.vault.contents.records
+    assert len(records.damaged_packs()) == 2
+
+    scene.delete(gone)
+    scene.collect_fully()
+
+    (kept,) = scene.packs()
+    assert [pack.hex() for _, pack in records.damaged_packs()] == [kept.name]

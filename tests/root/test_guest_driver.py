@@ -87,6 +87,11 @@ class Stand:
         done = self.handler.call("enable", sequence)
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def reported(self, attempt: str) -> Request | None:
+        """What came to the attempt's report blob."""
+        wanted = f"/reports/{attempt}"
+        return next((one for one in self.storage.requests if wanted in one.target), None)
+
     def driver(self) -> dict[str, Any]:
         found = json.loads((RUN / "driver").read_text())
         assert isinstance(found, dict)
@@ -150,11 +155,21 @@ def test_the_snapshot_is_asked_for_while_writers_wait_and_they_go_on_after_it(
     assert not [path for path in RUN.iterdir() if path.is_dir()], "the session left its files"
 
 
+def test_a_post_script_that_fails_does_not_undo_the_point(stand: Stand) -> None:
+    stand.bench.scripts(post="exit 3", continueBackupOnFailure=False)
+    stand.order(1, "attempt-1")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "done", "failed")
+    assert (report["stage"], report["failure"]) == ("done", None)
+    assert report["session"]["failure"]["code"] == "script.post-failed"
+    assert report["session"]["freeze"]["held"] is True
+
+
 def test_the_report_reaches_the_storage_endpoint_as_a_block_blob(stand: Stand) -> None:
     stand.order(1, "attempt-1")
     stand.enable(1)
     report = stand.handler.await_stage(1, "done")
-    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    wait_for("the report", lambda: stand.reported("attempt-1") is not None)
     (blob,) = [one for one in stand.storage.requests if "/reports/" in one.target]
     assert blob.headers["x-ms-blob-type"] == "BlockBlob"
     assert json.loads(blob.body) == report
@@ -166,7 +181,7 @@ def test_one_connection_carries_everything_from_the_freeze_to_the_report(stand: 
     stand.order(1, "attempt-1")
     stand.enable(1)
     stand.handler.await_stage(1, "done")
-    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    wait_for("the report", lambda: stand.reported("attempt-1") is not None)
     assert stand.storage.connections == 2, "one to try the way, one for the work"
 
 
@@ -291,7 +306,7 @@ def test_the_driver_works_through_a_proxy_with_a_password(stand: Stand) -> None:
     stand.order(1, "attempt-1")
     stand.enable(1)
     assert stand.handler.await_stage(1, "done", "failed")["failure"] is None
-    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    wait_for("the report", lambda: stand.reported("attempt-1") is not None)
     assert proxy.asked == [f"CONNECT 127.0.0.1:{stand.storage.port} HTTP/1.1"] * 2
     log = Path("/var/log/quiesce/extension.log").read_text()
     assert "ProxySecret" not in log + stand.handler.everything_written()
@@ -337,8 +352,9 @@ def test_the_probe_and_the_logs_can_be_asked_for(stand: Stand) -> None:
     stand.order(2, "attempt-2", command="logs")
     stand.enable(2)
     stand.handler.await_stage(2, "done")
-    wait_for("the logs", lambda: any("s/attempt-2" in one.target for one in stand.storage.requests))
-    blob = next(one for one in stand.storage.requests if "/reports/attempt-2" in one.target)
+    wait_for("the logs", lambda: stand.reported("attempt-2") is not None)
+    blob = stand.reported("attempt-2")
+    assert blob is not None
     paths = [one["path"] for one in json.loads(blob.body)["logs"]]
     assert "/var/log/quiesce/extension.log" in paths
     assert stand.storage.snapshots == []
@@ -348,7 +364,7 @@ def test_an_attempt_is_begun_once(stand: Stand) -> None:
     stand.order(1, "attempt-1")
     stand.enable(1)
     first = stand.handler.await_stage(1, "done")
-    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    wait_for("the report", lambda: stand.reported("attempt-1") is not None)
     seen = len(stand.storage.requests)
     stand.enable(1)
     stand.enable(1)
@@ -426,7 +442,7 @@ def test_uninstall_leaves_nothing_outside_the_package(stand: Stand) -> None:
     stand.order(1, "attempt-1")
     stand.enable(1)
     stand.handler.await_stage(1, "done")
-    wait_for("the log", lambda: any("/logs/" in one.target for one in stand.storage.requests))
+    wait_for("the report", lambda: stand.reported("attempt-1") is not None)
     assert stand.handler.call("disable").returncode == 0
     assert stand.handler.call("uninstall").returncode == 0
     assert not RUN.exists()

@@ -253,10 +253,13 @@ def _pass_on(one: socket.socket, other: socket.socket) -> None:
     pairs = {one: other, other: one}
     while True:
         for ready in select.select(list(pairs), [], [], 30)[0]:
-            data = ready.recv(65536)
+            try:
+                data = ready.recv(65536)
+                pairs[ready].sendall(data)
+            except ConnectionError:
+                return
             if not data:
                 return
-            pairs[ready].sendall(data)
 
 
 @contextmanager

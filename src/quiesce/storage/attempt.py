@@ -138,6 +138,8 @@ class Attempt:
         except Failure as failure:
             outcome.set_exception(failure)
         except BaseException as defect:
-            # Whoever waits must not wait for ever, whatever went wrong.
-            outcome.set_exception(defect)
+            # Whoever waits must not wait for ever, and an exit is this thread's alone.
+            outcome.set_exception(
+                defect if isinstance(defect, Exception) else RuntimeError(repr(defect))
+            )
             raise

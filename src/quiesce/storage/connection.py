@@ -30,6 +30,7 @@ class Connection(H11Protocol):
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self.logger = logging.getLogger("quiesce.storage.http")
         self.logger.setLevel(logging.ERROR)  # a peer's bad requests are not our log's matter
+        self.access_log = False  # a line of it has the whole URL in it, signature included
         self._ended = ended
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -55,6 +56,8 @@ class Connection(H11Protocol):
 
     def shutdown(self) -> None:
         """An idle peer need not agree to the end: it may be a guest that is off."""
+        if self.transport.is_closing():
+            return  # closing twice would lose the TLS layer, and with it the way to abort
         super().shutdown()
         if self.transport.is_closing() and not self.transport.get_write_buffer_size():
             self.transport.abort()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import socket
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.storage.authority import Authority
@@ -29,6 +30,8 @@ _CONNECTIONS_OF_ONE_PEER = 192
 """Many guests may come by one proxy."""
 _RENEWAL_CHECK_SECONDS = 6 * 3600
 _CLOSE_SECONDS = 5
+_FLUSHES, _FLUSH_SECONDS = 10, 0.02
+"""For the last bytes of an answer to leave, and the peer to agree to the end."""
 
 
 class Listener:
@@ -42,31 +45,31 @@ class Listener:
         self.port: int = self._socket.getsockname()[1]
         self._context = authority.tls_context()
         self._peers: Counter[str] = Counter()
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=IDLE_SECONDS,
-                timeout_graceful_shutdown=_CLOSE_SECONDS,
-                h11_max_incomplete_event_size=_HEADER_LIMIT_BYTES,
-            )
+        self._state = ServerState()
+        self._config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=IDLE_SECONDS,
+            h11_max_incomplete_event_size=_HEADER_LIMIT_BYTES,
         )
+        self._config.load()
+        self._up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="storage-endpoint", daemon=True)
 
     def start(self) -> None:
         self._socket.listen(256)
         self._thread.start()
+        self._up.wait()
 
     def close(self) -> None:
-        """Waits until the thread has ended. Idempotent."""
-        self._server.should_exit = True
+        """Let what is being answered come to its end, for some seconds, and end. Idempotent."""
         if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
         self._socket.close()
 
@@ -74,17 +77,33 @@ class Listener:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        beside = [
-            asyncio.create_task(self._accept()),
-            asyncio.create_task(self._renew()),
-        ]
-        try:
-            # No sockets: uvicorn keeps the connections and ends them, the accepting is ours.
-            await self._server.serve(sockets=[])
-        finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+        """What uvicorn's own server does around its connections, without its polling."""
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        work = (self._tell_the_time(), self._accept(), self._renew())
+        beside = [asyncio.create_task(task) for task in work]
+        self._up.set()
+        await self._stop.wait()
+        for task in beside:
+            task.cancel()
+        await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        connections, answers = self._state.connections, self._state.tasks
+        for connection in list(connections):
+            connection.shutdown()
+        if answers:
+            await asyncio.wait(answers, timeout=_CLOSE_SECONDS)
+        for _ in range(_FLUSHES):
+            await asyncio.sleep(0 if not connections else _FLUSH_SECONDS)
+        for connection in list(connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _tell_the_time(self) -> None:
+        while True:
+            date = formatdate(usegmt=True).encode("ascii")
+            self._state.default_headers = [(b"date", date), (b"server", b"Quiesce-Blob/1.0")]
+            await asyncio.sleep(1)
 
     async def _accept(self) -> None:
         """Connections are counted from the first packet, not from the end of the TLS handshake as
@@ -110,10 +129,9 @@ class Listener:
     async def _welcome(self, connection: socket.socket, peer: str) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ended = _once(lambda: self._leave(peer))
-        server = self._server
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(server.config, server.server_state, ended=ended),
+                lambda: Connection(self._config, self._state, ended=ended),
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS,
@@ -136,13 +154,6 @@ class Listener:
                     log.info("storage endpoint's certificate renewed")
             except (OSError, ssl.SSLError) as failed:
                 log.warning("storage endpoint's certificate not renewed", error=str(failed))
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the process's, not this thread's."""
-        yield
 
 
 def _once(act: Callable[[], None]) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import socket
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -336,3 +337,20 @@ def test_reading_is_remembered_as_reading_a_snapshot(site: Site) -> None:
     _, url = site.published([ExtentKind.DATA])
     site.client.get(f"{url}&comp=pagelist")
     assert site.endpoint.recent("web")[-1].operation == "pagelist of snapshot"
+
+
+def test_no_signature_reaches_any_log(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
+    caplog.set_level(logging.DEBUG)
+    _, url = site.published([ExtentKind.DATA])
+    site.client.get(url)
+    site.client.get(url.replace("sp=r", "sp=w"))
+    raw(site, target_of(url), method="GE T")
+    site.endpoint.close("attempt-1")
+    site.client.get(url)
+    signature = url.rsplit("sig=", 1)[1]
+    from_the_server = [one for one in caplog.records if not one.name.startswith("httpx")]
+    assert not [one for one in from_the_server if signature in one.getMessage()]
+    assert not [one for one in from_the_server if "sig=" in one.getMessage()]

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from quiesce.portal.sessions import COOKIE, Sessions
 
 _OPEN_PATHS = {"/login", "/portal.css"}
+_HARMLESS = ("GET", "HEAD")
 
 # NiceGUI compiles its templates in the browser, hence unsafe-eval, and sets styles inline.
 _POLICY = (
@@ -32,7 +33,8 @@ _HEADERS = {
 
 
 class Gate:
-    """ASGI middleware: who has no session is sent to the login; their sockets are refused."""
+    """ASGI middleware: who has no session is sent to the login; their sockets are refused, and so
+    is whatever another site's page sends."""
 
     def __init__(self, app: ASGIApp, *, sessions: Sessions) -> None:
         self._app = app
@@ -50,9 +52,12 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             return
         careful = _with_headers(send)
-        if allowed:
+        if scope["method"] not in _HARMLESS and not _same_origin(scope):
+            other = PlainTextResponse("This request comes from another site.", status_code=403)
+            await other(scope, receive, careful)
+        elif allowed:
             await self._app(scope, receive, careful)
-        elif scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/_nicegui"):
+        elif scope["method"] in _HARMLESS and not scope["path"].startswith("/_nicegui"):
             wanted = scope["path"] + (
                 f"?{scope['query_string'].decode('latin-1')}" * bool(scope["query_string"])
             )
@@ -84,10 +89,11 @@ def safe_next(path: str) -> str:
 
 
 def _same_origin(scope: Scope) -> bool:
-    """A browser names the page that opens a socket; it must be one of this portal's."""
+    """A browser names the page that opens a socket or sends a form; it must be one of this
+    portal's. What is no browser names none, and carries no cookie that it was not given."""
     headers = Headers(scope=scope)
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+    return origin is None or (urlsplit(origin).netloc.lower() == headers.get("host", "").lower())
 
 
 def _with_headers(send: Send) -> Send:

@@ -57,7 +57,7 @@ def add_login(app: FastAPI, sessions: Sessions, password_file: str) -> None:
         next: str = "/",  # noqa: A002 - the query's name
     ) -> Response:
         try:
-            token = sessions.log_in(password)
+            token = sessions.log_in(password, request.client.host if request.client else "")
         except AuthFailure as failure:
             status = 429 if failure.code == "auth.too-many-attempts" else 401
             return _form(next, password_file, problem=failure.message, status=status)

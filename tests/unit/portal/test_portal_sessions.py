@@ -58,6 +58,36 @@ def test_after_five_wrong_passwords_even_the_right_one_waits_a_minute() -> None:
     assert sessions.of(sessions.log_in("open sesame")) is not None
 
 
+def too_many(sessions: Sessions, peer: str) -> bool:
+    try:
+        sessions.log_in("wrong", peer)
+    except AuthFailure as failure:
+        return failure.code == "auth.too-many-attempts"
+    raise AssertionError("a wrong password was taken")
+
+
+def test_a_strangers_guesses_do_not_lock_the_administrator_out() -> None:
+    sessions = Sessions("open sesame", clock=Clock())
+    assert [too_many(sessions, "192.0.2.66") for _ in range(6)] == [False] * 5 + [True]
+    assert sessions.of(sessions.log_in("open sesame", "192.0.2.1")) is not None
+    with pytest.raises(AuthFailure):
+        sessions.log_in("open sesame", "192.0.2.66")
+
+
+def test_one_network_of_ipv6_counts_as_one_address() -> None:
+    sessions = Sessions("open sesame", clock=Clock())
+    assert [too_many(sessions, f"2001:db8::{n:x}") for n in range(6)] == [False] * 5 + [True]
+    assert not too_many(sessions, "2001:db8:0:1::1")
+    assert [too_many(sessions, f"::ffff:192.0.2.{n}") for n in range(6)] == [False] * 6
+
+
+def test_guesses_from_endless_addresses_take_no_endless_memory() -> None:
+    sessions = Sessions("open sesame", clock=Clock())
+    for number in range(20_000):
+        too_many(sessions, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert len(sessions._wrong) <= 10_000
+
+
 @pytest.fixture
 def browser() -> TestClient:
     """The gate and the login around one page, without NiceGUI."""
@@ -129,6 +159,26 @@ def test_nothing_but_pages_is_redirected(browser: TestClient, path: str) -> None
 )
 def test_the_login_never_leads_to_another_site(target: str) -> None:
     assert safe_next(target) == "/"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://testserver:81"])
+@pytest.mark.parametrize("path", ["/login", "/logout", "/_nicegui/upload"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_another_sites_page_changes_nothing(
+    browser: TestClient, origin: str, path: str, method: str
+) -> None:
+    browser.post("/login", data={"password": "open sesame"})
+    refused = browser.request(method, path, headers={"origin": origin})
+    assert refused.status_code == 403
+    assert "set-cookie" not in refused.headers
+    assert browser.get("/jobs").json() == "the jobs", "the session is still open"
+
+
+def test_the_portals_own_pages_send_their_forms(browser: TestClient) -> None:
+    own = {"origin": "http://testserver"}
+    assert browser.post("/login", data={"password": "open sesame"}, headers=own).status_code == 303
+    assert browser.post("/logout", headers=own).status_code == 303
+    assert browser.get("/jobs").status_code == 303
 
 
 def websocket(headers: list[tuple[bytes, bytes]], sessions: Sessions) -> list[Any]:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from typing import Annotated
+
+from cyclopts import App, Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.options import AGENT_PATIENCE_SECONDS, COMMON, Channel, Common
 from quiesce.cli.remote_failure import report_from_json
 
+OnlyChannel = Annotated[
+    Channel | None, Parameter(help="Only through this agent; else through each that the VM has.")
+]
+
 app = App(name="extension", help="The backup extension inside a VM: list, uninstall, reinstall.")
 
 
 @app.command(name="list")
 def list_(vm: str, /, *, common: Common = COMMON) -> None:
-    """The extension in the guest, through every agent that the VM has, asked now."""
+    """The extension in the guest, as each agent of the VM shows it."""
     with common.client() as client:
         extensions = client.get("vms", vm, "extensions")
     screen.emit(extensions, as_json=common.json, human=lambda: _show(extensions))
 
 
 @app.command
-def uninstall(vm: str, /, *, channel: Channel = None, common: Common = COMMON) -> None:
+def uninstall(vm: str, /, *, channel: OnlyChannel = None, common: Common = COMMON) -> None:
     """Remove the extension from the guest; the next backup installs it again.
 
     Waits until the guest says that it is gone.
@@ -38,7 +44,7 @@ def uninstall(vm: str, /, *, channel: Channel = None, common: Common = COMMON) -
 
 
 @app.command
-def reinstall(vm: str, /, *, channel: Channel = None, common: Common = COMMON) -> None:
+def reinstall(vm: str, /, *, channel: OnlyChannel = None, common: Common = COMMON) -> None:
     """Remove the extension and install the server's version anew, now.
 
     Waits until the guest says that it is there.

@@ -34,7 +34,12 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("job", "job:app", _LOOK, "Jobs: list, show, cancel."),
     ("point", "point:app", _LOOK, "Recovery points: list, show, delete."),
     ("vault", "vault:app", _LOOK, "The vault: status, verify."),
-    ("extension", "extension:app", _LOOK, "The backup extension in a VM: list, (re)install."),
+    (
+        "extension",
+        "extension:app",
+        _LOOK,
+        "The backup extension in a VM: list, uninstall, reinstall.",
+    ),
     ("network", "network:app", _LOOK, "The guest's way to the storage endpoint: test, allowlist."),
     ("explain", "explain:explain", _LOOK, "What a failure code means and what mends it."),
 )

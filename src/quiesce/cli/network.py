@@ -18,6 +18,12 @@ app = App(name="network", help="The guest's way to the storage endpoint: test, a
 
 _MARKS = {True: "green", False: "bold red", None: "dim"}
 
+ByChannel = Annotated[
+    Channel | None,
+    Parameter(
+        help="The agent that runs the probe. Default: qga, which needs no network, then the other."
+    ),
+]
 Format = Annotated[
     Literal["nft", "iptables", "firewalld", "nsg", "windows", "text"],
     Parameter(help="Whose commands; nsg: an Azure network security group; text: just the list."),
@@ -25,7 +31,7 @@ Format = Annotated[
 
 
 @app.command(name="test")
-def probe(vm: str, /, *, channel: Channel = None, common: Common = COMMON) -> int:
+def probe(vm: str, /, *, channel: ByChannel = None, common: Common = COMMON) -> int:
     """Probe the way from inside the guest, hop by hop.
 
     Ends with 3 when a hop failed.

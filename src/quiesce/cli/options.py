@@ -43,10 +43,8 @@ class Common:
 AGENT_PATIENCE_SECONDS = 1800.0
 """For what an agent does that polls: it may take minutes for each step of an installation."""
 
-Channel = Annotated[
-    Literal["qga", "waagent"] | None,
-    Parameter(help="Through which of the VM's agents. Default: every one, or the best."),
-]
+Channel = Literal["qga", "waagent"]
+"""Through which of a VM's agents."""
 
 COMMON = Common()
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ pytestmark = [
 
 SIGNATURE = "sig=VerySecretSignature"
 RUN = Path("/run/quiesce")
+PYTHONS = sorted(
+    Path.home().glob(".pyenv/versions/3.*/bin/python3"),
+    key=lambda path: [int(part) for part in path.parts[-3].split(".")],
+) or [Path(sys.executable)]
+OLDEST_AND_NEWEST = PYTHONS[:1] + PYTHONS[1:][-1:]
 
 
 class Stand:
@@ -163,6 +169,18 @@ def test_a_post_script_that_fails_does_not_undo_the_point(stand: Stand) -> None:
     assert (report["stage"], report["failure"]) == ("done", None)
     assert report["session"]["failure"]["code"] == "script.post-failed"
     assert report["session"]["freeze"]["held"] is True
+
+
+@pytest.mark.parametrize("python", OLDEST_AND_NEWEST, ids=lambda path: path.parts[-3])
+def test_the_handler_takes_a_point_on(stand: Stand, python: Path) -> None:
+    stand.order(1, "attempt-1")
+    path = f"{python.parent}:{os.environ['PATH']}"
+    done = stand.handler.call("enable", 1, PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = stand.handler.await_stage(1, "done", "failed")
+    assert report["failure"] is None
+    assert report["session"]["freeze"]["held"] is True
+    assert report["taken_at"]
 
 
 def test_the_report_reaches_the_storage_endpoint_as_a_block_blob(stand: Stand) -> None:

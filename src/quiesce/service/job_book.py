@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
+import structlog
+from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from quiesce.model.failure import Evidence, Failure, JobFailure, NotFoundFailure, PolicyFailure
@@ -15,6 +17,8 @@ from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Progress, TaskNa
 from quiesce.service.clock import Clock
 from quiesce.service.codec import from_json, to_json
 from quiesce.service.database import Database, job_log, jobs
+
+log = structlog.get_logger(__name__)
 
 JOB_MOVES: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.IN_PROGRESS, JobStatus.FAILED, JobStatus.CANCELLED}),
@@ -60,6 +64,7 @@ class JobBook:
         self._clock = clock
         self._live: dict[tuple[str, TaskName], Progress] = {}
         self._live_lock = threading.Lock()
+        self._said_unreadable: set[str] = set()
 
     def open(self, job: Job, *, slot: str, request: str) -> Job:
         """Write a new job down, queued. `slot` names what only one active job may hold.
@@ -101,19 +106,24 @@ class JobBook:
         return replace(self._job(row), log=tuple(LogLine(*line) for line in lines))
 
     def newest(self, *, vm: str | None = None, limit: int = 50) -> tuple[Job, ...]:
-        """Newest first, without log lines."""
+        """Newest first, without log lines; without rows that cannot be read."""
         query = sa.select(jobs).order_by(jobs.c.number.desc()).limit(limit)
         if vm is not None:
             query = query.where(jobs.c.vm == vm)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        return tuple(self._job(row) for row in rows)
+        return tuple(self._readable(rows))
 
     def active(self) -> tuple[Job, ...]:
-        """Jobs that are queued or in progress."""
+        """Jobs that are queued or in progress; without rows that cannot be read."""
         with self._database.read() as connection:
             rows = connection.execute(sa.select(jobs).where(jobs.c.slot.is_not(None))).all()
-        return tuple(self._job(row) for row in rows)
+        return tuple(self._readable(rows))
+
+    def active_ids(self) -> tuple[str, ...]:
+        """Of all jobs that are queued or in progress, whatever state their rows are in."""
+        with self._database.read() as connection:
+            return tuple(connection.scalars(sa.select(jobs.c.id).where(jobs.c.slot.is_not(None))))
 
     def newest_backups(self) -> dict[str, Job]:
         """The newest ended backup of each VM."""
@@ -124,7 +134,7 @@ class JobBook:
         )
         with self._database.read() as connection:
             rows = connection.execute(sa.select(jobs).where(jobs.c.number.in_(newest))).all()
-        return {row.vm: self._job(row) for row in rows}
+        return {job.vm: job for job in self._readable(rows)}
 
     def holder(self, slot: str) -> str:
         """The id of the active job that holds `slot`; empty when it is free."""
@@ -225,6 +235,16 @@ class JobBook:
         with self._live_lock:
             for key in [key for key in self._live if key[0] == job_id]:
                 del self._live[key]
+
+    def _readable(self, rows: Iterable[sa.Row[tuple[object, ...]]]) -> Iterator[Job]:
+        """One row that is damaged, or of a later version, must not hide all others."""
+        for row in rows:
+            try:
+                yield self._job(row)
+            except ValidationError as error:
+                if row.id not in self._said_unreadable:
+                    self._said_unreadable.add(row.id)
+                    log.error("a job's row cannot be read", job=row.id, exc_info=error)
 
     def _job(self, row: sa.Row[tuple[object, ...]]) -> Job:
         job = replace(from_json(Job, row.body), cancel_requested=row.cancel_requested)

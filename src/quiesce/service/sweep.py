@@ -27,7 +27,7 @@ def sweep(parts: Parts, vm: str, *, keep: str = "") -> tuple[str, ...]:
     for task_id in hypervisor.leftovers():
         # Asked one by one, after the leftovers: a job that began since is active by now. Of any
         # VM, for two entries may mean one hypervisor.
-        if task_id == keep or task_id in {job.id for job in parts.book.active()}:
+        if task_id == keep or task_id in parts.book.active_ids():
             continue
         committed = parts.points.of_job(task_id) is not None
         recover(

@@ -13,6 +13,7 @@ import logging
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
 
 from quiesce.model.failure import Evidence, JobFailure
@@ -21,6 +22,8 @@ from quiesce.service import backup, restore, verify
 from quiesce.service.database import tune
 from quiesce.service.settings import Settings
 from quiesce.service.work import Parts, end_task, finish
+
+log = structlog.get_logger(__name__)
 
 _QUEUE = "jobs"
 _QUEUE_POLL_SECONDS = 0.2
@@ -57,6 +60,7 @@ class Workflows:
         """Start it: jobs that a former process left unfinished go on from here."""
         global _parts
         _parts = self._work = parts
+        self._said_broken: set[str] = set()
         self._engine = _engine(settings)
         logging.getLogger("dbos").setLevel(logging.WARNING)
         DBOS(
@@ -91,17 +95,26 @@ class Workflows:
 
     def reconcile(self) -> None:
         """Bring the engine into step with our tables: an active job that the engine never heard
-        of is enqueued, one that the engine has given up is ended."""
-        for active in self._work.book.active():
-            status = DBOS.get_workflow_status(active.id)
-            # Read after the engine's word: a job that ended in between is none of our business.
-            job = self._work.book.get(active.id)
-            if job.status.ended:
-                continue
-            if status is None:
-                self.enqueue(job)
-            elif status.status not in _RUNNABLE:
-                self._end_abandoned(job, status.status)
+        of is enqueued, one that the engine has given up is ended. What one job meets is no
+        reason to leave the others alone."""
+        for job_id in self._work.book.active_ids():
+            try:
+                self._reconcile(job_id)
+            except Exception as error:
+                if job_id not in self._said_broken:
+                    self._said_broken.add(job_id)
+                    log.error("a job could not be reconciled", job=job_id, exc_info=error)
+
+    def _reconcile(self, job_id: str) -> None:
+        status = DBOS.get_workflow_status(job_id)
+        # Read after the engine's word: a job that ended in between is none of our business.
+        job = self._work.book.get(job_id)
+        if job.status.ended:
+            return
+        if status is None:
+            self.enqueue(job)
+        elif status.status not in _RUNNABLE:
+            self._end_abandoned(job, status.status)
 
     def _end_abandoned(self, job: Job, engine_status: str) -> None:
         stopped = JobFailure(

@@ -467,6 +467,16 @@ def test_uninstall_leaves_nothing_outside_the_package(stand: Stand) -> None:
     assert not Path("/var/log/quiesce").exists()
 
 
+def test_uninstall_leaves_the_other_agents_session_alone(stand: Stand) -> None:
+    session = stand.bench.session(stand.mount)
+    session.frozen()
+    assert stand.handler.call("disable").returncode == 0
+    assert stand.handler.call("uninstall").returncode == 0
+    assert Writer(stand.mount).blocked()
+    session.say("finish")
+    assert session.await_state("done")["freeze"]["held"] is True
+
+
 def test_no_secret_is_written_anywhere(stand: Stand) -> None:
     stand.answer = lambda request: refusal(403, "AuthenticationFailed", "Signature did not match.")
     stand.order(1, "attempt-1")

@@ -13,7 +13,7 @@ from typing import Any, Dict, Mapping, Tuple
 from . import attempts
 from .detach import detach
 from .failure import Fact, Failure
-from .folder import make_run_folder
+from .folder import RUN_FOLDER, active_lock, make_run_folder
 from .handler_settings import Environment, Order, newest_sequence, read_environment, read_order
 from .hosts import host_address
 from .log import Log
@@ -165,4 +165,6 @@ def _uninstall(log: Log) -> None:
     from .uninstall import remove_traces
 
     attempts.end(log, _PATIENCE_SECONDS)
+    if os.path.isdir(RUN_FOLDER) and not active_lock().take():
+        return  # a session of the other agent's runs, and needs them
     remove_traces()

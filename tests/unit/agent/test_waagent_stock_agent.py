@@ -61,10 +61,11 @@ def host(scene: Scene) -> Iterator[AgentHost]:
 def ask_a_snapshot(host: AgentHost, **options: object) -> None:
     """Publish one; nobody comes for it, and the goal state is left published behind it."""
     agent = host._agent("web")
-    settings = host.route("web")
+    agent._intervals.extend([0.05] * 9)
+    route = host.route("web")
     agent.withdraw = lambda attempt: None  # type: ignore[method-assign]
     with pytest.raises(AgentFailure):
-        settings.snapshot(
+        route.snapshot(
             "task-1",
             ["vda", "vdb"],
             SnapshotOptions(hold_seconds=7, skip_mounts=("/mnt/x",)),

@@ -80,8 +80,7 @@ class Stand:
         }
         protected = {
             "snapshot_urls": {
-                name: f"{self.url}/disks/{name}?comp=snapshot&{SIGNATURE}"
-                for name in ("vda", "vdb")
+                name: f"{self.url}/disks/{name}?{SIGNATURE}" for name in ("vda", "vdb")
             },
             "report_url": f"{self.url}/reports/{attempt}?{SIGNATURE}",
             "log_url": f"{self.url}/logs/{attempt}?{SIGNATURE}",

@@ -35,6 +35,9 @@ _PREPARE_SECONDS = 3600.0
 _WAIT_SECONDS = 60.0
 """How long the session waits for this process's next word."""
 _LATE_SECONDS = 10.0
+_SCRIPTS_KNOWN_SECONDS = 2.0
+"""From a session's birth until it has read the operator's configuration."""
+_GLANCE_SECONDS = 0.05
 _END_PATIENCE_SECONDS = 240.0
 _SHARE_OF_HOLD = 0.75
 """When the snapshot must have been answered. The rest is for the thaw itself."""
@@ -122,7 +125,8 @@ class Driver:
         require_task(order.attempt)
         if not 0 < order.hold_seconds <= _LONGEST_HOLD_SECONDS:
             raise Failure("extension.settings-invalid", "The hold must be at most 300 s, above 0.")
-        requests = [prepare(way, "PUT", url) for url in order.snapshot_urls.values()]
+        commands = [url + "&comp=snapshot" for url in order.snapshot_urls.values()]
+        requests = [prepare(way, "PUT", url) for url in commands]
         connection = self._connection = Connection(way)
         # Tried first, so that no pre-script runs for an endpoint that is out of reach.
         connection.open(time.monotonic() + _CONNECT_SECONDS)
@@ -144,7 +148,10 @@ class Driver:
         session.open_control()
         self._publish("freezing")
         answer = self._while_frozen(session, connection, requests[0])
-        session.wait(time.monotonic() + _LATE_SECONDS, lambda now: now in ("thawed", "finishing"))
+        thawed = session.wait(
+            time.monotonic() + _LATE_SECONDS, lambda now: now in ("thawed", "finishing")
+        )
+        self._report.document["session"] = thawed
         session.say("finish")  # the post-script need not wait for what follows
         self._publish("thawed")
         self._taken(answer, way)
@@ -154,8 +161,22 @@ class Driver:
     def _begin(self, session: LocalSession) -> None:
         order = self._order
         session.begin(order.hold_seconds, _WAIT_SECONDS, list(order.skip_mounts))
+        self._tell_of_scripts(session)
         state = session.wait(time.monotonic() + _PREPARE_SECONDS, lambda now: now == "ready")
+        self._report.document["session"] = state
         self._require_going(state)
+
+    def _tell_of_scripts(self, session: LocalSession) -> None:
+        """A server that knows of a pre-script waits for it for hours, else for minutes."""
+        until = time.monotonic() + _SCRIPTS_KNOWN_SECONDS
+        state = session.state()
+        while state["state"] == "preparing" and not state["scripts"]["configured"]:
+            if time.monotonic() >= until:
+                break
+            time.sleep(_GLANCE_SECONDS)
+            state = session.state()
+        self._report.document["session"] = state
+        self._publish("preparing")
 
     def _while_frozen(
         self, session: LocalSession, connection: Connection, request: bytes

@@ -147,8 +147,10 @@ def release(parts: Parts, job_id: str, point_id: str) -> None:
 def retain(parts: Parts, job_id: str, point_id: str) -> None:
     """Apply the policy's retention if a point was made, then let the vault collect its garbage:
     always, for a vault that is full makes no point and must still get room. Their failure costs
-    no point."""
+    no point. A job that was cancelled while it waited has had no part in anything."""
     job = parts.book.get(job_id)
+    if job.status.ended:
+        return
     try:
         if point_id:
             _remove_old_points(parts, job, point_id)

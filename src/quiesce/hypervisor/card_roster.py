@@ -77,6 +77,7 @@ class CardRoster:
         self._wanted = False
         self._next_round = clock()
         self._first_round = threading.Event()
+        self._made_at = time.monotonic()
 
     def holders(self, hardware_address: str) -> tuple[Holder, ...]:
         return self._index.by_card.get(hardware_address, ())
@@ -102,8 +103,11 @@ class CardRoster:
             self._running = False
 
     def wait_for_first_round(self) -> None:
-        """At most half a second; nothing once the first round has ended."""
-        self._first_round.wait(_FIRST_ROUND_SECONDS)
+        """Until half a second after the roster was made at most, however long the round takes:
+        who asks may be an event loop."""
+        left = self._made_at + _FIRST_ROUND_SECONDS - time.monotonic()
+        if left > 0:
+            self._first_round.wait(left)
 
     def _round(self, ask_again: bool) -> None:
         began = self._clock()

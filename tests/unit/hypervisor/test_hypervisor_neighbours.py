@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -218,6 +219,25 @@ def test_what_one_vm_raises_keeps_no_other_from_being_known(host: Host) -> None:
     host.cards["web"] = RuntimeError("a defect")
     known = host.neighbours()
     assert known.vm_at("10.0.0.2", 1) == "db"
+
+
+def test_a_vm_that_hangs_keeps_nobody_waiting_for_longer_than_half_a_second(host: Host) -> None:
+    hanging = threading.Event()
+    ask = host.ask
+
+    def asked(name: str) -> tuple[NetworkCard, ...]:
+        if name == "db":
+            hanging.wait(10)
+        return ask(name)
+
+    host.ask = asked  # type: ignore[method-assign]
+    began = time.monotonic()
+    known = host.neighbours()
+    for _ in range(100):
+        assert known.vm_at("10.0.0.2", 1) is None
+    assert time.monotonic() - began < 1
+    hanging.set()
+    host.becomes(known, "10.0.0.2", "db")
 
 
 def test_a_flood_of_strangers_asks_nobody_more_often(host: Host) -> None:

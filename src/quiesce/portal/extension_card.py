@@ -22,6 +22,8 @@ class ExtensionCard:
         self._vm = vm
         with card("Backup extension"):
             self._body = ui.element("div").classes("full-width")
+            # Not in the body: what is shown there is cleared while a dialog may be open.
+            self._dialogs = ui.element("div")
         self._say("Asking the VM's agent …")
 
     async def look(self) -> None:
@@ -67,7 +69,7 @@ class ExtensionCard:
         )
 
     def _confirm(self, what: str, sentence: str, work: Callable[[], None]) -> None:
-        with ui.dialog(value=True) as dialog, card(f"{what} the extension?"):
+        with self._dialogs, ui.dialog(value=True) as dialog, card(f"{what} the extension?"):
             body = ui.element("div").classes("card-body")
         with body:
             ui.label(sentence)
@@ -77,7 +79,8 @@ class ExtensionCard:
                 async def go() -> None:
                     dialog.close()
                     self._say("Waiting until the guest has done it; this may take minutes …")
-                    await attempt(work)
+                    with self._dialogs:
+                        await attempt(work)
                     await self.look()
 
                 button(what, go, main=True)

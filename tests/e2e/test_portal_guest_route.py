@@ -1,0 +1,122 @@
+"""Agent, extension, network and setbacks in a real browser; the guest's answers are of paper."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from test_portal_browser import (
+    CHROMIUM,
+    Browser,
+    browser,
+    folder,
+    free_port,
+    log_in,
+    opened,
+    picture,
+    wait_until,
+)
+from test_portal_browser import Server as PortalServer
+
+__all__ = ["browser", "folder"]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+
+
+@pytest.fixture(scope="module")
+def portal(folder: Path) -> Iterator[PortalServer]:
+    data, port = folder / "data", free_port()
+    script = Path(__file__).with_name("portal_on_paper.py")
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(data), str(port)], stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "server.log").read_text()
+        try:
+            return httpx.get(f"{url}/api/v1/health").is_success
+        except httpx.HTTPError:
+            return False
+
+    try:
+        wait_until(answers, "the server to answer", seconds=60)
+        yield PortalServer(url, data, {})
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def page(browser: Browser, portal: PortalServer) -> Iterator[Page]:
+    page = opened(browser, portal)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    log_in(page, portal.password)
+    page.get_by_role("link", name="paper", exact=True).click()
+    yield page
+    page.context.close()
+    assert errors == []
+
+
+def card(page: Page, title: str) -> Locator:
+    return page.locator(".card", has=page.get_by_role("heading", name=title, exact=True))
+
+
+def test_an_agent_tells_how_it_is_and_how_far_it_has_come(page: Page) -> None:
+    agent = card(page, "Azure Linux agent")
+    expect(agent.locator(".chip")).to_have_text("ready")
+    for words in ("2.7.3.0", "debian 12", "8, acknowledged up to 7", "Quiesce.VmBackup 0.2.0.1"):
+        expect(agent).to_contain_text(words)
+    expect(page.get_by_text("guest, then host")).to_be_visible()
+
+
+def test_the_extension_of_one_agent_is_reinstalled_and_uninstalled(page: Page) -> None:
+    by_qga = page.locator(".channel", has_text="QEMU guest agent")
+    expect(by_qga).to_contain_text("0.2.0+old, the next backup brings 0.2.0+new")
+    by_qga.get_by_role("button", name="Reinstall").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reinstall").click()
+    expect(by_qga).not_to_contain_text("0.2.0+old")
+    by_qga.get_by_role("button", name="Uninstall").click()
+    page.get_by_role("dialog").get_by_role("button", name="Uninstall").click()
+    expect(by_qga).to_contain_text("The next backup installs it.")
+    expect(page.locator(".channel", has_text="Azure Linux agent")).to_contain_text("0.2.0.1")
+
+
+def test_a_reinstallation_that_fails_says_why_and_the_card_stays(page: Page) -> None:
+    by_waagent = page.locator(".channel", has_text="Azure Linux agent")
+    by_waagent.get_by_role("button", name="Reinstall").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reinstall").click()
+    expect(page.get_by_role("dialog").locator(".failure")).to_contain_text("agent.stale")
+    expect(by_waagent).to_contain_text("0.2.0.1")
+
+
+def test_a_network_test_shows_each_hop_and_where_it_breaks(page: Page) -> None:
+    page.get_by_role("button", name="Test the network").click()
+    network = card(page, "Network")
+    rows = network.locator(".hops tbody tr")
+    expect(rows).to_have_count(5)
+    expect(rows.nth(1)).to_contain_text("✓")
+    expect(rows.nth(1)).to_contain_text("DHCP option 245")
+    expect(rows.nth(2)).to_contain_text("–")
+    expect(rows.nth(3)).to_contain_text("✗")
+    expect(rows.nth(3)).to_contain_text("5013")
+    expect(network.locator(".failure")).to_contain_text("network.blocked")
+    expect(network.locator(".failure")).to_contain_text("quiesce network allowlist VM")
+    picture(page, "portal-network", full=True)
+
+
+def test_a_job_shows_its_route_and_what_was_got_round(page: Page, portal: PortalServer) -> None:
+    page.goto(f"{portal.url}/job/2872b897b881")
+    setback = page.locator(".setback")
+    expect(setback).to_contain_text("The guest route failed and was got round:")
+    expect(setback).to_contain_text("network.blocked")
+    expect(setback).to_contain_text("<i>timed out</i>")
+    expect(setback).to_contain_text("Next step")
+    route = page.locator(".fact", has_text="Route")
+    expect(route).to_contain_text("host")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 from starlette.datastructures import Headers
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _DEFAULT_VERSION = "2020-12-06"
+_UPLOADS_AT_ONCE = 2
 
 _ALLOWED_BY = {
     ("GET", ""): "r",
@@ -60,6 +62,7 @@ class BlobService:
         self._writers = writers
         self._readers = readers
         self._now = now
+        self._uploads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -108,11 +111,16 @@ class BlobService:
         run = self._run(self._writers)
         if request.method != "PUT":
             return await small_blobs.answer(request, receive, blob, run)
-        container = self._containers.find(request.container)
-        if container is None:
-            raise refusal.container_not_found()
-        async with container.uploads:
+        async with self._place(request.container):
             return await small_blobs.answer(request, receive, blob, run)
+
+    def _place(self, container: str) -> asyncio.Semaphore:
+        """Bounds what one guest can make the endpoint hold in memory: it keeps nobody waiting but
+        itself."""
+        places = self._uploads.get(container)
+        if places is None:
+            places = self._uploads[container] = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+        return places
 
     def _run(self, executor: Executor) -> Callable[[Callable[[], T]], Awaitable[T]]:
         async def run(work: Callable[[], T]) -> T:

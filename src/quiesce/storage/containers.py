@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from quiesce.storage.journal import Journal
 from quiesce.storage.naming import STATUS_BLOB, container_of
 from quiesce.storage.status import StatusCell, known_vms
 
-_UPLOADS_AT_ONCE = 2
-
 
 @dataclass(frozen=True, slots=True)
 class DiskBlob:
@@ -30,13 +27,11 @@ class DiskBlob:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One VM's. `uploads` bounds what its guest can make the endpoint hold in memory: it keeps
-    nobody waiting but itself."""
+    """One VM's."""
 
     vm: str
     blobs: dict[str, Cell | DiskBlob]
     journal: Journal = field(default_factory=Journal)
-    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS_AT_ONCE))
 
 
 class Containers:

@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import ssl
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -178,6 +179,19 @@ def test_a_taken_port_is_told_and_can_be_tried_again(tmp_path: Path) -> None:
     endpoint.close()
     with pytest.raises(httpx.ConnectError):
         httpx.get(endpoint.endpoint.url, verify=trusted)
+
+
+def test_an_endpoint_that_was_ended_can_begin_again(tmp_path: Path) -> None:
+    with running(tmp_path) as site:
+        url = site.endpoint.status_url("web")
+        site.upload(url, b"before")
+        site.endpoint.close()
+        site.endpoint.start()
+        again = f"{site.endpoint.endpoint.url}/{url.split('/', 3)[3]}"
+        with ThreadPoolExecutor(8) as guest:
+            answers = list(guest.map(lambda _: site.upload(again, b"after"), range(16)))
+        assert {answer.status_code for answer in answers} == {201}
+        assert site.endpoint.status_of("web") == b"after"
 
 
 def test_an_address_of_ipv6_stands_in_brackets(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ Rules = tuple[_Rule, ...]
 def _nft_head(rules: Rules) -> Iterable[str]:
     yield "# In the guest, as root. `inet filter output` is Debian's; what yours is called:"
     yield "#   nft list chains"
-    yield "# To keep it over a reboot: nft list ruleset > /etc/nftables.conf"
+    yield "# To keep it over a reboot, put these rules into /etc/nftables.conf too."
     yield from _resolving(rules)
 
 

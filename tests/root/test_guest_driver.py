@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest_bench import Bench, Writer, wait_for
+from guest_bench import Bench, Writer, run, wait_for
 from loopback import Answering, Authority, Proxy, Reply, Request, Server, refusal, snapshot_taken
 from waagent_folder import HandlerFolder
 
@@ -246,7 +246,7 @@ def test_nothing_is_frozen_and_no_script_runs_when_the_endpoint_is_out_of_reach(
     stand.storage.close()
     stand.enable(1)
     report = stand.handler.await_stage(1, "failed")
-    assert report["failure"]["code"] == "network.refused"
+    assert report["failure"]["code"] == "network.connect-refused"
     assert report["session"] is None
     assert notes.read_text() == ""
     failed = [one["name"] for one in report["hops"] if one["ok"] is False]
@@ -494,3 +494,32 @@ def test_a_command_that_comes_too_late_is_not_begun(stand: Stand) -> None:
     report = stand.handler.await_stage(1, "failed")
     assert report["failure"]["code"] == "job.stale-command"
     assert stand.storage.snapshots == []
+
+
+def test_a_command_that_is_late_only_by_a_wrong_clock_says_that_the_clock_is_wrong(
+    stand: Stand,
+) -> None:
+    def in_january(request: Request) -> Reply:
+        reply = snapshot_taken(request)
+        return Reply(
+            reply.status, {**reply.headers, "Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, reply.body
+        )
+
+    stand.answer = in_january
+    stand.order(1, "attempt-1", deadline="2026-01-01T00:30:00Z")
+    stand.enable(1)
+    report = stand.handler.await_stage(1, "failed")
+    assert report["failure"]["code"] == "network.clock-skew"
+    assert "ahead of" in report["failure"]["message"]
+    assert stand.storage.snapshots == []
+
+
+def test_a_full_disk_is_named(stand: Stand) -> None:
+    run("mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=2", "tmpfs", stand.handler.status)
+    (stand.handler.status / "filler").write_bytes(b"x" * 4096)
+    stand.order(1, "attempt-1")
+    done = stand.handler.call("enable", 1)
+    run("umount", stand.handler.status)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["failure"]["code"] == "agent.disk-full"
+    assert stand.storage.requests == []

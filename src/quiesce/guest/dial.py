@@ -96,7 +96,8 @@ def resolvers() -> str:
 def connect(addresses: List[Address], until: float, proxy: Optional[ProxyServer]) -> socket.socket:
     """TCP to the first address that answers; each gets an equal share of the time left.
 
-    :raise Failure: network.blocked, .refused, .no-route; with a proxy network.proxy-unreachable
+    :raise Failure: network.connect-timeout, .connect-refused, .rejected, .no-route; with a proxy
+        network.proxy-unreachable
     """
     failed: Optional[Failure] = None
     for index, address in enumerate(addresses):
@@ -136,18 +137,15 @@ def _no_connection(address: Address, error: OSError, proxy: Optional[ProxyServer
             "See the way it would take: `ip route get {}`.".format(address.target[0]),
         )
     if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
-        return Failure(
-            "network.refused",
-            "Connections from the guest to {} are refused.".format(address),
-            facts,
-            retryable=True,
-        )
-    message = "Connections from the guest to {} are dropped on the way.".format(address)
+        message = "Connections from the guest to {} are refused.".format(address)
+        return Failure("network.connect-refused", message, facts, retryable=True)
+    if timed_out:
+        message = "Connections from the guest to {} are dropped on the way.".format(address)
+        return Failure("network.connect-timeout", message, facts, retryable=True)
+    message = "Connections from the guest to {} are rejected on the way.".format(address)
     if error.errno in (errno.EPERM, errno.EACCES):
         message = "The guest's own firewall forbids connections to {}.".format(address)
-    elif not timed_out:
-        message = "Connections from the guest to {} do not get through.".format(address)
-    return Failure("network.blocked", message, facts, retryable=True)
+    return Failure("network.rejected", message, facts, retryable=True)
 
 
 class Bounded:

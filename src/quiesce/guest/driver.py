@@ -72,22 +72,27 @@ class Driver:
 
     def _fail(self, failure: Failure) -> None:
         """A network that failed is looked at hop by hop; by now the session has ended."""
-        if failure.code.startswith("network."):
+        if failure.code.startswith("network.") and not self._report.document["hops"]:
             self._probe()
             for hop in self._report.document["hops"]:
                 if hop["ok"] is False:
                     failure.evidence += (Fact(hop["detail"], "probe: " + hop["name"], hop["raw"]),)
         self._report.fail(failure)
 
+    def refuse(self, failure: Failure) -> None:
+        """Report that the order is not even begun."""
+        self._report.fail(failure)
+        self._hand_over()
+
     def _carry_out(self) -> None:
         order = self._order
         if order.secret_failure is not None:
             raise order.secret_failure
-        if order.deadline and time.time() > order.deadline:
-            raise self._stale()
         if order.endpoint_url:
             origin = origin_of(order.endpoint_url)
             self._way = Way(origin, order.ca_pem, proxy_for(origin, order.proxy, self._direct))
+        if order.deadline and time.time() > order.deadline:
+            raise self._stale()
         if order.command == "snapshot":
             if self._way is None:
                 raise Failure("extension.settings-invalid", "The server named no storage endpoint.")
@@ -101,6 +106,12 @@ class Driver:
         self._report.document["stage"] = "done"
 
     def _stale(self) -> Failure:
+        """Too late by the guest's clock; it may be the clock that is wrong."""
+        self._probe()
+        for hop in self._report.document["hops"]:
+            if hop["code"] == "network.clock-skew":
+                fact = Fact(hop["detail"], "probe: " + hop["name"], hop["raw"])
+                return Failure("network.clock-skew", hop["detail"], [fact])
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._order.deadline))
         return Failure(
@@ -340,8 +351,12 @@ def begin(order: Order, status: StatusFile, direct: Tuple[str, ...]) -> None:
     os.setpgid(0, 0)
     sys.dont_write_bytecode = True  # an import while the guest is frozen would wait for ever
     log = Log(order.attempt or "driver")
-    attempts.end(log, _END_PATIENCE_SECONDS)
-    lock = attempts.claim(order.attempt, status.path)
-    if lock is None:
-        return  # another start of the handler was quicker
-    Driver(order, status, direct, log).run()
+    driver = Driver(order, status, direct, log)
+    try:
+        attempts.end(log, _END_PATIENCE_SECONDS)
+        lock = attempts.claim(order.attempt, status.path)
+    except Failure as failure:
+        return driver.refuse(failure)
+    if lock is not None:  # else another start of the handler was quicker
+        driver.run()
+    return None

@@ -5,6 +5,7 @@ The agent waits for the command: 300 s for enable and uninstall, 900 s for the o
 ga/exthandlers.py). So `enable` starts a process of its own and returns.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -42,10 +43,22 @@ def run(action: str, package_folder: str, variables: Mapping[str, str]) -> Dict[
     except Failure as failure:
         log.say("{}: {} [{}]".format(action, failure, failure.code))
         raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(error) from error
+        raise
     finally:
         if action != "uninstall":
             log.flush()
     return {"version": VERSION, "action": action}
+
+
+def _disk_full(error: OSError) -> Failure:
+    return Failure(
+        "agent.disk-full",
+        "The guest's disk is full, so the backup extension cannot note what it begins.",
+        [Fact(str(error), "guest")],
+    )
 
 
 def _require_what_it_needs() -> None:

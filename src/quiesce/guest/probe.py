@@ -203,7 +203,7 @@ class _Probe:
         return Seen(True, "{} answers as host plugin".format(self._asked.host))
 
     def _ask_host(self, port: int, path: str) -> Answer:
-        """:raise Failure: network.host-unreachable"""
+        """:raise Failure: network.host-address-unreachable"""
         origin = Origin("http", self._asked.host, port)
         way = Way(origin)
         until = time.monotonic() + SECONDS["host"]
@@ -216,7 +216,7 @@ class _Probe:
             )
         except Failure as failure:
             raise Failure(
-                "network.host-unreachable",
+                "network.host-address-unreachable",
                 "The host's address {} does not answer on port {}.".format(origin.host, port),
                 failure.evidence or [Fact(failure.message, "guest")],
                 retryable=True,
@@ -228,7 +228,7 @@ class _Probe:
         said = "{} {}".format(answer.status, answer.reason)
         facts = [Fact("it answered " + said, self._asked.host, str(answer.body[:300]))]
         return Failure(
-            "network.host-hijacked",
+            "network.host-address-hijacked",
             "Something else answers at the host's address {}.".format(self._asked.host),
             facts,
         )

@@ -81,7 +81,7 @@ def test_a_port_where_nobody_listens_refuses(authority: Authority) -> None:
     with silent_listener() as port:
         pass
     failure = failure_of(Way(origin_of(f"https://127.0.0.1:{port}"), authority.pem))
-    assert failure.code == "network.refused"
+    assert failure.code == "network.connect-refused"
 
 
 def test_a_name_that_does_not_resolve_is_said_with_its_resolvers(authority: Authority) -> None:

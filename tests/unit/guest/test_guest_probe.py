@@ -72,7 +72,7 @@ def test_after_a_hop_that_failed_the_next_are_not_tried(authority: Authority) ->
     with silent_listener() as port:
         pass
     hops = hops_of(Way(origin_of(f"https://127.0.0.1:{port}"), authority.pem))
-    assert first_failure(hops) == ("tcp", "network.refused")
+    assert first_failure(hops) == ("tcp", "network.connect-refused")
     assert [hops[name]["ok"] for name in ("tls", "http", "clock")] == [None] * 3
 
 
@@ -149,7 +149,7 @@ def test_the_hosts_two_services_are_told_apart(host: dict[str, int]) -> None:
         pass
     hops = hops_of(None, "127.0.0.1", **{**host, "plugin_port": port})
     assert (hops["wire-server"]["ok"], hops["host-plugin"]["ok"]) == (True, False)
-    assert hops["host-plugin"]["code"] == "network.host-unreachable"
+    assert hops["host-plugin"]["code"] == "network.host-address-unreachable"
 
 
 def test_no_option_245_is_a_note_while_the_host_answers(host: dict[str, int]) -> None:
@@ -164,7 +164,7 @@ def test_no_option_245_and_no_host_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(404, "network.not-recognised"), (200, "network.host-hijacked")]
+    ("status", "code"), [(404, "network.not-recognised"), (200, "network.host-address-hijacked")]
 )
 def test_an_answer_that_is_no_wire_servers_is_told(status: int, code: str) -> None:
     server = Server(lambda request: Reply(status, body=b"nginx"))
@@ -182,7 +182,7 @@ def test_hops_that_all_hang_end_each_at_its_own_deadline(
         began = time.monotonic()
         hops = hops_of(way, "127.0.0.1", wire_port=port, plugin_port=port)
     assert 1.0 < time.monotonic() - began < 5
-    assert hops["wire-server"]["code"] == "network.host-unreachable"
+    assert hops["wire-server"]["code"] == "network.host-address-unreachable"
     assert hops["tls"]["code"] == "network.tls-failed"
 
 

@@ -76,6 +76,10 @@ class VmAgent:
         self._attempt = ""
         self._report: Report | None = None
         self._unreadable: Failure | None = None
+        if not self.dossier.goal.status_url:
+            # An agent that is told no place for its status reports none, not even by the host
+            # plugin, and what has never reported would never be asked for anything.
+            self.renew()
 
     # ------------------------------------------------------------ what the agent does
 
@@ -227,7 +231,7 @@ class VmAgent:
         with self._publishing:
             now, dossier = self._now(), self.dossier
             goal, identity = dossier.goal, dossier.identity
-            old_url = bool(goal.status_url) and now - goal.status_url_at > _STATUS_URL_AGE
+            old_url = now - goal.status_url_at > _STATUS_URL_AGE
             old_key = identity is not None and identity.expires_soon(now)
             if not (old_url or old_key) or goal.command not in ("", Command.IDLE):
                 return

@@ -1,6 +1,6 @@
 """Where the guests' way can be cut, as nftables rules in the lab's namespace.
 
-All that a guest may reach is an address of the namespace itself, so every rule stands where the
+All that a guest may reach is an address of the namespace itself, so every cut stands where the
 namespace receives; nothing is ever forwarded.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+METADATA_ADDRESS = "169.254.169.254"
 
 
 class Cut(StrEnum):
@@ -52,6 +54,12 @@ def ruleset(cuts: Iterable[Cut], at: Addresses) -> str:
         "table inet quiesce {}\n"
         "delete table inet quiesce\n"
         "table inet quiesce {\n"
+        # An agent that finds no metadata service looks for it for half a minute, twice at its
+        # start; here, as on Azure, one answers.
+        "  chain prerouting {\n"
+        "    type nat hook prerouting priority -100;\n"
+        f"    ip daddr {METADATA_ADDRESS} tcp dport 80 dnat to {at.host}\n"
+        "  }\n"
         "  chain forward { type filter hook forward priority 0; policy drop; }\n"
         "  chain input {\n"
         "    type filter hook input priority 0; policy accept;\n"

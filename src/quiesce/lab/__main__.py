@@ -2,6 +2,7 @@
 
 build               the image, if it is not in the cache
 start [NAME]        a guest that stays; prints its sockets and how to protect it
+                    --network: with a network of its own and the Azure Linux agent (needs root)
 shell [NAME]        commands run in the guest, through its agent
 stop [NAME]         end it; its disks stay for the next start
 list                the guests there are
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,7 +23,10 @@ from quiesce.lab.guest import LabGuest
 from quiesce.lab.image import built_image
 from quiesce.lab.machine import DiskFile, GuestFiles
 from quiesce.lab.monitor import qmp
+from quiesce.lab.namespace import remove_leftovers
+from quiesce.lab.network import LabNetwork
 from quiesce.lab.state import Layout, fresh_guest, guest_of_disks, ready_guest
+from quiesce.lab.waagent import Waagent
 from quiesce.model.failure import Failure, LabFailure
 
 
@@ -33,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "build":
                 print(built_image().folder)
             case "start":
-                _start(options.name, Layout(options.disks), boot=options.boot)
+                _start(options.name, Layout(options.disks), options.boot, options.network)
             case "shell":
                 _shell(options.name)
             case "stop":
@@ -65,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "start":
             command.add_argument("--disks", choices=list(Layout), default=Layout.ONE_DISK)
             command.add_argument("--boot", action="store_true", help="boot, resume no saved state")
+            command.add_argument("--network", action="store_true", help="in a network of its own")
     return parser
 
 
@@ -74,35 +80,48 @@ def guests_folder() -> Path:
     return Path(base) / "quiesce" / "lab"
 
 
-def _start(name: str, layout: Layout, *, boot: bool) -> None:
+def _start(name: str, layout: Layout, boot: bool, with_network: bool) -> None:
     folder = guests_folder() / name
     files = GuestFiles(folder)
     if _pid(files):
         raise LabFailure("lab.guest-runs", f"The guest {name} runs already.")
     folder.mkdir(parents=True, exist_ok=True)
-    guest = _guest(folder, layout, boot=boot)
     started = time.monotonic()
-    try:
+    with contextlib.ExitStack() as undo:
+        network = LabNetwork(tied=False) if with_network else None
+        if network is not None:
+            undo.callback(network.remove)
+        guest = _guest(folder, layout, network, boot=boot)
+        undo.callback(guest.kill)
         guest.start()
-    except BaseException:
-        guest.kill()
-        raise
+        if network is not None:
+            Waagent(guest).start()
+        undo.pop_all()  # it stays
     print(f"{name} runs on {guest.accelerator} since {time.monotonic() - started:.1f} s")
     print(f"  QMP      {files.qmp_socket}")
     print(f"  agent    {files.qga_socket}")
     print(f"  console  {files.console_log}")
     for disk, path in guest.disks.items():
         print(f"  {disk}      {path}")
-    print(f"  quiesce vm add {name} --qmp {files.qmp_socket} --qga {files.qga_socket}")
+    sockets = f"--qmp {files.qmp_socket} --qga {files.qga_socket}"
+    if network is None:
+        print(f"  quiesce vm add {name} {sockets}")
+        return
+    print(f"  network  {network.namespace.name}; the server runs there too:")
+    print(f"    export QUIESCE_AGENT_ADDRESS={network.host_address}")
+    print(f"    export QUIESCE_STORAGE_ADDRESS={network.storage_address}")
+    print(f"    export QUIESCE_STORAGE_HOST={network.storage_name}")
+    print(f"    {shlex.join(network.enter(['quiesce', 'server']))}")
+    print(f"  quiesce vm add {name} {sockets} --agent both")
 
 
-def _guest(folder: Path, layout: Layout, *, boot: bool) -> LabGuest:
+def _guest(folder: Path, layout: Layout, network: LabNetwork | None, *, boot: bool) -> LabGuest:
     """A guest that ran before boots from its own disks, whatever it is started with now."""
     disks = {path.stem: DiskFile(path) for path in sorted(folder.glob("vd?.qcow2"))}
     if disks:
-        return guest_of_disks(folder, disks, tied=False, exclusive=False)
+        return guest_of_disks(folder, disks, network=network, tied=False, exclusive=False)
     make = fresh_guest if boot else ready_guest
-    return make(folder, layout, tied=False, exclusive=False)
+    return make(folder, layout, network=network, tied=False, exclusive=False)
 
 
 def _shell(name: str) -> None:
@@ -135,6 +154,7 @@ def _stop(name: str) -> None:
                 qmp(files.monitor_socket, "quit")
             deadline = time.monotonic() + 60.0
         time.sleep(0.1)
+    remove_leftovers()  # its network, if it had one and was its last guest
 
 
 def _list() -> None:

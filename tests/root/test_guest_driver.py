@@ -422,12 +422,12 @@ def test_a_newer_attempt_ends_the_one_that_runs(stand: Stand) -> None:
 
 def test_idle_ends_the_attempt_that_runs_and_its_freeze(stand: Stand) -> None:
     notes = stand.bench.scripts()
-    held = threading.Event()
+    held, released = threading.Event(), threading.Event()
 
     def hang(request: Request) -> Reply:
         if "comp=snapshot" in request.target:
             held.set()
-            time.sleep(10)
+            released.wait(30)
         return snapshot_taken(request)
 
     stand.answer = hang
@@ -440,6 +440,7 @@ def test_idle_ends_the_attempt_that_runs_and_its_freeze(stand: Stand) -> None:
     stand.enable(2)
     stand.handler.await_stage(2, "done")
     assert not writer.blocked(1)
+    released.set()
     assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
     assert notes.read_text() == "pre\npost\n"
 

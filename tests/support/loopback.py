@@ -125,6 +125,34 @@ def refusal(status: int, code: str, message: str) -> Reply:
     return Reply(status, {"x-ms-request-id": "1"}, text.encode())
 
 
+class _Threads(socketserver.ThreadingMixIn):
+    """A thread for each connection, waited for at the end: one that lives on would share the
+    process's mount namespace and keep a test from leaving it."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def begin(self) -> None:
+        self._working: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self.serve_forever, daemon=True)  # type: ignore[attr-defined]
+        self._accepting.start()
+
+    def process_request(self, request: object, client_address: object) -> None:
+        work = threading.Thread(
+            target=self.process_request_thread,
+            args=(request, client_address),
+            daemon=True,
+        )
+        self._working.append(work)
+        work.start()
+
+    def end(self) -> None:
+        self.shutdown()  # type: ignore[attr-defined]
+        self.server_close()
+        for thread in (self._accepting, *self._working):
+            thread.join(10)
+
+
 class Server:
     """An HTTP server that remembers what it was asked. `context` makes it HTTPS."""
 
@@ -164,10 +192,7 @@ class Server:
             def log_message(self, *words: object) -> None:
                 """A test's output is not a log."""
 
-        class Listener(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
+        class Listener(_Threads, http.server.HTTPServer):
             def finish_request(self, request: socket.socket, address: object) -> None:
                 try:
                     if context is not None:
@@ -178,16 +203,14 @@ class Server:
 
         self._listener = Listener((host, 0), Handler)
         self.port = int(self._listener.server_address[1])
-        self._thread = threading.Thread(target=self._listener.serve_forever, daemon=True)
-        self._thread.start()
+        self._listener.begin()
 
     @property
     def snapshots(self) -> list[Request]:
         return [one for one in self.requests if "comp=snapshot" in one.target]
 
     def close(self) -> None:
-        self._listener.shutdown()
-        self._listener.server_close()
+        self._listener.end()
 
 
 class Proxy:
@@ -235,18 +258,15 @@ class Proxy:
             def _reach(self, host: str, port: int) -> socket.socket:
                 return socket.create_connection(((names or {}).get(host, host), port), 5)
 
-        class Listener(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-            block_on_close = False
+        class Listener(_Threads, socketserver.TCPServer):
             allow_reuse_address = True
 
         self._listener = Listener(("127.0.0.1", 0), Handler)
         self.port = int(self._listener.server_address[1])
-        threading.Thread(target=self._listener.serve_forever, daemon=True).start()
+        self._listener.begin()
 
     def close(self) -> None:
-        self._listener.shutdown()
-        self._listener.server_close()
+        self._listener.end()
 
 
 def _pass_on(one: socket.socket, other: socket.socket) -> None:

@@ -60,8 +60,6 @@ class Driver:
 
     def run(self) -> None:
         """Until the report is handed over. Never raises."""
-        for warning in leave_control_group():
-            self._log.say(warning)
         try:
             self._carry_out()
         except Failure as failure:
@@ -351,6 +349,8 @@ def begin(order: Order, status: StatusFile, direct: Tuple[str, ...]) -> None:
     os.setpgid(0, 0)
     sys.dont_write_bytecode = True  # an import while the guest is frozen would wait for ever
     log = Log(order.attempt or "driver")
+    for warning in leave_control_group():
+        log.say(warning)
     driver = Driver(order, status, direct, log)
     try:
         attempts.end(log, _END_PATIENCE_SECONDS)

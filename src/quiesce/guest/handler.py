@@ -12,7 +12,7 @@ import shutil
 from typing import Any, Dict, Mapping, Tuple
 
 from . import attempts
-from .detach import detach
+from .detach import detach, leave_control_group
 from .failure import Fact, Failure
 from .folder import RUN_FOLDER, active_lock, make_run_folder
 from .handler_settings import Environment, Order, newest_sequence, read_environment, read_order
@@ -105,6 +105,7 @@ def _idle(order: Order, status: StatusFile, log: Log) -> None:
     elif detach():
         code = 70  # EX_SOFTWARE; nobody waits for it
         try:
+            leave_control_group()
             attempts.end(log, _PATIENCE_SECONDS)
             _say_done(order, status)
             code = 0

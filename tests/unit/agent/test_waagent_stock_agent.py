@@ -116,6 +116,7 @@ def test_before_the_first_backup_the_goal_state_has_no_plugin_and_no_key(
     assert "Certificates" not in goal
     config = caller.get(element(goal, "ExtensionsConfig")).text
     assert "<Plugins></Plugins>" in config
+    assert '<StatusUploadBlob statusBlobType="BlockBlob">https://storage.test' in config
 
 
 def test_the_settings_say_what_the_contract_says(host: AgentHost, scene: Scene) -> None:

@@ -347,3 +347,15 @@ def test_a_status_left_at_the_storage_endpoint_counts_too(host: AgentHost, scene
     assert state.condition is AgentCondition.READY, "a new status is a sign of life"
     scene.doors.blobs["web"] = b"\x00 rubbish"
     assert host.state("web").acknowledged_incarnation == 4
+
+
+def test_a_database_that_does_not_answer_is_no_reason_to_be_a_stranger(scene: Scene) -> None:
+    from quiesce.model.failure import ServerFailure
+
+    def broken(vm: str) -> None:
+        raise ServerFailure("server.database-broken", "no")
+
+    scene.book.load = broken  # type: ignore[method-assign]
+    with scene.running() as host:
+        assert Caller(host, WEB).get("/?comp=versions").status_code == 503
+        assert host.strangers == ()

@@ -10,18 +10,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quiesce.agent.waagent.ports import Neighbourhood
 from quiesce.agent.waagent.vm_agent import Clock, VmAgent
+from quiesce.model.failure import Failure
+
+log = structlog.get_logger(__name__)
 
 _STRANGERS_REMEMBERED = 16
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,80}")
 _NOT_FOUND = PlainTextResponse("not found\n", 404)
 _OTHER_CONTAINER = PlainTextResponse("another container\n", 410)
 """On 410 an agent fetches its goal state again, and with it its container id."""
+_LATER = PlainTextResponse("later\n", 503)
+"""On 503 it tries again every second."""
 
 AgentOf = Callable[[str], Awaitable[VmAgent]]
 
@@ -76,7 +82,12 @@ class Recognition:
             self._strangers.note(address)
             await _NOT_FOUND(scope, receive, send)
             return
-        agent = await self._agent_of(vm)
+        try:
+            agent = await self._agent_of(vm)
+        except Failure as failure:
+            log.warning("a VM's record could not be opened", vm=vm, code=failure.code)
+            await _LATER(scope, receive, send)
+            return
         agent.heard(address, _without_port(host_named(scope)))
         container = _header(scope, b"x-ms-containerid")
         if container and container != agent.dossier.container_id:

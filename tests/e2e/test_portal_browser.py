@@ -272,7 +272,7 @@ def test_a_vm_shows_what_is_known_of_its_azure_agent(page: Page) -> None:
     expect(page.get_by_text("http://azure:***@10.0.0.3:3128")).to_be_visible()
     assert "hush" not in page.content()
     extension = page.locator(".card", has_text="Backup extension")
-    expect(extension).to_contain_text("not installed")
+    expect(extension).to_contain_text("agent.never-seen")
     expect(extension.get_by_role("button")).to_have_count(0)
 
 

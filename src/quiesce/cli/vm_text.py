@@ -100,13 +100,16 @@ def _show_agent(state: Json) -> None:
                 (
                     handler["name"],
                     handler["version"],
-                    screen.styled(handler["status"]),
-                    _own_words(handler),
+                    _agents_words(handler),
+                    screen.styled(handler["settings_status"] or "–"),
                 )
                 for handler in state["handlers"]
             ),
         )
 
 
-def _own_words(handler: Json) -> str:
-    return ": ".join(part for part in (handler["settings_status"], handler["message"]) if part)
+def _agents_words(handler: Json) -> Text:
+    words = screen.styled(handler["status"])
+    if handler["message"]:
+        words.append(f": {screen.clean(handler['message'])}", style="default")
+    return words

@@ -31,12 +31,15 @@ class ExtensionCard:
         self._body.clear()
         with self._body:
             if isinstance(views, Failure):
-                html(failure_html(views.report()))
+                html(failure_html(views.report())).classes("failure full-width")
                 return
             for view in views:
                 self._channel(view, alone=len(views) == 1)
 
     def _channel(self, view: ExtensionView, *, alone: bool) -> None:
+        if alone and view.problem and not view.installed:
+            html(failure_html(view.problem)).classes("failure full-width")
+            return
         with ui.element("div").classes("channel"):
             with ui.element("div").classes("channel-head"):
                 ui.label("" if alone else AGENTS[view.channel]).classes("label")
@@ -51,7 +54,7 @@ class ExtensionCard:
             if not view.problem or view.installed:
                 _facts(view)
         if view.problem:
-            html(failure_html(view.problem)).classes("full-width")
+            html(failure_html(view.problem)).classes("failure full-width")
 
     def _confirm_uninstall(self, channel: str) -> None:
         self._confirm(

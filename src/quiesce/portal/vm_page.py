@@ -102,7 +102,7 @@ class _Page:
                     on_change=lambda event: self._protect(event.value),
                 ).props("dense borderless options-dense aria-label=Policy")
             self._next_run = fact("Next backup", when(self._vm.next_run))
-            self._route = fact("Route", self._route_of(self._vm.policy))
+            self._route = fact("Route", self._route_of(self._vm))
             self._agent = fact("Agent", AGENTS[self._vm.agent])
             self._hypervisor = fact("Hypervisor", self._vm.hypervisor or "–")
             self._seen = fact("Seen", when(self._vm.seen_at, seconds=True))
@@ -192,7 +192,7 @@ class _Page:
         self._seen.text = when(vm.seen_at, seconds=True)
         self._disks.text = _disks(vm)
         self._agent.text = AGENTS[vm.agent]
-        self._route.text = self._route_of(vm.policy)
+        self._route.text = self._route_of(vm)
         self._show_agent(vm.agent_state)
 
     def _show_agent(self, state: AgentState | None) -> None:
@@ -212,8 +212,9 @@ class _Page:
         for name, text in words.items():
             self._agent_facts[name].text = text or "–"
 
-    def _route_of(self, policy: str | None) -> str:
-        return route_words(self._routes.get(policy or "", SnapshotOptions().route))
+    def _route_of(self, vm: VmView) -> str:
+        route = self._routes.get(vm.policy or "", SnapshotOptions().route)
+        return route_words(route, vm.agent)
 
     # --- what buttons do
 

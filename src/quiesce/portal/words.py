@@ -11,7 +11,7 @@ from quiesce.model.job import Job, JobStatus, Task, TaskStatus
 from quiesce.model.policy import RoutePreference
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport
 from quiesce.model.units import duration_text, rate_text, size_text
-from quiesce.model.vm import PowerState
+from quiesce.model.vm import AgentKind, PowerState
 
 _TONES: dict[str, str] = {
     JobStatus.COMPLETED: "good",
@@ -116,8 +116,10 @@ def frozen(freeze: FreezeReport | None) -> str:
     return ", ".join(mounts) + held
 
 
-def route_words(route: RoutePreference) -> str:
-    """For example "guest, then host"."""
+def route_words(route: RoutePreference, agent: AgentKind) -> str:
+    """For example "guest, then host"; a VM without the guest route has the other one."""
+    if not agent.waagent and route is not RoutePreference.GUEST:
+        return str(RoutePreference.HOST)
     return str(route).replace("-then-", ", then ")
 
 

@@ -6,6 +6,7 @@ from quiesce.diagnosis.phrases import goal_words, proxy_words, setback_title
 from quiesce.model.failure import FailureReport
 from quiesce.model.network import Hop, NetworkReport
 from quiesce.model.policy import RoutePreference
+from quiesce.model.vm import AgentKind
 from quiesce.portal.network_card import hops_html
 from quiesce.portal.words import route_words
 
@@ -58,8 +59,10 @@ def test_the_route_that_failed_is_named_by_the_one_that_took_the_point() -> None
 
 
 def test_settings_are_told_in_a_few_words() -> None:
-    assert route_words(RoutePreference.GUEST_THEN_HOST) == "guest, then host"
-    assert route_words(RoutePreference.HOST) == "host"
+    assert route_words(RoutePreference.GUEST_THEN_HOST, AgentKind.BOTH) == "guest, then host"
+    assert route_words(RoutePreference.GUEST_THEN_HOST, AgentKind.QGA) == "host"
+    assert route_words(RoutePreference.GUEST, AgentKind.QGA) == "guest", "and every job fails"
+    assert route_words(RoutePreference.HOST, AgentKind.WAAGENT) == "host"
     assert proxy_words("", "", "10.0.0.0/8") == "none"
     assert proxy_words("http://p:1", "http://p:1", "") == "http://p:1"
     assert proxy_words("", "http://p:1", "a,b") == "https by http://p:1, except for a,b"

@@ -315,7 +315,7 @@ def test_a_refused_restore_says_why(page: Page, folder: Path) -> None:
         "not/absolute"
     )
     page.get_by_role("button", name="Restore", exact=True).click()
-    expect(page.locator(".failure")).to_contain_text("input.path-invalid")
+    expect(page.locator(".q-dialog .failure")).to_contain_text("input.path-invalid")
 
 
 def test_the_jobs_page_lists_every_job_and_the_vault_page_its_figures(page: Page) -> None:

@@ -154,14 +154,19 @@ class LabGuest:
         self._wait_until(self._agent_answers, seconds, "lab.agent-silent", "the agent is silent")
 
     def wait_for_address(self) -> None:
-        """Return when the guest's card has its address. Raises LabFailure `lab.no-address`."""
+        """Return when the guest's card has its address and the lease is written down, which
+        dhclient does last. Raises LabFailure `lab.no-address`."""
         assert self.card is not None
-        has_it = f"ip -4 address show dev eth0 2>/dev/null | grep -qF 'inet {self.card.address}/'"
+        address = self.card.address
+        has_it = (
+            f"ip -4 address show dev eth0 2>/dev/null | grep -qF 'inet {address}/' && "
+            f"grep -qsF 'fixed-address {address};' /var/lib/dhcp/dhclient.eth0.leases"
+        )
         tries = int(ADDRESS_SECONDS / 0.1)
         try:
             self.run(f"for i in $(seq {tries}); do {has_it} && exit 0; sleep 0.1; done; exit 1")
         except LabFailure as inner:
-            raise self._failed("lab.no-address", f"{self.card.address} never came") from inner
+            raise self._failed("lab.no-address", f"{address} never came") from inner
 
     def stop(self) -> None:
         """Let QEMU close the disks and end, whatever the guest does. Nothing if it is off."""

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit fuzz root qemu e2e e2e-agent bench-vault bench-freeze bench-agents system-demo system-test system-bench clean docs
+.PHONY: demo test lint unit fuzz root qemu e2e e2e-agent bench-vault bench-freeze bench-agents bench-routes system-demo system-test system-bench clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -43,6 +43,9 @@ bench-vault: system-bench $(STAMP)  ## beside restic, borg, qemu-img and zstd; Q
 
 bench-freeze: system-test $(STAMP)  ## the server killed while a guest is frozen, ten times, a line each
 	@QUIESCE_TRIES=$(or $(TRIES),10) $(BIN)/pytest -q -s -p no:warnings tests/e2e/test_bad_luck_freeze.py -k killed
+
+bench-routes: system-test $(STAMP)  ## freeze and duration of both routes side by side; TRIES=10
+	PYTHONPATH=tests/e2e:tests/agent $(BIN)/python tests/bench/bench_routes.py build/bench --tries $(or $(TRIES),10)
 
 bench-agents: $(STAMP)  ## 1,000 polling agents against one server; QUICK=1: 200 for 20 s
 	$(BIN)/python tests/bench/bench_agents.py $(if $(QUICK),--agents 200 --seconds 20)

@@ -14,7 +14,7 @@ from quiesce_server import VM, QuiesceServer, new_server, wait_for
 
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.network import LabNetwork
-from quiesce.lab.state import ready_guest
+from quiesce.lab.state import Layout, ready_guest
 from quiesce.lab.waagent import Waagent
 
 HANDLER = "/var/lib/waagent/Quiesce.VmBackup-*"
@@ -83,6 +83,7 @@ class Site:
 def new_site(
     *,
     kind: str = "waagent",
+    layout: Layout = Layout.ONE_DISK,
     newest: bool = False,
     start_agent: bool = True,
     network: LabNetwork | None = None,
@@ -92,7 +93,7 @@ def new_site(
     with contextlib.ExitStack() as stack:
         net = stack.enter_context(network or LabNetwork())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qa-")))
-        guest = stack.enter_context(ready_guest(folder, network=net))
+        guest = stack.enter_context(ready_guest(folder, layout, network=net))
         server = stack.enter_context(new_server(network=net, **environment))
         agent = Waagent(guest)
         if newest:

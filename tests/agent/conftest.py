@@ -11,6 +11,7 @@ from agent_site import Site, new_site
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.guest)
+        item.add_marker(pytest.mark.timeout(900))  # a guest may have to wait for another one
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from agent_site import Site, new_site, setback, warned
+from agent_site import Site, setback, warned
 from quiesce_server import VM, told
 
 from quiesce.lab.cuts import Cut
 from quiesce.lab.daemons import ProxyRule
-from quiesce.lab.network import OTHER_HOST_ADDRESS, LabNetwork
 
 
 @pytest.fixture(autouse=True)
@@ -127,15 +126,6 @@ def test_a_vm_with_both_agents_stays_file_system_consistent_when_its_network_is_
     assert job["consistency"]["level"] == "file-system"
     assert setback(job)["code"] == "network.connect-timeout"
     site.server.call("PATCH", "vms", VM, body={"agent": "waagent"})
-
-
-def test_the_agent_finds_its_host_by_option_245_where_nothing_else_tells_it():
-    with new_site(network=LabNetwork(host_address=OTHER_HOST_ADDRESS)) as site:
-        assert site.agent.endpoint() == OTHER_HOST_ADDRESS
-        assert "unknown-245" in site.guest.run("cat /var/lib/dhcp/*.leases")
-        assert site.state()["endpoint"] == OTHER_HOST_ADDRESS
-        job = site.server.backup()
-        assert job["route"] == "guest", told(job)
 
 
 def set_proxy(site: Site, url: str) -> None:

@@ -210,6 +210,22 @@ def test_disk_is_full_to_the_last_block_and_free_again(site: tuple[LabNetwork, L
     guest.run("dd if=/dev/zero of=/root/more bs=1M count=8 2>&1 && rm /root/more")
 
 
+def test_extension_is_corrupted_without_a_trace_and_removed(
+    site: tuple[LabNetwork, LabGuest],
+) -> None:
+    _, guest = site
+    folder = "/var/lib/waagent/Quiesce.VmBackup-0.0.1"
+    guest.run(f"mkdir -p {folder}/bin && seq 1000 > {folder}/bin/handler")
+    look = f"stat -c '%s %Y' {folder}/bin/handler; sha256sum < {folder}/bin/handler"
+    before = guest.run(look).splitlines()
+    faults.corrupt_extension(guest)
+    after = guest.run(look).splitlines()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    faults.remove_extension(guest)
+    assert guest.run("ls /var/lib/waagent") == ""
+
+
 def test_clock_jumps_and_comes_back(site: tuple[LabNetwork, LabGuest]) -> None:
     _, guest = site
     faults.skew_clock(guest, seconds=-86400)
@@ -252,6 +268,22 @@ def test_stock_agent_finds_its_host_by_option_245_where_the_known_address_leads_
         assert agent.version().startswith("2.")
         changed = guest.run("dpkg --verify waagent | grep -v /usr/share/doc || true").splitlines()
         assert [line.split()[-1] for line in changed] == ["/etc/waagent.conf"]
+
+
+def test_killed_agent_stays_away_and_the_newest_release_takes_its_place() -> None:
+    with LabNetwork() as network, serving(network, HOST_ADDRESS, 80), new(network) as guest:
+        agent = Waagent(guest)
+        debians = agent.version()
+        agent.start()
+        wait_for(lambda: "Wire protocol version:2012-11-30" in agent.log(), 60.0)
+        faults.kill_waagent(guest)
+        assert guest.run("pgrep -f waagent.-daemon || echo gone").strip() == "gone"
+        newest = agent.install_newest()
+        assert [int(part) for part in newest.split(".")] > [
+            int(part) for part in debians.split(".")
+        ]
+        agent.start()
+        wait_for(lambda: f"Azure Linux Agent Version: {newest}" in agent.log(), 60.0)
 
 
 ABANDON = """

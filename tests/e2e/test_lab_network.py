@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab_network_site import attempt, new, serving
 
 from quiesce.lab import faults
 from quiesce.lab.cuts import Cut
 from quiesce.lab.daemons import ProxyRule
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.namespace import remove_leftovers
-from quiesce.lab.network import HOST_ADDRESS, OTHER_HOST_ADDRESS, LabNetwork
-from quiesce.lab.state import ready_guest
-from quiesce.lab.waagent import Waagent
+from quiesce.lab.network import HOST_ADDRESS, LabNetwork
 
 pytestmark = pytest.mark.guest
-
-WIRE_SERVER = """
-import http.server, sys
-class Versions(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = (
-            b'<?xml version="1.0"?><Versions><Preferred><Version>2012-11-30</Version></Preferred>'
-            b'<Supported><Version>2012-11-30</Version></Supported></Versions>'
-        )
-        known = self.path == "/?comp=versions"
-        self.send_response(200 if known else 404)
-        self.send_header("Content-Length", str(len(body) if known else 0))
-        self.end_headers()
-        self.wfile.write(body if known else b"")
-http.server.HTTPServer((sys.argv[1], int(sys.argv[2])), Versions).serve_forever()
-"""
-"""Enough of a wire server for an agent to accept it as its host, and to be a storage endpoint
-that is only connected to."""
-
-TRY = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3).close()
-    print("connected")
-except OSError as error:
-    print(type(error).__name__, error.errno)
-"""
 
 ASK_PROXY = """
 import base64, socket, sys
@@ -67,41 +37,6 @@ def site() -> Iterator[tuple[LabNetwork, LabGuest]]:
     """One network and one guest in it for the tests that cut and heal."""
     with LabNetwork() as network, serving(network, network.storage_address, 443), new(network) as g:
         yield network, g
-
-
-@contextmanager
-def new(network: LabNetwork) -> Iterator[LabGuest]:
-    with (
-        tempfile.TemporaryDirectory(prefix="quiesce-e2e-") as folder,
-        ready_guest(Path(folder), network=network) as guest,
-    ):
-        yield guest
-
-
-@contextmanager
-def serving(network: LabNetwork, address: str, port: int) -> Iterator[None]:
-    server = subprocess.Popen(
-        network.enter([sys.executable, "-c", WIRE_SERVER, address, str(port)]),
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(lambda: f"{address}:{port}" in network.run(["ss", "-Hltn"]), 10.0)
-        yield
-    finally:
-        server.kill()
-        server.wait()
-
-
-def wait_for(condition: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.1)
-
-
-def attempt(guest: LabGuest, address: str, port: int) -> str:
-    """What a guest's program sees that connects there."""
-    return guest.run(["python3", "-c", TRY, address, str(port)]).strip()
 
 
 def through_proxy(guest: LabGuest, target: str, word: str = "") -> str:
@@ -249,41 +184,6 @@ def test_guest_keeps_its_card_over_a_reboot_and_a_lease_without_option_245_says_
     network.announce(network.host_address)
     faults.renew_lease(guest)
     assert "unknown-245" in guest.run("cat /var/lib/dhcp/dhclient.eth0.leases")
-
-
-def test_stock_agent_finds_its_host_by_option_245_where_the_known_address_leads_nowhere() -> None:
-    with (
-        LabNetwork(host_address=OTHER_HOST_ADDRESS) as network,
-        serving(network, OTHER_HOST_ADDRESS, 80),
-        new(network) as guest,
-    ):
-        assert attempt(guest, HOST_ADDRESS, 80) != "connected"
-        agent = Waagent(guest)
-        agent.start()
-        wait_for(lambda: "Wire protocol version:2012-11-30" in agent.log(), 60.0)
-        log = agent.log()
-        assert f"No route exists to {HOST_ADDRESS}" in log
-        assert f"cached endpoint found [{OTHER_HOST_ADDRESS}]" in log
-        assert f"Wire server endpoint:{OTHER_HOST_ADDRESS}" in log
-        assert agent.version().startswith("2.")
-        changed = guest.run("dpkg --verify waagent | grep -v /usr/share/doc || true").splitlines()
-        assert [line.split()[-1] for line in changed] == ["/etc/waagent.conf"]
-
-
-def test_killed_agent_stays_away_and_the_newest_release_takes_its_place() -> None:
-    with LabNetwork() as network, serving(network, HOST_ADDRESS, 80), new(network) as guest:
-        agent = Waagent(guest)
-        debians = agent.version()
-        agent.start()
-        wait_for(lambda: "Wire protocol version:2012-11-30" in agent.log(), 60.0)
-        faults.kill_waagent(guest)
-        assert guest.run("pgrep -f waagent.-daemon || echo gone").strip() == "gone"
-        newest = agent.install_newest()
-        assert [int(part) for part in newest.split(".")] > [
-            int(part) for part in debians.split(".")
-        ]
-        agent.start()
-        wait_for(lambda: f"Azure Linux Agent Version: {newest}" in agent.log(), 60.0)
 
 
 ABANDON = """

@@ -109,7 +109,10 @@ def right_clock(guest: LabGuest) -> None:
 def kill_waagent(guest: LabGuest) -> None:
     """The Azure agent and all it has started in its control group are killed; Debian's unit does
     not start it again by itself. What the extension has started outside goes on."""
-    guest.run(f"systemctl kill --signal=KILL {waagent.UNIT}")
+    guest.run(
+        f"systemctl kill --signal=KILL {waagent.UNIT}; "
+        f"while systemctl --quiet is-active {waagent.UNIT}; do sleep 0.1; done"
+    )
 
 
 def corrupt_extension(guest: LabGuest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from quiesce_server import VM, QuiesceServer, new_server, wait_for
 
+import quiesce
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.network import LabNetwork
 from quiesce.lab.state import Layout, ready_guest
@@ -77,6 +79,44 @@ class Site:
         """Whether the guest's file systems take writes: not frozen by anybody."""
         said = self.guest.run("timeout 5 sh -c 'echo 1 > /root/.probe && sync' && echo yes; true")
         return said.strip() == "yes"
+
+
+def restart_with_extension(site: Site, version: str, folder: Path) -> None:
+    """The server ends and another one comes up that ships `version` of the extension; all else is
+    the same. `folder` is empty and keeps that server's program."""
+    source = Path(quiesce.__file__).parent
+    newer = folder / "quiesce"
+    shutil.copytree(source, newer, ignore=shutil.ignore_patterns("__pycache__"))
+    (newer / "guest" / "version.py").write_text(f'VERSION = "{version}"\n')
+    site.server.stop()
+    site.server.environment["PYTHONPATH"] = str(folder)
+    site.server.start()
+    site.await_agent()
+
+
+def kill_agent_at(guest: LabGuest, command: str) -> None:
+    """From now on: as soon as the agent runs this command of the handler, both are killed, once.
+    Returns at once; `killed` tells whether it has happened."""
+    guest.run(["sh", "-c", 'printf %s "$1" > /run/killer', "put", _KILLER.format(command=command)])
+    guest.run("rm -f /run/killed; systemd-run --quiet --collect sh /run/killer")
+
+
+def killed(guest: LabGuest) -> bool:
+    return bool(guest.run("cat /run/killed 2>/dev/null || true").strip())
+
+
+_KILLER = """
+for i in $(seq 6000); do
+    if pids=$(pgrep -f 'handle[r] {command}|handler.s[h] {command}'); then
+        pkill -9 -f 'waagen[t] -run-exthandlers'
+        kill -9 $pids
+        systemctl kill --signal=KILL walinuxagent
+        echo $pids > /run/killed
+        exit
+    fi
+    sleep 0.02
+done
+"""
 
 
 @contextlib.contextmanager

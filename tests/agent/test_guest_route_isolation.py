@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import pytest
 from agent_site import Site
-from quiesce_server import told
+from quiesce_server import told, wait_for
 
-from quiesce.lab.network import BRIDGE, GATEWAY
+from quiesce.lab.network import BRIDGE, GATEWAY, STORAGE_ADDRESS, STORAGE_NAME
 
 INTRUDER = "intruder"
 ITS_ADDRESS = "10.77.0.66"
@@ -97,9 +97,12 @@ def on_the_bridge(site: Site) -> Iterator[Intruder]:
 
 @pytest.fixture(scope="module")
 def documents(site: Site) -> dict[str, str]:
-    """What the VM itself is given: URL → text, of all that its goal state names."""
-    job = site.server.backup()
-    assert job["route"] == "guest", told(job)
+    """What the VM itself is given while a backup of it runs: URL → text, of all that its goal
+    state names."""
+    site.put_scripts(pre="touch /run/pre; while [ -e /run/pre ]; do sleep 0.2; done", post="true")
+    job_id = site.server.begin()
+    running = "test -e /run/pre && echo yes || true"
+    wait_for("the pre-script", lambda: site.guest.run(running).strip() or None, seconds=90)
     host = site.network.host_address
     goal_url = f"http://{host}/machine/?comp=goalstate"
     found = {goal_url: fetch(site, goal_url)}
@@ -109,7 +112,10 @@ def documents(site: Site) -> dict[str, str]:
         for url in urls_in(text):
             if "/packages/" in url or "manifest" in url.lower():
                 found.setdefault(url, fetch(site, url))
-    assert len(found) >= 4
+    site.guest.run("rm /run/pre")
+    job = site.server.end_of(job_id)
+    assert job["route"] == "guest", told(job)
+    assert len(found) >= 5
     return found
 
 
@@ -128,6 +134,24 @@ def fetch(site: Site, url: str) -> str:
 
 def urls_in(text: str) -> list[str]:
     return [found.replace("&amp;", "&") for found in re.findall(r"https?://[^<\s\"']+", text)]
+
+
+def extensions_config(documents: dict[str, str]) -> str:
+    return next(url for url in documents if "extensionsConfig" in url)
+
+
+def status_blob(config: str) -> str:
+    """The SAS URL that an agent uploads its status to."""
+    return next(url for url in urls_in(config) if url.startswith("https://"))
+
+
+def container(url: str) -> str:
+    return url.partition("?")[0].split("/")[-2]
+
+
+def by_address(url: str) -> str:
+    """The intruder asks no name server."""
+    return url.replace(STORAGE_NAME, STORAGE_ADDRESS)
 
 
 def wire_urls(documents: dict[str, str]) -> list[str]:
@@ -156,15 +180,24 @@ def test_another_vm_gets_its_own_goal_state_and_nothing_of_this_one(
     )
     try:
         goal_url = f"http://{site.network.host_address}/machine/?comp=goalstate"
-        status, own = intruder.ask(goal_url)[0]
-        for _ in range(20):
-            if status == 200:
-                break
-            status, own = intruder.ask(goal_url)[0]
-        assert status == 200, own
+
+        def served() -> str | None:
+            status, text = intruder.ask(goal_url)[0]
+            return text if status == 200 else None
+
+        own = wait_for("the other VM to be known", served, seconds=20)
         assert own != documents[goal_url]
-        theirs = [url for url in wire_urls(documents) if url != goal_url]
-        for url, (status, text) in zip(theirs, intruder.ask(*theirs), strict=True):
+        [(_, config)] = intruder.ask(next(u for u in urls_in(own) if "extensionsConfig" in u))
+        mine, theirs = status_blob(config), status_blob(documents[extensions_config(documents)])
+        foreign = [
+            theirs.partition("?")[0] + "?" + mine.partition("?")[2],
+            mine.replace(container(mine), container(theirs)),
+        ]
+        for method in ("GET", "PUT"):
+            for status, text in intruder.ask(*map(by_address, foreign), method=method):
+                assert status == 403, (method, status, text[:200])
+        others = [url for url in wire_urls(documents) if url != goal_url]
+        for url, (status, text) in zip(others, intruder.ask(*others), strict=True):
             assert status in (404, 410), (url, status, text[:200])
     finally:
         site.server.call("DELETE", "vms", INTRUDER)
@@ -188,15 +221,14 @@ def test_a_neighbour_that_takes_the_vms_addresses_is_not_taken_for_it(
 def test_a_sas_url_opens_its_own_blob_and_no_other(
     site: Site, intruder: Intruder, documents: dict[str, str]
 ):
-    upload = next(
-        url for text in documents.values() for url in urls_in(text) if url.startswith("https://")
-    )
+    upload = status_blob(documents[extensions_config(documents)])
+    status, _ = intruder.ask(by_address(upload))[0]
+    assert status == 200, "the signature itself is good: what follows fails for its own reason"
     path, _, query = upload.partition("?")
     base, _, blob = path.rpartition("/")
     root, _, container = base.rpartition("/")
-    address = site.network.storage_address
     at = {
-        name: url.replace("storage.quiesce.test", address)
+        name: by_address(url)
         for name, url in {
             "other blob": f"{base}/other?{query}",
             "other container": f"{root}/other/{blob}?{query}",
@@ -217,7 +249,11 @@ def test_a_sas_url_opens_its_own_blob_and_no_other(
             assert 400 <= status < 500, (method, name, status, text[:300])
 
 
-def test_protected_settings_are_unreadable_without_the_vms_own_key(documents: dict[str, str]):
-    config = next(text for text in documents.values() if "protectedSettings" in text)
-    assert "sig=" not in config.replace("StatusUploadBlob", "").split("protectedSettings")[1]
+def test_what_crosses_the_network_in_the_clear_holds_no_right_to_the_snapshot(
+    documents: dict[str, str],
+):
+    config = documents[extensions_config(documents)]
+    assert '"protectedSettings":"' in config.replace("&quot;", '"').replace('": "', '":"')
     assert "snapshot_urls" not in config
+    signatures = [url for url in urls_in(config) if "sig=" in url]
+    assert signatures == [status_blob(config)], "the agent's own status is all that is signed"

@@ -116,7 +116,10 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._engine = sa.create_engine(f"sqlite:///{path}", pool_size=20, max_overflow=40)
+        # Parameters hold proxies' passwords and private keys: no error may carry them.
+        self._engine = sa.create_engine(
+            f"sqlite:///{path}", pool_size=20, max_overflow=40, hide_parameters=True
+        )
         sa.event.listen(self._engine, "connect", _on_connect)
         sa.event.listen(self._engine, "begin", _on_begin)
 

@@ -139,7 +139,10 @@ class Workflows:
 
 def _engine(settings: Settings) -> sa.Engine:
     engine = sa.create_engine(
-        f"sqlite:///{settings.workflow_database}", pool_size=20, max_overflow=40
+        f"sqlite:///{settings.workflow_database}",
+        pool_size=20,
+        max_overflow=40,
+        hide_parameters=True,
     )
 
     @sa.event.listens_for(engine, "connect")

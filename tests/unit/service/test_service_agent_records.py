@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quiesce.agent.waagent.ports import AgentRecord
+from quiesce.model.failure import ServerFailure
 from quiesce.model.network import Proxy
 from quiesce.service.agents import AgentRecords
-from quiesce.service.database import Database
+from quiesce.service.database import Database, _failures
 from quiesce.service.service import Service
+from quiesce.service.settings import Settings
 from quiesce.service.vm_table import VmTable
+from quiesce.service.workflow import _engine
+
+
+def service_engine(folder: Path) -> sa.Engine:
+    return Database(folder / "db")._engine
+
+
+def workflow_engine(folder: Path) -> sa.Engine:
+    return _engine(Settings(data_folder=folder))
+
 
 SEEN = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
@@ -108,3 +121,21 @@ def test_vms_of_an_older_server_stay_protected_and_have_the_qemu_guest_agent(
     assert address.qga_socket == Path("/qga")
     assert table.row("old").policy == "daily"
     assert table.polled() == ()
+
+
+@pytest.mark.parametrize("made_by", [service_engine, workflow_engine])
+def test_what_the_database_refuses_is_in_no_report(
+    made_by: Callable[[Path], sa.Engine], tmp_path: Path
+) -> None:
+    """A disk that is full when a password or a private key is to be written."""
+    engine = made_by(tmp_path)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE kept (body TEXT)")
+        connection.commit()
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+        with pytest.raises(ServerFailure) as refused, _failures(tmp_path):
+            connection.execute(sa.text("INSERT INTO kept VALUES (:body)"), {"body": "SECRET"})
+    report = refused.value.report()
+    assert "readonly" in repr(report.evidence)
+    assert "SECRET" not in repr(report)
+    engine.dispose()

@@ -68,7 +68,11 @@ class Attempt:
                 self._outcome = Future()
                 self._outcome.set_running_or_notify_cancel()
                 name = f"take-{self.name}"[:60]
-                threading.Thread(target=self._take_into, args=[self._outcome], name=name).start()
+                taker = threading.Thread(target=self._take_into, args=[self._outcome], name=name)
+                try:
+                    taker.start()
+                except RuntimeError as error:  # no more threads
+                    self._outcome.set_exception(error)
             return self._outcome
 
     @property

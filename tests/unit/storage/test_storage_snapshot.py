@@ -166,3 +166,22 @@ def test_a_slow_point_of_one_guest_does_not_keep_another_waiting(site: Site) -> 
         assert site.upload(report, b"{}").status_code == 201
         assert not waiting.done()
         site.takes.may_end.set()
+
+
+def test_a_point_for_which_there_is_no_thread_fails_and_closing_does_not_hang(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def no_more_threads(thread: threading.Thread) -> None:
+        if thread.name.startswith("take-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_more_threads)
+    assert refusal_of(site.take(site.open())) == (500, "InternalError")
+    closing = threading.Thread(target=site.endpoint.close, args=["attempt-1"], daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
+    assert site.takes.calls == 0

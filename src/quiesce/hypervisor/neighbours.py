@@ -160,7 +160,7 @@ class Neighbours:
                 vms=sorted(names),
             )
             return None
-        if any(holder.port in (None, seen.port) for holder in holders):
+        if any(_is_at(holder.port, seen.port) for holder in holders):
             return holders[0].vm
         # The tap may have been made anew with the VM; it may as well be a guest that lies.
         self._roster.keep_up(ask_again=True)
@@ -183,6 +183,11 @@ class Neighbours:
                 self._said.pop(next(iter(self._said)))
             self._said[what, about] = now
         log.warning(what, about=about, **facts)
+
+
+def _is_at(card_port: int | None, seen_port: int) -> bool:
+    """A port of 0 is a place nobody knows, which is not the same place as another such."""
+    return card_port is None or card_port == seen_port != 0
 
 
 def _plain(address: Address) -> Address:

@@ -158,6 +158,19 @@ def test_a_hardware_address_that_no_port_has_learned_is_nobody(host: Host) -> No
     assert host.neighbours().vm_at("10.0.0.1", 1) is None
 
 
+def test_two_places_that_nobody_knows_are_not_the_same(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card's tap is in another network namespace, and the bridge has not learned the peer."""
+
+    def elsewhere(name: str) -> int:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(card_roster.socket, "if_nametoindex", elsewhere)
+    host.seen["10.0.0.1"] = Sighting("52:00", 0)
+    assert host.neighbours().vm_at("10.0.0.1", 1) is None
+
+
 def test_a_card_whose_interface_nobody_knows_is_told_by_its_address(host: Host) -> None:
     host.cards["web"] = (NetworkCard("52:00"),)
     assert host.neighbours().vm_at("10.0.0.1", 1) == "web"

@@ -124,7 +124,8 @@ class GuestSide:
         try:
             return self.agents().route(vm)
         except AgentFailure as failure:
-            return _ClosedRoute(failure)
+            known = None if self._served is None else self._served.agents.route(vm)
+            return _ClosedRoute(failure, known)
 
     def state(self, vm: str) -> AgentState | None:
         """What is known of a VM's agent, even while it cannot reach us."""
@@ -157,10 +158,12 @@ class GuestSide:
 
 
 class _ClosedRoute:
-    """The guest route while this server cannot be reached."""
+    """The guest route while this server cannot be reached. `known`: the real one, which can
+    withdraw a task without being reached; None when its parts could not be made."""
 
-    def __init__(self, failure: AgentFailure) -> None:
+    def __init__(self, failure: AgentFailure, known: GuestRoute | None) -> None:
         self._failure = failure
+        self._known = known
 
     def snapshot(
         self,
@@ -174,7 +177,9 @@ class _ClosedRoute:
         raise self._failure
 
     def recover(self, task_id: str) -> None:
-        """Nobody can come with the task, and at its deadline it is not begun any more."""
+        """Once the server can be reached again, no agent may find a task here whose job is over."""
+        if self._known is not None:
+            self._known.recover(task_id)
 
 
 def endpoint_off() -> PolicyFailure:

@@ -179,6 +179,16 @@ def test_keys_that_cannot_be_used_cost_the_guest_route_only() -> None:
     side.close()
 
 
+def test_a_task_is_withdrawn_while_the_server_cannot_be_reached(machine: PaperMachine) -> None:
+    """Its agent would find it when the bridge is up again, and freeze the guest for no job."""
+    side = GuestSide(Served(StuckStorage(), PaperAgents(lambda vm: machine.folder)))
+    side.start()
+
+    side.route("web").recover("old-job")
+
+    assert (machine.folder / "withdrawn").read_text().split() == ["old-job"]
+
+
 def test_a_killed_servers_task_is_withdrawn_before_it_is_taken_anew(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, machine: PaperMachine
 ) -> None:

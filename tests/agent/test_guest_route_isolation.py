@@ -142,7 +142,7 @@ def extensions_config(documents: dict[str, str]) -> str:
 
 def status_blob(config: str) -> str:
     """The SAS URL that an agent uploads its status to."""
-    return next(url for url in urls_in(config) if url.startswith("https://"))
+    return next(url for url in urls_in(config) if "sig=" in url)
 
 
 def container(url: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -20,6 +22,7 @@ from quiesce.storage import disk_blobs, refusal, small_blobs
 from quiesce.storage.containers import Containers, DiskBlob
 from quiesce.storage.journal import Seen, printable
 from quiesce.storage.naming import ACCOUNT
+from quiesce.storage.ports import InThread
 from quiesce.storage.refusal import Refusal
 from quiesce.storage.request import BlobRequest, read_request
 from quiesce.storage.sas import authorise
@@ -29,7 +32,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _DEFAULT_VERSION = "2020-12-06"
-_UPLOADS_AT_ONCE = 2
+_BLOBS_AT_ONCE, _WAITING_AT_MOST = 2, 64
+"""Of one guest: requests for small blobs, and those that wait until it is their turn."""
 
 _ALLOWED_BY = {
     ("GET", ""): "r",
@@ -62,9 +66,16 @@ class BlobService:
         self._writers = writers
         self._readers = readers
         self._now = now
-        self._uploads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._waiting: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with AsyncExitStack() as held:
+            response = await self._respond(scope, receive, held)
+            await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, held: AsyncExitStack) -> Response:
+        """The answer; what is `held` by it is let go of when it is sent."""
         began = time.perf_counter()
         request_id = str(uuid.uuid4())
         request: BlobRequest | None = None
@@ -73,7 +84,8 @@ class BlobService:
             request = read_request(scope)
             self._authorise(request)
             let_in = True
-            response = await self._answer(request, receive)
+            scope["state"]["visit"].let_in()
+            response = await self._answer(request, receive, held)
         except Refusal as no:
             code, response = no.code, _refused(no, request_id)
         _sign_off(response, scope, request_id)
@@ -82,7 +94,7 @@ class BlobService:
             container = self._containers.find(request.container)
             if container is not None:
                 container.journal.add(seen, let_in=let_in)
-        await response(scope, receive, send)
+        return response
 
     def _authorise(self, request: BlobRequest) -> None:
         allowed_by = _ALLOWED_BY.get((request.method, request.comp))
@@ -99,7 +111,9 @@ class BlobService:
             now=self._now(),
         )
 
-    async def _answer(self, request: BlobRequest, receive: Receive) -> Response:
+    async def _answer(
+        self, request: BlobRequest, receive: Receive, held: AsyncExitStack
+    ) -> Response:
         for name in request.query:
             if name.startswith("rsc"):
                 raise refusal.unsupported_query(name)
@@ -107,32 +121,44 @@ class BlobService:
             raise refusal.unsupported_verb()
         blob = self._containers.blob(request.container, request.blob)
         if isinstance(blob, DiskBlob):
-            return await disk_blobs.answer(request, blob, self._run(self._readers))
-        run = self._run(self._writers)
-        if request.method != "PUT":
-            return await small_blobs.answer(request, receive, blob, run)
-        async with self._place(request.container):
-            return await small_blobs.answer(request, receive, blob, run)
+            return await disk_blobs.answer(request, blob, _in_threads(self._readers))
+        await held.enter_async_context(self._place(request.container))
+        return await small_blobs.answer(request, receive, blob, _in_threads(self._writers))
 
-    def _place(self, container: str) -> asyncio.Semaphore:
-        """Bounds what one guest can make the endpoint hold in memory: it keeps nobody waiting but
-        itself."""
-        places = self._uploads.get(container)
+    @asynccontextmanager
+    async def _place(self, container: str) -> AsyncIterator[None]:
+        """Bounds what one guest can make the endpoint hold in memory, from the upload's first byte
+        to the answer's last: it keeps nobody waiting but itself.
+
+        :raise Refusal: ServerBusy
+        """
+        places = self._places.get(container)
         if places is None:
-            places = self._uploads[container] = asyncio.Semaphore(_UPLOADS_AT_ONCE)
-        return places
+            places = self._places[container] = asyncio.Semaphore(_BLOBS_AT_ONCE)
+        if self._waiting[container] >= _WAITING_AT_MOST:
+            raise refusal.server_busy()
+        self._waiting[container] += 1
+        try:
+            await places.acquire()
+        finally:
+            self._waiting[container] -= 1
+            if not self._waiting[container]:
+                del self._waiting[container]
+        try:
+            yield
+        finally:
+            places.release()
 
-    def _run(self, executor: Executor) -> Callable[[Callable[[], T]], Awaitable[T]]:
-        async def run(work: Callable[[], T]) -> T:
-            try:
-                return await asyncio.get_running_loop().run_in_executor(executor, work)
-            except OSError as full:
-                log.warning("blob not read or stored", error=str(full))
-                raise Refusal(
-                    500, "InternalError", "The blob could not be read or stored."
-                ) from full
 
-        return run
+def _in_threads(executor: Executor) -> InThread:
+    async def run(work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, work)
+        except OSError as full:
+            log.warning("blob not read or stored", error=str(full))
+            raise Refusal(500, "InternalError", "The blob could not be read or stored.") from full
+
+    return run
 
 
 def _seen(request: BlobRequest, status: int, code: str, seconds: float) -> Seen:

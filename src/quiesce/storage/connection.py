@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from quiesce.storage.crowd import Visit
 from quiesce.storage.refusal import Refusal
 
 IDLE_SECONDS = 180
@@ -23,20 +23,24 @@ IDLE_SECONDS = 180
 _HEADER_SECONDS = 10
 _LINGER_SECONDS = 5
 _STALL_SECONDS = 60
+_UNREAD_BYTES = 64 * 1024
+"""Of an answer, in this process; asyncio's own limit is 512 KiB."""
 
 
 class Connection(H11Protocol):
-    def __init__(self, config: Config, state: ServerState, *, ended: Callable[[], None]) -> None:
-        super().__init__(config, state, {}, asyncio.get_running_loop())
+    def __init__(self, config: Config, state: ServerState, visit: Visit) -> None:
+        """The application finds `visit` in the state of each request's scope."""
+        super().__init__(config, state, {"visit": visit}, asyncio.get_running_loop())
         self.logger = logging.getLogger("quiesce.storage.http")
         self.logger.setLevel(logging.ERROR)  # a peer's bad requests are not our log's matter
         self.access_log = False  # a line of it has the whole URL in it, signature included
-        self._ended = ended
+        self._visit = visit
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(_UNREAD_BYTES)
         self._wait_for_a_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,13 +48,14 @@ class Connection(H11Protocol):
         self._unset_keepalive_if_required()
         self._owe_nothing()
         self._read_again()
-        self._ended()
+        self._visit.left()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
+        self._visit.answered()
         super().on_response_complete()
         self._watch()
 

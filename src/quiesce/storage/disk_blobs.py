@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import structlog
 from starlette.responses import Response, StreamingResponse
@@ -20,16 +20,14 @@ from quiesce.storage.attempt import Withdrawn
 from quiesce.storage.conditions import http_time
 from quiesce.storage.containers import DiskBlob
 from quiesce.storage.pages import page_list_xml, page_ranges
-from quiesce.storage.request import BlobRequest, read_metadata, read_range
+from quiesce.storage.ports import InThread
+from quiesce.storage.request import BlobRequest, read_metadata, read_range, whole_number
 
 log = structlog.get_logger(__name__)
 
 _READ_BYTES = 256 * 1024
 _RANGES_AT_ONCE = 2000
 _MOST_RESULTS = 10_000
-
-InThread = Callable[[Callable[[], bytes]], Awaitable[bytes]]
-"""Runs something that may block, elsewhere."""
 
 _CONDITIONS = (
     "if-match",
@@ -144,8 +142,8 @@ async def _page_list(request: BlobRequest, blob: DiskBlob, size: int, run: InThr
             409, "PreviousSnapshotNotFound", "The previous snapshot is not found."
         )
     first, end = read_range(request.headers, size) or (0, size)
-    first = max(first, _whole_number(request, "marker", 0, size) or 0)
-    limit = _whole_number(request, "maxresults", 1, _MOST_RESULTS)
+    first = max(first, whole_number(request, "marker", 0, size) or 0)
+    limit = whole_number(request, "maxresults", 1, _MOST_RESULTS)
     ranges = page_ranges(_extents(blob), first=first, end=end, since_previous=since_previous)
     document = page_list_xml(ranges, limit=limit)
 
@@ -181,22 +179,6 @@ async def _streamed(pieces: AsyncIterator[bytes], status: int, headers: dict[str
             yield piece
 
     return StreamingResponse(all_pieces(), status_code=status, headers=headers)
-
-
-def _whole_number(request: BlobRequest, name: str, low: int, high: int) -> int | None:
-    text = request.query.get(name, "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 19):
-        raise refusal.invalid_query(name, "It is no whole number.")
-    if not low <= int(text) <= high:
-        raise refusal.Refusal(
-            400,
-            "OutOfRangeQueryParameterValue",
-            "A query parameter specified in the request URI is outside the permissible range.",
-            details={"QueryParameterName": name},
-        )
-    return int(text)
 
 
 def _identity(blob: DiskBlob) -> dict[str, str]:

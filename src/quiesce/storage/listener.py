@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
 import threading
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.storage.authority import Authority
 from quiesce.storage.connection import IDLE_SECONDS, Connection
+from quiesce.storage.crowd import Crowd, Visit
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class Listener:
         self._socket = _bound(address, port)
         self.port: int = self._socket.getsockname()[1]
         self._context = authority.tls_context()
-        self._peers: Counter[str] = Counter()
+        self._crowd = Crowd(places=_CONNECTIONS, places_of_one_peer=_CONNECTIONS_OF_ONE_PEER)
         self._state = ServerState()
         self._config = uvicorn.Config(
             app,
@@ -117,33 +118,26 @@ class Listener:
                 log.warning("storage endpoint cannot accept", error=str(refused))
                 await asyncio.sleep(0.5)
                 continue
-            peer = str(address[0])
-            if self._peers.total() >= _CONNECTIONS or self._peers[peer] >= _CONNECTIONS_OF_ONE_PEER:
+            visit = self._crowd.enter(str(address[0]), _hang_up(connection))
+            if visit is None:
                 connection.close()
                 continue
-            self._peers[peer] += 1
-            task = loop.create_task(self._welcome(connection, peer))
+            task = loop.create_task(self._welcome(connection, visit))
             handshakes.add(task)
             task.add_done_callback(handshakes.discard)
 
-    async def _welcome(self, connection: socket.socket, peer: str) -> None:
+    async def _welcome(self, connection: socket.socket, visit: Visit) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ended = _once(lambda: self._leave(peer))
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(self._config, self._state, ended=ended),
+                lambda: Connection(self._config, self._state, visit),
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS,
             )
         except (OSError, EOFError):  # ssl.SSLError and timeouts are OSErrors
             connection.close()
-            ended()
-
-    def _leave(self, peer: str) -> None:
-        self._peers[peer] -= 1
-        if self._peers[peer] <= 0:
-            del self._peers[peer]
+            visit.left()
 
     async def _renew(self) -> None:
         while True:
@@ -156,14 +150,14 @@ class Listener:
                 log.warning("storage endpoint's certificate not renewed", error=str(failed))
 
 
-def _once(act: Callable[[], None]) -> Callable[[], None]:
-    pending = [act]
+def _hang_up(connection: socket.socket) -> Callable[[], None]:
+    """The event loop sees it as the peer's doing, in the midst of a handshake too."""
 
-    def once() -> None:
-        if pending:
-            pending.pop()()
+    def hang_up() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
-    return once
+    return hang_up
 
 
 def _bound(address: str, port: int) -> socket.socket:

@@ -52,7 +52,7 @@ def content_extents(content: bytes) -> Iterator[Extent]:
     """The pages of a small blob."""
     for offset in range(0, len(content), PAGE_BYTES):
         page = content[offset : offset + PAGE_BYTES]
-        kind = ExtentKind.DATA if any(page) else ExtentKind.ZERO
+        kind = ExtentKind.ZERO if page.count(0) == len(page) else ExtentKind.DATA
         yield Extent(offset, len(page), kind)
 
 

@@ -1,11 +1,22 @@
-"""What the storage endpoint needs from whoever holds a snapshot open."""
+"""What the storage endpoint needs from whoever holds a snapshot open, and its blobs from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol, TypeVar
 
 from quiesce.model.extent import Extent
+
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Runs something that may block or take long, outside the event loop.
+
+    :raise Refusal: InternalError, when it could not be read or stored
+    """
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class SnapshotDisk(Protocol):

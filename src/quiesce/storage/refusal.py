@@ -84,6 +84,10 @@ def blob_not_found() -> Refusal:
     return Refusal(404, "BlobNotFound", "The specified blob does not exist.")
 
 
+def server_busy() -> Refusal:
+    return Refusal(503, "ServerBusy", "Too many requests of this guest are waiting already.")
+
+
 def invalid_uri() -> Refusal:
     return Refusal(
         400, "InvalidUri", "The requested URI does not represent any resource on the server."

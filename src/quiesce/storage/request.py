@@ -125,6 +125,26 @@ def read_query(raw: bytes) -> dict[str, str]:
     return query
 
 
+def whole_number(request: BlobRequest, name: str, low: int, high: int) -> int | None:
+    """A number of the query, None where there is none.
+
+    :raise Refusal: InvalidQueryParameterValue, OutOfRangeQueryParameterValue
+    """
+    text = request.query.get(name, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        raise refusal.invalid_query(name, "It is no whole number.")
+    if not low <= int(text) <= high:
+        raise refusal.Refusal(
+            400,
+            "OutOfRangeQueryParameterValue",
+            "A query parameter specified in the request URI is outside the permissible range.",
+            details={"QueryParameterName": name},
+        )
+    return int(text)
+
+
 def read_range(headers: Headers, size_bytes: int) -> tuple[int, int] | None:
     """First byte and end (exclusive) of what is asked for, None for everything.
 

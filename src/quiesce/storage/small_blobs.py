@@ -6,21 +6,22 @@ blob lies on a disk.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive
 
 from quiesce.storage import refusal
 from quiesce.storage.blob import PAGE_BYTES, Blob, BlobType, Cell, new_etag
 from quiesce.storage.conditions import check_conditions, http_time
 from quiesce.storage.pages import content_extents, page_list_xml, page_ranges
-from quiesce.storage.request import BlobRequest, read_body, read_metadata, read_range
+from quiesce.storage.ports import InThread
+from quiesce.storage.request import BlobRequest, read_body, read_metadata, read_range, whole_number
 
-InThread = Callable[[Callable[[], Blob]], Awaitable[Blob]]
-"""Runs something that may block, elsewhere."""
+_PIECE_BYTES = 64 * 1024
+_MOST_RANGES = 1000
 
 
 async def answer(request: BlobRequest, receive: Receive, cell: Cell, run: InThread) -> Response:
@@ -30,6 +31,8 @@ async def answer(request: BlobRequest, receive: Receive, cell: Cell, run: InThre
     if request.method in ("GET", "HEAD"):
         blob = await run(cell.load)
         check_conditions(request.headers, blob, reading=True)
+        if request.comp == "pagelist":
+            return await _page_list(request, blob, run)
         return _read(request, blob)
     edit = await _edit(request, receive, cell.limit_bytes)
     blob = await run(lambda: cell.change(lambda old: _edited(request, old, edit)))
@@ -128,30 +131,45 @@ def _read(request: BlobRequest, blob: Blob) -> Response:
         **{f"x-ms-meta-{name}": value for name, value in blob.metadata.items()},
     }
     size = len(blob.content)
-    if request.comp == "pagelist":
-        return _page_list(request, blob)
     if request.comp == "metadata":
         return Response(headers=headers)
     if request.method == "HEAD":
         return Response(headers=headers | {"Content-Length": str(size)})
     asked = read_range(request.headers, size)
-    if asked is None:
-        return Response(blob.content, headers=headers)
-    first, end = asked
-    headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
-    return Response(blob.content[first:end], status_code=206, headers=headers)
+    first, end = asked or (0, size)
+    if asked is not None:
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+    return StreamingResponse(
+        _pieces(blob.content, first, end),
+        status_code=200 if asked is None else 206,
+        headers=headers | {"Content-Length": str(end - first)},
+    )
 
 
-def _page_list(request: BlobRequest, blob: Blob) -> Response:
+async def _pieces(content: bytes, first: int, end: int) -> AsyncIterator[bytes]:
+    """In pieces the answer has ended when its reader has read it. In one, it would have ended
+    before, and lie in the connection's buffer, which nobody counts."""
+    for offset in range(first, end, _PIECE_BYTES):
+        yield content[offset : min(offset + _PIECE_BYTES, end)]
+
+
+async def _page_list(request: BlobRequest, blob: Blob, run: InThread) -> Response:
     if blob.kind is not BlobType.PAGE:
         raise refusal.invalid_blob_type()
     if "prevsnapshot" in request.query:
         raise refusal.unsupported_query("prevsnapshot")
     size = len(blob.content)
     first, end = read_range(request.headers, size) or (0, size)
-    ranges = page_ranges(content_extents(blob.content), first=first, end=end, since_previous=False)
+    first = max(first, whole_number(request, "marker", 0, size) or 0)
+    limit = min(whole_number(request, "maxresults", 1, 10_000) or _MOST_RANGES, _MOST_RANGES)
+
+    def document() -> bytes:
+        extents = content_extents(blob.content)
+        ranges = page_ranges(extents, first=first, end=end, since_previous=False)
+        return b"".join(page_list_xml(ranges, limit=limit))
+
     return Response(
-        b"".join(page_list_xml(ranges)),
+        await run(document),
         media_type="application/xml",
         headers=_identity(blob) | {"x-ms-blob-content-length": str(size)},
     )

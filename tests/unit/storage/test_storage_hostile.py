@@ -6,28 +6,30 @@ import contextlib
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pytest
 from storage_site import MIB, Site, running
 
 from quiesce.model.extent import ExtentKind
 from quiesce.storage.connection import IDLE_SECONDS
+from quiesce.storage.crowd import Crowd
 
 CONNECTION = "quiesce.storage.connection"
 LISTENER = "quiesce.storage.listener"
 
 
-def plain(site: Site) -> socket.socket:
-    return socket.create_connection(
-        ("127.0.0.1", urlsplit(site.endpoint.endpoint.url).port or 0), timeout=10
-    )
+def plain(site: Site, source: str = "127.0.0.1") -> socket.socket:
+    port = urlsplit(site.endpoint.endpoint.url).port or 0
+    return socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(source, 0))
 
 
-def secured(site: Site) -> ssl.SSLSocket:
-    return site.trusting().wrap_socket(plain(site), server_hostname="localhost")
+def secured(site: Site, source: str = "127.0.0.1") -> ssl.SSLSocket:
+    return site.trusting().wrap_socket(plain(site, source), server_hostname="localhost")
 
 
 def head_of(url: str, method: str, *lines: str) -> bytes:
@@ -215,6 +217,87 @@ def test_uploads_of_one_guest_wait_for_each_other_and_for_nobody_else(site: Site
         began = time.monotonic()
         assert site.upload(other, b"fine").status_code == 201
         assert time.monotonic() - began < 5
+
+
+def gets_answered(site: Site, vm: str) -> dict[int, int]:
+    return Counter(seen.status for seen in site.endpoint.recent(vm) if seen.method == "GET")
+
+
+def test_answers_that_one_guest_does_not_read_are_bounded_and_keep_nobody_waiting(
+    site: Site,
+) -> None:
+    """Each would hold the whole blob in memory until it is read."""
+    greedy, other = site.endpoint.status_url("greedy"), site.endpoint.status_url("other")
+    assert site.upload(greedy, bytes(4 * MIB)).status_code == 201
+    with contextlib.ExitStack() as guest:
+        for _ in range(80):
+            connection = guest.enter_context(secured(site))
+            connection.sendall(head_of(greedy, "GET"))
+        began = time.monotonic()
+        assert site.upload(other, b"fine").status_code == 201
+        assert time.monotonic() - began < 5
+        time.sleep(0.5)
+        answered = gets_answered(site, "greedy")
+        assert answered[200] <= 4  # some may fit into the kernel's buffers
+        assert answered[503] >= 10
+    assert site.client.get(greedy).content == bytes(4 * MIB)
+
+
+def test_a_page_list_of_a_small_blob_is_had_in_parts_of_a_thousand(site: Site) -> None:
+    url = site.endpoint.status_url("web")
+    site.put(url, x_ms_blob_type="PageBlob", x_ms_blob_content_length=str(4 * MIB))
+    every_other = (b"x" * 512 + bytes(512)) * 4096
+    pages = {"x_ms_page_write": "update", "x_ms_range": f"bytes=0-{4 * MIB - 1}"}
+    assert site.put(url, "page", content=every_other, **pages).status_code == 201
+    parts, marker = [], "0"
+    for _ in range(5):
+        listed = ElementTree.fromstring(
+            site.client.get(f"{url}&comp=pagelist&marker={marker}&maxresults=2000").content
+        )
+        parts.append([int(start.text or "") for start in listed.iterfind("PageRange/Start")])
+        marker = listed.findtext("NextMarker") or ""
+    assert [len(part) for part in parts] == [1000, 1000, 1000, 1000, 96]
+    assert [start for part in parts for start in part] == list(range(0, 4 * MIB, 1024))
+    assert marker == ""
+
+
+def test_whoever_takes_all_places_loses_the_oldest_that_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{LISTENER}._CONNECTIONS", 13)
+    monkeypatch.setattr(f"{LISTENER}._CONNECTIONS_OF_ONE_PEER", 6)
+    with running(tmp_path) as site, contextlib.ExitStack() as guests:
+        url = site.open().report_url
+        prepared = guests.enter_context(secured(site, "127.0.0.11"))
+        greedy = [
+            guests.enter_context(plain(site, address))
+            for address in ("127.0.0.21", "127.0.0.22")
+            for _ in range(6)
+        ]
+        for latecomer in ("127.0.0.12", "127.0.0.13"):
+            connection = guests.enter_context(secured(site, latecomer))
+            connection.sendall(head_of(url, "GET"))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        assert greedy[0].recv(1) == greedy[6].recv(1) == b""
+        prepared.sendall(head_of(url, "GET"))
+        assert prepared.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_nobody_loses_a_connection_on_which_something_is_done() -> None:
+    dropped: list[str] = []
+    crowd = Crowd(places=2, places_of_one_peer=2)
+    first, second = (crowd.enter("a", lambda name=name: dropped.append(name)) for name in "12")  # type: ignore[misc]
+    assert first is not None
+    assert second is not None
+    first.let_in()
+    second.let_in()
+    assert crowd.enter("b", lambda: None) is None
+    first.answered()
+    assert crowd.enter("b", lambda: None) is not None
+    first.answered()  # its last word, sent in vain
+    first.left()
+    assert dropped == ["1"]
+    assert crowd.enter("b", lambda: None) is not None  # in place of the one before
 
 
 def test_closing_the_endpoint_does_not_wait_for_idle_guests(tmp_path: Path) -> None:

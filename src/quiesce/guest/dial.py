@@ -89,7 +89,8 @@ def resolvers() -> str:
             lines = file.read(65536).splitlines()
     except OSError as error:
         return "cannot be read: {}".format(error)
-    names = [line.split()[1] for line in lines if line.startswith("nameserver ")]
+    fields = [line.split() for line in lines]
+    names = [one[1] for one in fields if len(one) > 1 and one[0] == "nameserver"]
     return ", ".join(printable(name[:64]) for name in names[:8]) or "none"
 
 

@@ -120,7 +120,7 @@ class Connection:
             ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.close()
-            raise _lost(self._way, str(error) or repr(error)) from error
+            raise _lost(self._way, printable((str(error) or repr(error))[:1000])) from error
         if answer.will_close or not answer.isclosed():
             self.close()
         return Answer(answer.status, answer.reason, headers_of(answer), body)

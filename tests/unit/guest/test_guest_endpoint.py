@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import Authority, Proxy, Reply, Request, Server, refusal, silent_listener
 
-from quiesce.guest.dial import Way
+from quiesce.guest.dial import Way, resolvers
 from quiesce.guest.endpoint import Answer, Connection, prepare, require_success
 from quiesce.guest.failure import Failure
 from quiesce.guest.proxy import ProxyServer, ProxySettings, origin_of, proxy_for
@@ -264,3 +268,39 @@ def test_an_answer_that_is_no_xml_is_kept_too() -> None:
     assert caught.value.code == "storage.endpoint-refused"
     assert len(text) < 10_000
     assert "\\u001b" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nameserver \nsearch x\n", "none"),
+        ("nameserver\t10.0.0.1\n", "10.0.0.1"),
+        ("# nameserver 10.0.0.9\n nameserver  10.0.0.1 # ours\nnameserver ::1\n", "10.0.0.1, ::1"),
+    ],
+)
+def test_the_resolvers_are_told_however_the_file_is_written(
+    monkeypatch: pytest.MonkeyPatch, text: str, shown: str
+) -> None:
+    def fake(*_: Any, **__: Any) -> io.StringIO:
+        return io.StringIO(text)
+
+    monkeypatch.setattr("quiesce.guest.dial.open", fake, raising=False)
+    assert resolvers() == shown
+
+
+def test_an_answer_that_is_no_http_cannot_write_to_a_terminal() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"\x1b[31mEVIL\r\r" * 4000 + b"\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        failure = failure_of(Way(origin_of(f"http://127.0.0.1:{listener.getsockname()[1]}")))
+    assert failure.code == "network.connection-lost"
+    said = json.dumps(failure.as_json(), ensure_ascii=False)
+    assert "EVIL" in said
+    assert "\\u001b" not in said
+    assert len(said) < 8000

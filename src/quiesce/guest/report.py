@@ -100,6 +100,11 @@ class StatusFile:
             file.flush()
             os.fsync(file.fileno())
         os.rename(new, self.path)
+        folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)  # else the old name's content may come back with the power
+        finally:
+            os.close(folder)
 
     def _text(self, report: Report, state: str) -> str:
         def around(inner: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +140,17 @@ def test_logs_travel_only_in_the_blob_and_their_ends_are_kept(tmp_path: Path) ->
     assert all(one["text"].endswith("THE END") for one in json.loads(blob)["logs"])
     StatusFile(str(tmp_path / "1.status")).write(report)
     assert "logs" not in read(tmp_path / "1.status")[1]
+
+
+def test_the_folder_is_on_the_disk_too_so_that_power_loss_undoes_no_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[bool, list[str]]] = []
+
+    def fsync(fd: int) -> None:
+        names = sorted(path.name for path in tmp_path.iterdir())
+        flushed.append((stat.S_ISDIR(os.fstat(fd).st_mode), names))
+
+    monkeypatch.setattr("quiesce.guest.report.os.fsync", fsync)
+    StatusFile(str(tmp_path / "1.status")).write(Report.begun(ORDER))
+    assert flushed == [(False, ["1.status.new"]), (True, ["1.status"])]

@@ -8,6 +8,7 @@ import glob
 import ipaddress
 import os
 import re
+import stat
 from typing import List, NamedTuple
 
 from .mounts import printable
@@ -30,10 +31,12 @@ _MOST_FILES = 50
 
 
 class Lease(NamedTuple):
-    """One lease file. `host` is what its last option 245 says, empty when there is none."""
+    """One lease file. `host` is what its last option 245 says, empty when there is none;
+    `written` is when, in seconds since 1970."""
 
     path: str
     host: str
+    written: float
 
 
 def host_address(agent_folder: str = AGENT_FOLDER) -> str:
@@ -52,13 +55,19 @@ def agent_is_here(agent_folder: str = AGENT_FOLDER) -> bool:
 
 
 def leases(root: str = "/") -> List[Lease]:
+    """The one that was written last is the last."""
     found = []
     for pattern in _LEASES:
         for path in sorted(glob.glob(os.path.join(root, pattern.lstrip("/"))))[:_MOST_FILES]:
-            if os.path.isfile(path):
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue  # the client has just replaced it
+            if stat.S_ISREG(status.st_mode):
                 said = [_dotted(value) for value in _OPTION.findall(_read(path))]
-                found.append(Lease(printable(path), said[-1] if said else ""))
-    return found
+                host = said[-1] if said else ""
+                found.append(Lease(printable(path), host, status.st_mtime))
+    return sorted(found, key=lambda one: one.written)
 
 
 def _dotted(value: str) -> str:

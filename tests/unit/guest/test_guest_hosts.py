@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,14 @@ def test_the_agents_own_note_is_what_it_uses(tmp_path: Path) -> None:
     assert host_address(str(tmp_path)) == KNOWN_ADDRESS
     (tmp_path / "WireServerEndpoint").write_text("10.20.0.1\n")
     assert host_address(str(tmp_path)) == "10.20.0.1"
+
+
+def test_the_lease_that_was_written_last_is_the_last_whoever_wrote_it(tmp_path: Path) -> None:
+    for path, text, written in (
+        ("var/lib/dhcp/dhclient.leases", "option unknown-245 a:0:0:2;", 2000),
+        ("run/systemd/netif/leases/2", "OPTION_245=0a000001", 1000),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+        os.utime(tmp_path / path, (written, written))
+    assert [one.host for one in leases(str(tmp_path))] == ["10.0.0.1", "10.0.0.2"]

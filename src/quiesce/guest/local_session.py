@@ -18,7 +18,7 @@ PROGRAM = os.path.dirname(os.path.abspath(__file__))
 """The package: a zip or a folder, either of which Python runs."""
 _BEGIN_SECONDS = 120.0
 """Ending what a dead session left, its post-script included, comes before a new one begins."""
-_FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.002, 0.05
+_FIRST_POLL_SECONDS, _FROZEN_POLL_SECONDS, _LAST_POLL_SECONDS = 0.002, 0.005, 0.05
 _OVER = ("done", "failed")
 
 
@@ -73,7 +73,8 @@ class LocalSession:
             if time.monotonic() >= until:
                 raise _lost("it does not go on", "state {}".format(found["state"]))
             time.sleep(pause)
-            pause = min(pause * 1.1, _LAST_POLL_SECONDS)  # a freeze is quick, a script is not
+            frozen = found["state"] in ("freezing", "frozen")  # writers wait for what is seen here
+            pause = min(pause * 1.1, _FROZEN_POLL_SECONDS if frozen else _LAST_POLL_SECONDS)
 
     def _lives(self) -> bool:
         """The watchdog's lock is not touched while the session lives, which takes it once."""

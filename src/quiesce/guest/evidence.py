@@ -1,12 +1,11 @@
 """What a person who looks for a cause wants to read: the ends of the logs that matter."""
 
 import glob
-import os
 import subprocess
 from typing import Dict, List, Tuple
 
 from .folder import RUN_FOLDER
-from .log import LOG_FOLDER
+from .log import LOG_FOLDER, tail
 
 _TAIL_BYTES = 64 * 1024
 _COMMAND_SECONDS = 10
@@ -34,9 +33,7 @@ def logs() -> List[Dict[str, str]]:
 
 def _tail(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            return file.read(_TAIL_BYTES).decode("utf-8", "replace")
+        return tail(path, _TAIL_BYTES).decode("utf-8", "replace")
     except OSError as error:
         return "cannot be read: {}".format(error)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from driver_stand import Stand
 from guest_bench import Bench, private_mounts
 
 
@@ -18,6 +19,15 @@ def _private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def bench(_private: None, tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def stand(bench: Bench, tmp_path: Path) -> Iterator[Stand]:
+    made = Stand(bench, tmp_path)
     try:
         yield made
     finally:

@@ -10,126 +10,23 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from guest_bench import Bench, Writer, run, wait_for
-from loopback import Answering, Authority, Proxy, Reply, Request, Server, refusal, snapshot_taken
-from waagent_folder import HandlerFolder
+from driver_stand import RUN, SIGNATURE, DuringSnapshot, Stand
+from guest_bench import Writer, run, wait_for
+from loopback import Proxy, Reply, Request, refusal, snapshot_taken
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
 
-SIGNATURE = "sig=VerySecretSignature"
-RUN = Path("/run/quiesce")
 PYTHONS = sorted(
     Path.home().glob(".pyenv/versions/3.*/bin/python3"),
     key=lambda path: [int(part) for part in path.parts[-3].split(".")],
 ) or [Path(sys.executable)]
 OLDEST_AND_NEWEST = PYTHONS[:1] + PYTHONS[1:][-1:]
-
-
-class Stand:
-    """One mount to freeze, a handler's folder, and a storage endpoint that may be told to fail."""
-
-    def __init__(self, bench: Bench, folder: Path) -> None:
-        self.bench = bench
-        self.mount = bench.mount()
-        self.folder = folder
-        (folder / "agent").mkdir()
-        self.handler = HandlerFolder(folder / "agent")
-        self.authority = Authority(folder)
-        self.answer: Answering = snapshot_taken
-        self.proxy: dict[str, str] | None = None
-        self.storage = Server(
-            lambda request: self.answer(request), self.authority.context_for("127.0.0.1")
-        )
-        self.url = f"https://127.0.0.1:{self.storage.port}"
-        self._leave_the_machine_alone()
-
-    def _leave_the_machine_alone(self) -> None:
-        """Everything but our own mounts is skipped, by the operator's own file: what the server
-        asks for is not needed for it."""
-        plan = self.bench.extension("preflight")["mounts"]
-        others = [one["mount"] for one in plan if not self._is_ours(one)]
-        Path("/etc/azure").mkdir(exist_ok=True)
-        conf = Path("/etc/azure/vmbackup.conf")
-        conf.write_text(f"[SnapshotThread]\nMountsToSkip = {','.join(others)}\n")
-        left = self.bench.extension("preflight")["mounts"]
-        frozen = [one for one in left if one["action"] == "freeze"]
-        assert frozen, "nothing would be frozen"
-        assert all(map(self._is_ours, frozen)), "the host would be frozen"
-
-    def _is_ours(self, planned: dict[str, Any]) -> bool:
-        return str(planned["mount"]).startswith(f"{self.bench.folder}/")
-
-    def order(self, sequence: int, attempt: str, **more: Any) -> None:
-        public = {
-            "command": "snapshot",
-            "task": "task-1",
-            "attempt": attempt,
-            "hold_seconds": 8,
-            "skip_mounts": [],
-            "deadline": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60)),
-            "endpoint": {"url": self.url, "ca_pem": self.authority.pem},
-            **more,
-        }
-        protected = {
-            "snapshot_urls": {
-                name: f"{self.url}/disks/{name}?{SIGNATURE}" for name in ("vda", "vdb")
-            },
-            "report_url": f"{self.url}/reports/{attempt}?{SIGNATURE}",
-            "log_url": f"{self.url}/logs/{attempt}?{SIGNATURE}",
-            "proxy": self.proxy,
-        }
-        self.handler.settings(sequence, public, protected)
-
-    def enable(self, sequence: int) -> None:
-        done = self.handler.call("enable", sequence)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def reported(self, attempt: str) -> Request | None:
-        """What came to the attempt's report blob."""
-        wanted = f"/reports/{attempt}"
-        return next((one for one in self.storage.requests if wanted in one.target), None)
-
-    def driver(self) -> dict[str, Any]:
-        found = json.loads((RUN / "driver").read_text())
-        assert isinstance(found, dict)
-        return found
-
-    def close(self) -> None:
-        self.handler.call("disable")
-        self.storage.close()
-
-
-@pytest.fixture
-def stand(bench: Bench, tmp_path: Path) -> Iterator[Stand]:
-    made = Stand(bench, tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-class DuringSnapshot:
-    """A storage endpoint's answer that looks, while it is being asked, whether writers wait."""
-
-    def __init__(self, mount: Path, then: Answering = snapshot_taken) -> None:
-        self.mount = mount
-        self.then = then
-        self.writer: Writer | None = None
-        self.was_blocked = False
-
-    def __call__(self, request: Request) -> Reply:
-        if "comp=snapshot" in request.target and self.writer is None:
-            self.writer = Writer(self.mount)
-            self.was_blocked = self.writer.blocked(0.3)
-        return self.then(request)
 
 
 def test_the_snapshot_is_asked_for_while_writers_wait_and_they_go_on_after_it(

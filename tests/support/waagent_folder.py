@@ -84,13 +84,11 @@ class HandlerFolder:
         self, action: str, sequence: int | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """As the agent calls a command of the manifest."""
-        manifest = json.loads((self.base / "HandlerManifest.json").read_text())
-        command = manifest[0]["handlerManifest"][f"{action}Command"]
         environment = dict(os.environ, **variables)
         if sequence is not None:
             environment["ConfigSequenceNumber"] = str(sequence)
         return subprocess.run(
-            f"{self.base}/{command}",
+            self._command(action),
             shell=True,
             cwd=self.base,
             env=environment,
@@ -99,6 +97,21 @@ class HandlerFolder:
             timeout=120,
             check=False,
         )
+
+    def begin(self, action: str) -> int:
+        """The same without waiting for its end; returns its process group."""
+        return subprocess.Popen(
+            self._command(action),
+            shell=True,
+            cwd=self.base,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ).pid
+
+    def _command(self, action: str) -> str:
+        manifest = json.loads((self.base / "HandlerManifest.json").read_text())
+        return f"{self.base}/{manifest[0]['handlerManifest'][f'{action}Command']}"
 
     def file(self, sequence: int) -> dict[str, Any]:
         """`status` of the status file."""

@@ -129,7 +129,7 @@ def _session(options: argparse.Namespace) -> Dict[str, Any]:
     _end_other_attempt(options.task, log)
     active = active_lock()
     if not active.take():
-        raise already_active(options.task)
+        raise already_active()
     left = tasks()
     if left:
         from .recover import recover
@@ -153,8 +153,8 @@ def _end_other_attempt(task: str, log: Log) -> None:
     session of the attempt's own driver bears the attempt's name."""
     from . import attempts
 
-    running = attempts.running()
-    if running is not None and running.attempt != task:
+    noted = attempts.noted()
+    if noted is not None and noted.attempt != task:
         attempts.end(log, _OTHER_PATIENCE_SECONDS)
 
 

@@ -9,13 +9,13 @@ at the hold's end and the session ends by itself.
 import os
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import attempts
 from .detach import leave_control_group
 from .dial import Way
 from .endpoint import Answer, Connection, prepare, require_success
-from .failure import Fact, Failure, defect
+from .failure import Fact, Failure, unexpected
 from .folder import Folder, require_task
 from .handler_settings import Order
 from .local_session import LocalSession
@@ -57,6 +57,7 @@ class Driver:
         self._report = Report.begun(order)
         self._way: Optional[Way] = None
         self._connection: Optional[Connection] = None
+        self._warnings: List[str] = []
 
     def run(self) -> None:
         """Until the report is handed over. Never raises."""
@@ -65,7 +66,7 @@ class Driver:
         except Failure as failure:
             self._fail(failure)
         except Exception as error:  # noqa: BLE001 - the server is owed a report whatever happened
-            self._report.fail(defect(error))
+            self._report.fail(unexpected(error))
         self._hand_over()
 
     def _fail(self, failure: Failure) -> None:
@@ -78,17 +79,19 @@ class Driver:
         self._report.fail(failure)
 
     def refuse(self, failure: Failure) -> None:
-        """Report that the order is not even begun."""
+        """Report that the order is not even begun. Never raises."""
         self._report.fail(failure)
+        try:
+            self._find_way()
+        except Failure as worse:
+            self._log.say("no way to the storage endpoint: {}".format(worse))
         self._hand_over()
 
     def _carry_out(self) -> None:
         order = self._order
         if order.secret_failure is not None:
             raise order.secret_failure
-        if order.endpoint_url:
-            origin = origin_of(order.endpoint_url)
-            self._way = Way(origin, order.ca_pem, proxy_for(origin, order.proxy, self._direct))
+        self._find_way()
         if order.deadline and time.time() > order.deadline:
             raise self._stale()
         if order.command == "snapshot":
@@ -102,6 +105,12 @@ class Driver:
 
             self._report.logs = evidence.logs()
         self._report.document["stage"] = "done"
+
+    def _find_way(self) -> None:
+        order = self._order
+        if order.endpoint_url:
+            origin = origin_of(order.endpoint_url)
+            self._way = Way(origin, order.ca_pem, proxy_for(origin, order.proxy, self._direct))
 
     def _stale(self) -> Failure:
         """Too late by the guest's clock; it may be the clock that is wrong."""
@@ -134,8 +143,10 @@ class Driver:
         require_task(order.attempt)
         if not 0 < order.hold_seconds <= _LONGEST_HOLD_SECONDS:
             raise Failure("extension.settings-invalid", "The hold must be at most 300 s, above 0.")
-        commands = [url + "&comp=snapshot" for url in order.snapshot_urls.values()]
-        requests = [prepare(way, "PUT", url) for url in commands]
+        requests = [
+            (name, prepare(way, "PUT", url + "&comp=snapshot"))
+            for name, url in order.snapshot_urls.items()
+        ]
         connection = self._connection = Connection(way)
         # Tried first, so that no pre-script runs for an endpoint that is out of reach.
         connection.open(time.monotonic() + _CONNECT_SECONDS)
@@ -149,14 +160,18 @@ class Driver:
         self._end(session, failed=False)
 
     def _take_point(
-        self, session: LocalSession, connection: Connection, requests: List[bytes], way: Way
+        self,
+        session: LocalSession,
+        connection: Connection,
+        requests: List[Tuple[str, bytes]],
+        way: Way,
     ) -> None:
         self._begin(session)
         self._publish("connecting")
         connection.open(time.monotonic() + _CONNECT_SECONDS)
         session.open_control()
         self._publish("freezing")
-        answer = self._while_frozen(session, connection, requests[0])
+        answer = self._while_frozen(session, connection, requests[0][1])
         thawed = session.wait(
             time.monotonic() + _LATE_SECONDS, lambda now: now in ("thawed", "finishing")
         )
@@ -164,8 +179,19 @@ class Driver:
         session.say("finish")  # the post-script need not wait for what follows
         self._publish("thawed")
         self._taken(answer, way)
-        for request in requests[1:]:  # each disk's share of the point that was just taken
-            require_success(self._ask(connection, request, _REQUEST_SECONDS), way)
+        self._ask_for_the_others(connection, requests[1:], way)
+
+    def _ask_for_the_others(
+        self, connection: Connection, requests: List[Tuple[str, bytes]], way: Way
+    ) -> None:
+        """Each disk's share of the point, which the first request has taken of all of them."""
+        for name, request in requests:
+            try:
+                require_success(self._ask(connection, request, _REQUEST_SECONDS), way)
+            except Failure as failure:
+                text = "The point was taken of all disks, but it was not confirmed for {}: {} [{}]"
+                self._warnings.append(text.format(printable(name), failure, failure.code))
+                return  # the others would be waited for as long
 
     def _begin(self, session: LocalSession) -> None:
         order = self._order
@@ -220,10 +246,11 @@ class Driver:
         require_success(answer, way)
         said = printable(answer.headers.get("x-ms-snapshot", "")[:64])
         if not said:
+            got = "{} {}".format(answer.status, printable(answer.reason[:200]))
             raise Failure(
                 "storage.endpoint-refused",
                 "The storage endpoint answered without a snapshot.",
-                [Fact("{} {}".format(answer.status, answer.reason), str(way.origin))],
+                [Fact(got, str(way.origin))],
                 retryable=True,
             )
         self._report.document["taken_at"] = said
@@ -268,6 +295,7 @@ class Driver:
             self._log.say("finish: {}".format(failure))  # it is ending by itself
         try:
             state = session.wait(time.monotonic() + _PREPARE_SECONDS, lambda now: False)
+            state["warnings"] = state["warnings"] + self._warnings
             self._report.document["session"] = state
             failed = failed or _only_a_script(state)
             if state["failure"] and not failed:
@@ -344,19 +372,27 @@ def _missed(why: str) -> Failure:
     )
 
 
-def begin(order: Order, status: StatusFile, direct: Tuple[str, ...]) -> None:
-    """In the detached process: end an older attempt, be the one that runs, carry out."""
+def begin(
+    order: Order, status: StatusFile, direct: Tuple[str, ...], named: Callable[[], None]
+) -> None:
+    """In the detached process: be the one that runs, end an older attempt, carry out. `named` is
+    called once the others can see this driver, or it is clear that they never will."""
     os.setpgid(0, 0)
     sys.dont_write_bytecode = True  # an import while the guest is frozen would wait for ever
     log = Log(order.attempt or "driver")
-    for warning in leave_control_group():
-        log.say(warning)
     driver = Driver(order, status, direct, log)
     try:
-        attempts.end(log, _END_PATIENCE_SECONDS)
-        lock = attempts.claim(order.attempt, status.path)
+        try:
+            lock = attempts.claim(order.attempt, status.path)
+        finally:
+            named()
+        if lock is None:
+            return None  # another start of the handler was quicker
+        for warning in leave_control_group():
+            log.say(warning)
+        attempts.end_older(lock, log, _END_PATIENCE_SECONDS)
     except Failure as failure:
         return driver.refuse(failure)
-    if lock is not None:  # else another start of the handler was quicker
-        driver.run()
-    return None
+    except Exception as error:  # noqa: BLE001 - the server is owed a report whatever happened
+        return driver.refuse(unexpected(error))
+    return driver.run()

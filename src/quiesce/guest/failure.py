@@ -1,6 +1,9 @@
 """A coded failure as the extension reports it: the same fields as the host's failure tree."""
 
+import errno
 from typing import Any, Dict, List, NamedTuple, Sequence
+
+from .mounts import printable
 
 
 class Fact(NamedTuple):
@@ -33,7 +36,9 @@ class Failure(Exception):  # noqa: N818 - the field's own word
         facts: List[Fact] = list(self.evidence)
         inner = self.__cause__
         if inner is not None:
-            facts.append(Fact("inner error " + type(inner).__name__, "guest", str(inner)))
+            facts.append(
+                Fact("inner error " + type(inner).__name__, "guest", printable(str(inner)[:1000]))
+            )
         return {
             "code": self.code,
             "message": self.message,
@@ -53,3 +58,14 @@ def defect(error: BaseException) -> Failure:
     )
     failure.__cause__ = error
     return failure
+
+
+def unexpected(error: Exception) -> Failure:
+    """Nobody's `Failure`, in words: agent.disk-full, else extension.defect."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return defect(error)
+    return Failure(
+        "agent.disk-full",
+        "The guest's disk is full, so the backup extension cannot note what it does.",
+        [Fact(str(error), "guest")],
+    )

@@ -79,6 +79,7 @@ class Lock:
     """An advisory lock that its holder's death releases."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def take(self) -> bool:
@@ -92,7 +93,18 @@ class Lock:
 
     def hold_for(self, pid: int) -> None:
         """Say in the file who holds the lock."""
-        os.write(self.fd, str(pid).encode("ascii"))
+        self.write(str(pid).encode("ascii"))
+
+    def write(self, text: bytes) -> None:
+        """Shortened only after it was written: a full /run must not lose what stood there."""
+        try:
+            os.pwrite(self.fd, text, 0)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
+        os.ftruncate(self.fd, len(text))
+
+    def read(self) -> bytes:
+        return os.pread(self.fd, 65536, 0)
 
     def release(self) -> None:
         """Close this process's handle; a copy inherited by another process keeps the lock."""
@@ -140,7 +152,7 @@ class Folder:
         try:
             os.mkdir(self.path, 0o700)
         except FileExistsError as error:
-            raise already_active(self.task) from error
+            raise already_active() from error
         os.mkfifo(self.control, 0o600)
 
     def exists(self) -> bool:
@@ -202,7 +214,7 @@ class Folder:
         try:
             if lock.take():
                 return 0
-            text = os.read(lock.fd, 32)
+            text = lock.read()
             return int(text) if text.isdigit() else 0
         finally:
             lock.release()
@@ -237,11 +249,10 @@ def start_time(pid: int) -> str:
     return "" if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")
 
 
-def already_active(task: str) -> Failure:
+def already_active() -> Failure:
     return Failure(
         "session.active",
         "A backup session is already active in this guest.",
         [Fact("sessions: " + (", ".join(tasks()) or "none"), RUN_FOLDER)],
-        "Wait for it to end, or end it: `recover --task {}`.".format(task),
         retryable=True,
     )

@@ -5,24 +5,26 @@ The agent waits for the command: 300 s for enable and uninstall, 900 s for the o
 ga/exthandlers.py). So `enable` starts a process of its own and returns.
 """
 
-import errno
 import os
 import re
+import select
 import shutil
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from . import attempts
 from .detach import detach, leave_control_group
-from .failure import Fact, Failure
-from .folder import RUN_FOLDER, active_lock, make_run_folder
+from .failure import Fact, Failure, unexpected
+from .folder import RUN_FOLDER, Folder, active_lock, make_run_folder, tasks
 from .handler_settings import Environment, Order, newest_sequence, read_environment, read_order
 from .hosts import host_address
 from .log import Log
+from .recover import recover
 from .report import ENDED, Report, StatusFile
 from .version import VERSION
 
 ACTIONS = ("install", "enable", "update", "disable", "uninstall")
 _PATIENCE_SECONDS = 200.0
+_NAMED_SECONDS = 30.0
 _KEPT_STATUS_FILES = 10
 _STATUS_FILE = re.compile(r"([0-9]{1,10})\.status")
 
@@ -44,21 +46,11 @@ def run(action: str, package_folder: str, variables: Mapping[str, str]) -> Dict[
         log.say("{}: {} [{}]".format(action, failure, failure.code))
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(error) from error
-        raise
+        raise unexpected(error) from error
     finally:
         if action != "uninstall":
             log.flush()
     return {"version": VERSION, "action": action}
-
-
-def _disk_full(error: OSError) -> Failure:
-    return Failure(
-        "agent.disk-full",
-        "The guest's disk is full, so the backup extension cannot note what it begins.",
-        [Fact(str(error), "guest")],
-    )
 
 
 def _require_what_it_needs() -> None:
@@ -99,24 +91,40 @@ def _enable(package_folder: str, variables: Mapping[str, str], log: Log) -> None
 
 
 def _idle(order: Order, status: StatusFile, log: Log) -> None:
-    """Ending an attempt may take as long as its post-script, so it gets a process of its own."""
-    if attempts.running() is None:
-        _say_done(order, status)
+    """No driver lives when this returns. Ending what it left may take as long as its post-script,
+    so that gets a process of its own."""
+    left = attempts.stop()
+    log.flush()
+    if not left:
+        _say_how_it_went(order, status, None)
     elif detach():
         code = 70  # EX_SOFTWARE; nobody waits for it
         try:
             leave_control_group()
-            attempts.end(log, _PATIENCE_SECONDS)
-            _say_done(order, status)
+            _say_how_it_went(order, status, _close(left, log))
             code = 0
         finally:
             log.flush()
             os._exit(code)
 
 
-def _say_done(order: Order, status: StatusFile) -> None:
+def _close(left: List[attempts.Left], log: Log) -> Optional[Failure]:
+    try:
+        attempts.close(left, log, _PATIENCE_SECONDS)
+    except Failure as failure:
+        log.say("idle: {} [{}]".format(failure, failure.code))
+        return failure
+    except Exception as error:  # noqa: BLE001 - the server is owed a word whatever happened
+        log.say("idle: {!r}".format(error))
+        return unexpected(error)
+    return None
+
+
+def _say_how_it_went(order: Order, status: StatusFile, failure: Optional[Failure]) -> None:
     report = Report.begun(order)
     report.document["stage"] = "done"
+    if failure is not None:
+        report.fail(failure)
     status.write(report)
 
 
@@ -131,23 +139,30 @@ def _is_new(order: Order, status: StatusFile, log: Log) -> bool:
             status.write(Report.begun(order))
         return not runs
     if not runs and report.stage not in ENDED:
-        attempts.close_books(status, log, _PATIENCE_SECONDS, attempts.driver_lost(order.attempt))
+        attempts.end(log, _PATIENCE_SECONDS)  # what it had taken over, and it where /run knows it
+        lost = attempts.driver_lost(order.attempt)
+        attempts.close([attempts.Left(order.attempt, status.path, lost)], log, _PATIENCE_SECONDS)
     return False
 
 
 def _start(order: Order, status: StatusFile, direct: Tuple[str, ...], log: Log) -> None:
+    """When this returns, the driver can be seen by whoever is to end it."""
     from . import driver  # compiled before the fork, and only when it is needed
 
     status.write(Report.begun(order))  # from here on the attempt counts as begun, reset or not
     log.say("attempt {}: {}".format(order.attempt, order.command))
     log.flush()
+    reader, writer = os.pipe()
     if detach():
         code = 70
         try:
-            driver.begin(order, status, direct)
+            driver.begin(order, status, direct, lambda: os.close(writer))
             code = 0
         finally:
             os._exit(code)
+    os.close(writer)
+    select.select([reader], [], [], _NAMED_SECONDS)
+    os.close(reader)
 
 
 def _direct(environment: Environment, variables: Mapping[str, str]) -> Tuple[str, ...]:
@@ -181,4 +196,6 @@ def _uninstall(log: Log) -> None:
     attempts.end(log, _PATIENCE_SECONDS)
     if os.path.isdir(RUN_FOLDER) and not active_lock().take():
         return  # a session of the other agent's runs, and needs them
+    for task in tasks():  # left by dead sessions
+        recover(Folder(task), log, _PATIENCE_SECONDS / 4)
     remove_traces()

@@ -1,14 +1,18 @@
 """After a lost session: thaw, post-script, clean up. The same code for `recover`, `uninstall` and
 the next session's start."""
 
+import contextlib
+import json
 import os
+import select
 import signal
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import scripts
+from .detach import detach, leave_control_group
 from .failure import Fact, Failure
-from .folder import Folder
+from .folder import Folder, Lock
 from .freeze import Thawer, open_mount
 from .ledger import By, Ledger, Thaw
 from .log import Log
@@ -18,11 +22,12 @@ _PATIENCE_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
 
-def recover(folder: Folder, log: Log) -> Dict[str, Any]:
+def recover(folder: Folder, log: Log, patience_seconds: Optional[float] = None) -> Dict[str, Any]:
     """End the session whatever its state, and remove its files. Idempotent.
 
-    :raise Failure: session.active when its post-script is still running after 15 s (it is left
-        to its end: ask again), freeze.failed when a mount that is owed does not thaw
+    :raise Failure: session.active when its post-script is still running after 15 s, or, begun
+        here, after `patience_seconds`; None is as long as it takes. It is left to its end: ask
+        again. freeze.failed when a mount that is owed does not thaw
     """
     if not folder.exists():
         return {"task": folder.task, "found": False, "state": None, "thawed": [], "post": None}
@@ -32,9 +37,9 @@ def recover(folder: Folder, log: Log) -> Dict[str, Any]:
     warnings = []
     if scripts.end_running(folder.pre_script):
         warnings.append("The pre-script was still running; it was ended before the post-script.")
-    post, failure = _post_script(folder, state)
-    if failure:
-        warnings.append("{} [{}]".format(failure.message, failure.code))
+    post, problem = _post_script(folder, state, patience_seconds)
+    if problem:
+        warnings.append(problem)
     folder.remove()
     log.say("recovered from {}; thawed {}; {}".format(state.get("state"), thawed, warnings))
     log.flush()
@@ -43,7 +48,7 @@ def recover(folder: Folder, log: Log) -> Dict[str, Any]:
         "found": True,
         "state": state.get("state"),
         "thawed": thawed,
-        "post": post._asdict() if post else None,
+        "post": post,
         "warnings": warnings,
     }
 
@@ -60,7 +65,8 @@ def _end_living(folder: Folder) -> None:
 def _await_end(folder: Folder, lock: str) -> None:
     if _ended(folder, lock):
         return
-    if (folder.read_state() or {}).get("state") == "finishing":
+    finishing = (folder.read_state() or {}).get("state") == "finishing"
+    if finishing or os.path.exists(folder.post_mark):
         raise _busy(folder, "its post-script is still running")
     pid = folder.holder(lock)
     if pid:
@@ -94,7 +100,6 @@ def _busy(folder: Folder, why: str) -> Failure:
         "session.active",
         "The session {} cannot be ended yet: {}.".format(folder.task, why),
         [Fact(why, folder.path)],
-        "Ask again in a moment: `recover --task {}`.".format(folder.task),
         retryable=True,
     )
 
@@ -138,14 +143,74 @@ def _find(planned: Dict[str, Any], mounts: List[Mount]) -> Optional[Mount]:
 
 
 def _post_script(
-    folder: Folder, state: Dict[str, Any]
-) -> Tuple[Optional[scripts.Run], Optional[Failure]]:
-    if not state.get("scripts", {}).get("configured"):
-        return None, None
+    folder: Folder, state: Dict[str, Any], patience_seconds: Optional[float]
+) -> Tuple[Optional[Dict[str, Any]], str]:
+    """The script's run and what went wrong with it, by a process of its own: the agent ends
+    commands that take long, and a post-script that was begun is never begun again.
+
+    :raise Failure: session.active
+    """
+    if not state.get("scripts", {}).get("configured") or os.path.exists(folder.post_mark):
+        return None, ""
     try:
         post = scripts.read_config().post
     except Failure as failure:
-        return None, failure
-    if post is None or not folder.claim_post_script():
-        return None, None
-    return scripts.run(post, "post")
+        return None, "{} [{}]".format(failure.message, failure.code)
+    if post is None:
+        return None, ""
+    lock = Lock(folder.session)  # whoever recovers meanwhile sees that somebody lives
+    if not lock.take():
+        lock.release()
+        raise _busy(folder, "somebody else is ending it")
+    lock.hold_for(os.getpid())
+    reader, writer = os.pipe()
+    if detach():
+        code = 70  # EX_SOFTWARE; nobody waits for it
+        try:
+            _close_all_but(lock.fd, writer)  # the locks of who recovers are not this process's
+            lock.hold_for(os.getpid())
+            leave_control_group()
+            if folder.claim_post_script():
+                os.write(writer, _ran(post, folder.task))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    lock.release()
+    try:
+        answer = _read_to_end(reader, patience_seconds)
+    finally:
+        os.close(reader)
+    if answer is None:
+        raise _busy(folder, "its post-script is still running")
+    if not answer:
+        return None, "The post-script's process ended before the script did."
+    said = json.loads(answer.decode("ascii"))
+    return said["run"], said["problem"]
+
+
+def _close_all_but(*kept: int) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            with contextlib.suppress(OSError):  # the one that this list was read with
+                os.close(int(name))
+
+
+def _ran(post: scripts.Script, task: str) -> bytes:
+    log = Log(task)
+    ran, failure = scripts.run(post, "post")
+    log.say("post-script {} ended with {}".format(ran.path, ran.exit_code))
+    log.flush()
+    problem = "{} [{}]".format(failure.message, failure.code) if failure else ""
+    return json.dumps({"run": ran._asdict(), "problem": problem}).encode("ascii")
+
+
+def _read_to_end(pipe: int, patience_seconds: Optional[float]) -> Optional[bytes]:
+    """None when nothing came within the patience."""
+    found = b""
+    while select.select([pipe], [], [], patience_seconds)[0]:
+        chunk = os.read(pipe, 65536)
+        if not chunk:
+            return found
+        found += chunk
+    return None

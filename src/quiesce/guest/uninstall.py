@@ -25,7 +25,7 @@ def uninstall() -> List[str]:
     if os.path.isdir(RUN_FOLDER):
         active = active_lock()
         if not active.take():
-            raise already_active("uninstall")
+            raise already_active()
     return remove_traces() + _remove(INSTALL_FOLDER, _is_package)
 
 
@@ -40,9 +40,13 @@ def _is_package(name: str) -> bool:
     return name.startswith(("quiesce-extension-", ".quiesce-extension-")) and ".zip" in name
 
 
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
 def _remove(folder: str, is_ours: Callable[[str], bool]) -> List[str]:
     removed = []
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for name in sorted(os.listdir(folder)) if _is_folder(folder) else []:
         path = os.path.join(folder, name)
         if is_ours(name) and not os.path.isdir(path):
             os.unlink(path)

@@ -4,7 +4,8 @@ A round lists the VMs and asks some of them for their cards, in the background. 
 VM's QEMU some milliseconds and its monitor for as long, so a VM is asked
 
 - once, as soon as it is listed;
-- again when a round was wanted, since something unknown came by;
+- again when a round was wanted, since something unknown came by: after some seconds, and later and
+  later, up to a minute, while its answer stays the same;
 - again when its answer is old.
 
 Rounds take at most a tenth of the time, and begin at least `ROUND_SECONDS` apart: a flood of
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 ROUND_SECONDS = 3.0
 OLD_SECONDS = 120.0
+_MOST_PATIENCE_SECONDS = 60.0
 _PAUSE_PER_WORK = 9.0
 _FIRST_ROUND_SECONDS = 0.5
 _ASKERS = 8
@@ -52,10 +54,12 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What one VM answered. `asked_at`: by the clock, -inf when never."""
+    """What one VM answered. `asked_at`: by the clock, -inf when never. It is not asked again for
+    `patience_seconds` because of strangers."""
 
     cards: tuple[tuple[str, int | None], ...] = ()
     asked_at: float = float("-inf")
+    patience_seconds: float = ROUND_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class CardRoster:
         self._known: dict[str, _Known] = {}
         self._running = False
         self._wanted = False
+        self._list_changed = False
         self._next_round = clock()
         self._first_round = threading.Event()
         self._made_at = time.monotonic()
@@ -102,6 +107,13 @@ class CardRoster:
         except RuntimeError:  # no more threads, or the interpreter is ending
             self._running = False
 
+    def look_now(self) -> None:
+        """The list has changed: begin a round at once, or another one after that which runs."""
+        with self._lock:
+            self._list_changed = True
+            self._next_round = self._clock()
+        self.keep_up()
+
     def wait_for_first_round(self) -> None:
         """Until half a second after the roster was made at most, however long the round takes:
         who asks may be an event loop."""
@@ -111,27 +123,30 @@ class CardRoster:
 
     def _round(self, ask_again: bool) -> None:
         began = self._clock()
-        try:
-            self._ask_round(ask_again, began)
-        except Exception:  # the listing is the caller's: later rounds go on
-            log.warning("the VMs' network cards were not asked", exc_info=True)
-        finally:
-            ended = self._clock()
-            pause = max(ROUND_SECONDS, _PAUSE_PER_WORK * (ended - began))
-            self._next_round = ended + pause
-            self._running = False
-            self._first_round.set()
+        ended = False
+        while not ended:
+            self._list_changed = False
+            try:
+                self._ask_round(ask_again, began)
+            except Exception:  # the listing is the caller's: later rounds go on
+                log.warning("the VMs' network cards were not asked", exc_info=True)
+            with self._lock:
+                ended = not self._list_changed
+                if ended:
+                    now = self._clock()
+                    self._next_round = now + max(ROUND_SECONDS, _PAUSE_PER_WORK * (now - began))
+                    self._running = False
+        self._first_round.set()
 
     def _ask_round(self, ask_again: bool, began: float) -> None:
         listed = list(self._vms())
         names = {name for name, _, _ in listed}
         self._known = {name: known for name, known in self._known.items() if name in names}
         self._publish(listed)
-        age = ROUND_SECONDS if ask_again else OLD_SECONDS
         due = [
             (name, ask)
             for name, _, ask in listed
-            if self._known.get(name, _Known()).asked_at <= began - age
+            if _is_due(self._known.get(name, _Known()), began, ask_again)
         ]
         # Who has never been asked is the likeliest to be the unknown one.
         due.sort(key=lambda vm: vm[0] in self._known)
@@ -153,14 +168,18 @@ class CardRoster:
                 (card.hardware_address.lower(), _index_of(card.interface)) for card in ask()
             )
         except VmAbsent:
-            cards = ()
+            # Asking costs nothing, and it is a stranger from the moment it is started.
+            return _Known((), self._clock())
         except Failure as failure:
             log.debug("network cards unknown", vm=name, failure=str(failure))
             cards = before.cards
         except Exception:  # one VM must not keep the others from being asked
             log.warning("network cards unknown", vm=name, exc_info=True)
             cards = before.cards
-        return _Known(cards, self._clock())
+        patience = ROUND_SECONDS
+        if name in self._known and cards == before.cards:
+            patience = min(2 * before.patience_seconds, _MOST_PATIENCE_SECONDS)
+        return _Known(cards, self._clock(), patience)
 
     def _publish(
         self, listed: list[tuple[str, str, Callable[[], tuple[NetworkCard, ...]]]]
@@ -174,6 +193,10 @@ class CardRoster:
             for card, port in self._known.get(name, _Known()).cards:
                 by_card[card] = (*by_card.get(card, ()), Holder(name, port))
         self._index = _Index(by_card, by_address)
+
+
+def _is_due(known: _Known, now: float, ask_again: bool) -> bool:
+    return known.asked_at <= now - (known.patience_seconds if ask_again else OLD_SECONDS)
 
 
 def _canonical(address: str) -> str:

@@ -98,7 +98,8 @@ class Neighbours:
     """Thread-safe. Fulfils `quiesce.agent.waagent.ports.Neighbourhood`.
 
     Knows a VM some moments after it was listed, and its change of card some seconds after it was
-    seen: until then it is a stranger, which an agent tries again after.
+    seen, up to a minute while strangers keep coming: until then it is a stranger, which an agent
+    tries again after.
     """
 
     def __init__(
@@ -142,6 +143,10 @@ class Neighbours:
             return named
         proven = self._proven(seen, holders)
         return proven if named in (None, proven) else None
+
+    def look_now(self) -> None:
+        """A VM was added, changed or removed. Waits for nothing."""
+        self._roster.look_now()
 
     def _named(self, address: str) -> str | None:
         names = self._roster.at_address(address)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from quiesce.agent.extension import QgaGuest
 from quiesce.agent.waagent.host import AgentHost
 from quiesce.agent.waagent.ports import AgentBook, ProxyOf
 from quiesce.block.nbd import NbdSource
-from quiesce.hypervisor.neighbours import Neighbours
+from quiesce.hypervisor.neighbours import Neighbours, Sight, sight
 from quiesce.hypervisor.qemu import QemuVm
 from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState
@@ -40,6 +41,37 @@ class ExtensionGuest(Guest, Protocol):
     def probe(self, endpoint: Endpoint, proxy: Proxy, host_address: str) -> tuple[Hop, ...]: ...
 
 
+class Polled:
+    """The VMs whose agent comes to us, told by what they cannot forge. All others are looked at
+    too, so that none of them is taken for one whose guest address it has, and are strangers."""
+
+    def __init__(
+        self,
+        vms: Callable[[], Iterable[VmAddress]],
+        cards_of: Callable[[VmAddress], tuple[NetworkCard, ...]],
+        *,
+        sight: Sight = sight,
+    ) -> None:
+        self._vms = vms
+        self._cards_of = cards_of
+        self._names: frozenset[str] = frozenset()
+        self._neighbours = Neighbours(self._listing, sight=sight)
+
+    def vm_at(self, address: str, port: int) -> str | None:
+        name = self._neighbours.vm_at(address, port)
+        return name if name in self._names else None
+
+    def look_now(self) -> None:
+        """A VM was added, changed or removed."""
+        self._neighbours.look_now()
+
+    def _listing(self) -> Iterator[tuple[str, str, Callable[[], tuple[NetworkCard, ...]]]]:
+        listed = tuple(self._vms())
+        self._names = frozenset(vm.name for vm in listed if vm.agent.waagent)
+        for vm in listed:
+            yield vm.name, vm.guest_address, partial(self._cards_of, vm)
+
+
 class Composition:
     """Builds what a job works with. Tests put their own VMs in its place."""
 
@@ -63,9 +95,9 @@ class Composition:
             )
 
     def guest_side(
-        self, book: AgentBook, polled: Callable[[], Iterable[VmAddress]], proxy_of: ProxyOf
+        self, book: AgentBook, vms: Callable[[], Iterable[VmAddress]], proxy_of: ProxyOf
     ) -> GuestSide:
-        """`polled` lists the VMs whose agent comes to us; it is called now and then."""
+        """`vms` lists all of them, however they are reached; it is called now and then."""
         settings = self._settings
         if not settings.agent_address:
             return GuestSide(None)
@@ -78,16 +110,17 @@ class Composition:
             )
         except StorageFailure as unusable:
             return GuestSide(None, problem=unusable)
+        neighbourhood = Polled(vms, lambda vm: self._qemu(vm).network_cards())
         agents = AgentHost(
             book,
             storage,
-            Neighbours(lambda: map(self._neighbour, polled())),
+            neighbourhood,
             proxy_of,
             address=settings.agent_address,
             wire_port=settings.agent_port,
             plugin_port=settings.host_plugin_port,
         )
-        return GuestSide(Served(storage, agents))
+        return GuestSide(Served(storage, agents, neighbourhood.look_now))
 
     def source(self, disk: SessionDisk) -> BlockSource:
         """:raise Failure: the session cannot be read any more"""
@@ -96,11 +129,6 @@ class Composition:
     def vault(self) -> Vault:
         """:raise Failure: see `open_vault`"""
         return open_vault(self._settings)
-
-    def _neighbour(
-        self, address: VmAddress
-    ) -> tuple[str, str, Callable[[], tuple[NetworkCard, ...]]]:
-        return address.name, address.guest_address, self._qemu(address).network_cards
 
     def _qemu(self, address: VmAddress) -> QemuVm:
         return QemuVm(address, self._settings.scratch)

@@ -57,6 +57,8 @@ class Served:
 
     storage: Storage
     agents: Agents
+    look_now: Callable[[], None] = lambda: None
+    """Has those who ask recognised by the table of VMs as it is now."""
 
 
 class GuestSide:
@@ -130,6 +132,11 @@ class GuestSide:
     def state(self, vm: str) -> AgentState | None:
         """What is known of a VM's agent, even while it cannot reach us."""
         return None if self._served is None else self._served.agents.state(vm)
+
+    def look_now(self) -> None:
+        """The table of VMs has changed."""
+        if self._served is not None:
+            self._served.look_now()
 
     def forget(self, vm: str) -> None:
         """The VM is removed."""

@@ -75,7 +75,7 @@ class Service:
             self.points = Points(composition.vault(), book)
             table = VmTable(database, settings.proxy)
             guest_side = composition.guest_side(
-                AgentRecords(database), table.polled, table.proxy_of
+                AgentRecords(database), table.recognisable, table.proxy_of
             )
             self._opened.callback(guest_side.close)
             self.network = Network(settings, table, composition, guest_side, book)

@@ -74,14 +74,11 @@ class VmTable:
             proxy=from_json(Proxy, row.proxy) if row.proxy else None,
         )
 
-    def polled(self) -> tuple[VmAddress, ...]:
-        """The VMs whose agent comes to the wire server, without their disks: all that is needed
-        to recognise them, in one query."""
+    def recognisable(self) -> tuple[VmAddress, ...]:
+        """All VMs, without their disks: all that is needed to recognise them, in one query."""
         columns = (vms.c.name, vms.c.qmp_socket, vms.c.guest_address, vms.c.agent)
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(*columns).where(vms.c.agent != AgentKind.QGA).order_by(vms.c.name)
-            )
+            rows = connection.execute(sa.select(*columns).order_by(vms.c.name))
             return tuple(
                 VmAddress(
                     name=row.name,

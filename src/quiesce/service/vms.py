@@ -105,6 +105,7 @@ class Vms:
                     proxy=proxy,
                 )
             )
+        self._guest_side.look_now()
         return self.show(name)
 
     def change(self, name: str, change: VmChange) -> VmView:
@@ -133,6 +134,7 @@ class Vms:
             with self._database.write() as connection:
                 _check_alone(connection, row.name, None, str(values.get("guest_address", "")))
                 connection.execute(sa.update(vms).where(vms.c.name == row.name).values(**values))
+            self._guest_side.look_now()
         return self.show(row.name)
 
     def remove(self, name: str) -> None:
@@ -146,6 +148,7 @@ class Vms:
         with self._database.write() as connection:
             connection.execute(sa.delete(vms).where(vms.c.name == name))
         self._guest_side.forget(name)
+        self._guest_side.look_now()
 
     def protect(self, name: str, policy: str) -> VmView:
         """Protect by `policy`, in place of any other. The first run is the next one due.

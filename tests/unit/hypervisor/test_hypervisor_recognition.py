@@ -264,6 +264,36 @@ def test_a_flood_of_strangers_asks_nobody_more_often(host: Host) -> None:
     assert len(host.asked) == asked
 
 
+def test_a_stranger_that_stays_has_each_vm_asked_once_a_minute_at_last(host: Host) -> None:
+    known = host.neighbours()
+    assert known.vm_at("10.0.0.1", 1) == "web"
+    host.seen["10.0.0.9"] = Sighting("66:66", 7)
+    counts = []
+    for _ in range(2):
+        host.asked.clear()
+        for _ in range(300):
+            host.now += 1
+            assert known.vm_at("10.0.0.9", 1) is None
+            time.sleep(0.003)
+        counts.append(host.asked.count("db"))
+    assert counts[0] <= 11
+    assert 3 <= counts[1] <= 6
+
+
+def test_a_vm_is_known_at_its_first_request_after_the_list_has_changed(host: Host) -> None:
+    known = host.neighbours()
+    assert known.vm_at("10.0.0.1", 1) == "web"
+    host.cards["new"] = (NetworkCard("52:02", "tap3"),)
+    host.seen["10.0.0.3"] = Sighting("52:02", 3)
+    known.look_now()
+    deadline = time.monotonic() + 5
+    while "new" not in host.asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.1)
+    assert known.vm_at("10.0.0.3", 1) == "new"
+
+
 def test_a_guest_address_tells_a_vm_behind_a_router(host: Host) -> None:
     host.guest_addresses["web"] = "10.5.0.1"
     known = host.neighbours()

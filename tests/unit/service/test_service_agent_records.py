@@ -120,7 +120,7 @@ def test_vms_of_an_older_server_stay_protected_and_have_the_qemu_guest_agent(
     assert (address.agent, address.guest_address, address.proxy) == ("qga", "", None)
     assert address.qga_socket == Path("/qga")
     assert table.row("old").policy == "daily"
-    assert table.polled() == ()
+    assert [(vm.name, vm.agent) for vm in table.recognisable()] == [("old", "qga")]
 
 
 @pytest.mark.parametrize("made_by", [service_engine, workflow_engine])

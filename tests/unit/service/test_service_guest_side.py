@@ -13,13 +13,15 @@ import httpx
 import pytest
 from paper_machine import PaperMachine
 
+from quiesce.hypervisor.neighbours import Sighting
 from quiesce.model.network import Proxy
-from quiesce.model.vm import AgentKind, VmAddress
+from quiesce.model.vm import AgentKind, NetworkCard, VmAddress
 from quiesce.service.agents import AgentRecords
-from quiesce.service.composition import Composition
+from quiesce.service.composition import Composition, Polled
 from quiesce.service.database import Database
 from quiesce.service.service import Service
 from quiesce.service.settings import Settings
+from quiesce.service.views import VmChange
 
 
 def free_ports(count: int) -> list[int]:
@@ -101,6 +103,37 @@ def test_a_closed_service_lets_go_of_its_ports(settings: Settings) -> None:
     Service(settings).close()
     for port in (settings.agent_port, settings.host_plugin_port, settings.storage_port):
         socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_a_vm_that_is_reached_otherwise_is_not_taken_for_one_whose_address_it_has() -> None:
+    """Nor is it served as itself."""
+    listed = (
+        VmAddress("web", Path("/web"), agent=AgentKind.WAAGENT, guest_address="192.0.2.5"),
+        VmAddress("db", Path("/db"), guest_address="192.0.2.6"),
+    )
+    cards = {"web": (), "db": (NetworkCard("52:54:00:00:00:02", "lo"),)}
+    seen: dict[str, Sighting] = {}
+    polled = Polled(lambda: listed, lambda vm: cards[vm.name], sight=lambda at: seen.get(str(at)))
+    assert polled.vm_at("192.0.2.5", 1) == "web"
+
+    for address in ("192.0.2.5", "192.0.2.6", "192.0.2.7"):
+        seen[address] = Sighting("52:54:00:00:00:02", socket.if_nametoindex("lo"))
+        assert polled.vm_at(address, 1) is None
+
+
+def test_the_table_is_looked_at_when_a_vm_is_added_changed_or_removed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(Polled, "look_now", lambda self: looks.append(1))
+    with closing(Service(settings)) as service:
+        folder = PaperMachine(tmp_path / "vm").folder
+        service.vms.add(VmAddress("web", folder, agent=AgentKind.WAAGENT))
+        assert len(looks) == 1
+        service.vms.change("web", VmChange(guest_address="192.0.2.7"))
+        assert len(looks) == 2
+        service.vms.remove("web")
+        assert len(looks) == 3
 
 
 def test_the_agents_of_thousands_of_vms_are_shown_from_memory(

@@ -41,6 +41,7 @@ class Site:
             "the agent to be ready",
             lambda: self.state()["condition"] == "ready" or None,
             seconds=AGENT_SECONDS,
+            pause=0.25,
         )
 
     def extension(self, channel: str = "waagent") -> Mapping[str, Any]:

@@ -51,6 +51,7 @@ def good_again(site: Site) -> None:
     assert site.is_writable()
 
 
+@pytest.mark.long
 def test_a_stopped_agent_costs_consistency_and_not_the_point(site: Site):
     site.agent.stop()
     job = site.server.backup()
@@ -62,6 +63,7 @@ def test_a_stopped_agent_costs_consistency_and_not_the_point(site: Site):
     good_again(site)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["enable", "install", "uninstall", "update"])
 def test_an_agent_killed_in_the_middle_of_a_command_is_made_good_by_the_next_goal_state(
     site: Site, command: str, tmp_path: Path
@@ -132,6 +134,7 @@ def test_a_full_disk_in_the_guest_is_named(site: Site):
     good_again(site)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("days", [-800, 800])
 def test_a_wrong_clock_in_the_guest_is_named(site: Site, days: int):
     faults.skew_clock(site.guest, seconds=days * 86400)
@@ -145,6 +148,7 @@ def test_a_wrong_clock_in_the_guest_is_named(site: Site, days: int):
     good_again(site)
 
 
+@pytest.mark.long
 def test_a_corrupt_extension_is_named_and_reinstalling_mends_it(site: Site):
     faults.corrupt_extension(site.guest)
     job = site.server.backup()
@@ -155,6 +159,7 @@ def test_a_corrupt_extension_is_named_and_reinstalling_mends_it(site: Site):
     good_again(site)
 
 
+@pytest.mark.long
 def test_a_removed_extension_folder_is_named_and_reinstalling_mends_it(site: Site):
     faults.remove_extension(site.guest)
     job = site.server.backup()
@@ -191,6 +196,7 @@ def test_a_policy_that_wants_the_host_first_goes_to_the_guest_when_the_host_cann
     assert site.server.call("PATCH", "vms", VM, body={"agent": "waagent"}).is_success
 
 
+@pytest.mark.long
 def test_a_policy_that_demands_the_guest_route_fails_rather_than_take_another(site: Site):
     site.agent.stop()
     site.server.protect(VM, snapshot={"route": "guest"})

@@ -53,6 +53,7 @@ def test_with_the_proxy_as_the_only_way_out_the_snapshot_goes_through_it(site: S
     assert any("CONNECT storage.quiesce.test:443" in line for line in new), new
 
 
+@pytest.mark.long
 def test_without_being_told_of_the_proxy_the_guest_cannot_get_out(site: Site):
     site.network.cut(Cut.PROXY_ONLY)
     job = site.server.backup()
@@ -96,6 +97,7 @@ def test_a_proxy_with_a_password_lets_the_guest_through_and_nobody_sees_the_pass
         assert "sesame" not in place
 
 
+@pytest.mark.long
 def test_a_dead_proxy_is_named(site: Site):
     site.network.cut(Cut.PROXY)
     set_proxy(site, site.network.proxy_url)

@@ -36,15 +36,18 @@ _QUIESCE = (sys.executable, "-m", "quiesce.cli.main")
 _T = TypeVar("_T")
 
 
-def wait_for(what: str, ask: Callable[[], _T | None], *, seconds: float = 60.0) -> _T:
-    """The first answer that is not None or False; an assertion names `what` when none comes."""
+def wait_for(
+    what: str, ask: Callable[[], _T | None], *, seconds: float = 60.0, pause: float = 0.02
+) -> _T:
+    """The first answer that is not None or False; an assertion names `what` when none comes.
+    Asked every `pause` seconds, which an emulated guest on the same machine feels."""
     deadline = time.monotonic() + seconds
     while True:
         answer = ask()
         if answer is not None and answer is not False:
             return answer
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 class QuiesceServer:
@@ -189,7 +192,7 @@ class QuiesceServer:
             job = self.job(job_id)
             return job if job["ended_at"] else None
 
-        return wait_for(f"job {job_id} to end", ended, seconds=seconds)
+        return wait_for(f"job {job_id} to end", ended, seconds=seconds, pause=0.25)
 
     def backup(self, vm: str = VM) -> dict[str, Any]:
         return self.end_of(self.begin(vm))

@@ -147,15 +147,15 @@ class StorageEndpoint:
         since = datetime.fromtimestamp(datetime.now(UTC).timestamp() // period * period, UTC)
         return self._url(vm, STATUS_BLOB, permissions="rw", until=since + _STATUS_LIFE)
 
-    def status_of(self, vm: str) -> bytes | None:
-        """What was last written there, None when nothing was."""
+    def status_of(self, vm: str) -> tuple[bytes, datetime] | None:
+        """What was last written there and when (UTC), None when nothing was."""
         container = self._containers.find(container_of(vm))
         cell = container.blobs.get(STATUS_BLOB) if container is not None else None
         if not isinstance(cell, Cell):
             return None
         blob = cell.load()
         content = blob.content.rstrip(b"\0") if blob.kind is BlobType.PAGE else blob.content
-        return content if blob.written else None
+        return (content, blob.modified_at) if blob.written else None
 
     def forget(self, vm: str) -> None:
         """Remove all that is kept of this VM; its attempts are withdrawn."""

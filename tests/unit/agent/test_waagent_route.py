@@ -18,6 +18,7 @@ from quiesce.model.failure import (
     Failure,
     FreezeFailure,
     NetworkFailure,
+    ServerFailure,
     SnapshotFailure,
 )
 from quiesce.model.policy import SnapshotOptions
@@ -57,8 +58,8 @@ def takes_a_point(by: str = "blob", **fields: Any) -> OnGoal:
     def do(guest: PaperGuest) -> None:
         if guest.public.get("command") == "snapshot":
             guest.says("preparing", by=by)
-            guest.door.take()
-            guest.says("done", by=by, session=session(), taken_at="2026", **fields)
+            guest.take()
+            guest.says("done", by=by, session=session(), **fields)
 
     return do
 
@@ -75,7 +76,7 @@ def test_the_point_comes_by_whichever_way_the_report_comes(
 ) -> None:
     with PaperGuest(scene, host, on_goal=takes_a_point(by)) as guest:
         point = snapshot(host)
-        until(lambda: guest.commands[-1] == "idle")
+        until(lambda: guest.commands[-1:] == ["idle"])
     assert point.taken_at == TAKEN, "as the hypervisor says, not the guest"
     assert point.freeze.held
     assert point.freeze.mounts[0].frozen_ms == 40.0
@@ -236,7 +237,7 @@ def test_a_pre_script_may_take_long(scene: Scene, host: AgentHost) -> None:
 
         time.sleep(1.5)
         assert not waiting.ended
-        guest.door.take()
+        guest.take()
         guest.says("done", session=session())
         assert waiting.result().taken_at == TAKEN
 
@@ -279,7 +280,7 @@ def test_a_hypervisor_that_cannot_take_the_point_is_the_reason(
     def do(guest: PaperGuest) -> None:
         if guest.public.get("command") == "snapshot":
             with pytest.raises(SnapshotFailure):
-                guest.door.take()
+                guest.take()
             said = {"code": "storage.endpoint-refused", "message": "500"}
             guest.says("failed", failure=said)
 
@@ -293,6 +294,107 @@ def test_a_hypervisor_that_cannot_take_the_point_is_the_reason(
     assert failure.__cause__.code == "storage.endpoint-refused"
 
 
+LIES: dict[str, dict[str, Any]] = {
+    "another task": {"task": "OTHER"},
+    "last week's session": {"session": session(task="another")},
+    "another instant": {"taken_at": "2020-01-01T00:00:00.0000000Z"},
+    "no instant": {"taken_at": None},
+    "an instant that is none": {"taken_at": "now"},
+    "an instant without a zone": {"taken_at": "2026-05-01T12:00:00.1234560"},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_report_that_is_not_about_the_point_that_was_taken_proves_nothing(
+    scene: Scene, host: AgentHost, lie: str
+) -> None:
+    def do(guest: PaperGuest) -> None:
+        if guest.public.get("command") == "snapshot":
+            guest.take()
+            guest.says("done", **({"session": session()} | LIES[lie]))
+
+    with PaperGuest(scene, host, on_goal=do):
+        failure = failure_of(host)
+    assert failure.code == "extension.output-invalid"
+    assert any("stage done" in fact.fact for fact in failure.evidence)
+
+
+def test_a_report_before_the_point_proves_nothing(scene: Scene, host: AgentHost) -> None:
+    """Not even one that has guessed the instant."""
+
+    def do(guest: PaperGuest) -> None:
+        if guest.public.get("command") == "snapshot":
+            door, guest.taken_at = guest.door, f"{TAKEN:%Y-%m-%dT%H:%M:%S.%f0Z}"
+            guest.says("done", session=session())
+            door.take()
+
+    with PaperGuest(scene, host, on_goal=do):
+        assert failure_of(host).code == "extension.output-invalid"
+
+
+def test_a_good_point_is_not_lost_with_the_withdrawal(scene: Scene, host: AgentHost) -> None:
+    saved = scene.book.save
+
+    def do(guest: PaperGuest) -> None:
+        if guest.public.get("command") == "snapshot":
+            guest.take()
+            scene.book.save = broken  # type: ignore[method-assign]
+            guest.says("done", session=session())
+
+    def broken(record: object) -> None:
+        raise ServerFailure("server.database-failed", "locked", retryable=True)
+
+    with PaperGuest(scene, host, on_goal=do):
+        assert snapshot(host).taken_at == TAKEN
+        assert host._agent("web")._attempt == "", "later reports on it are not taken"
+        scene.book.save = saved  # type: ignore[method-assign]
+        assert snapshot(host, task="task-2").taken_at == TAKEN
+
+
+def test_a_snapshot_waits_for_a_network_test(scene: Scene, host: AgentHost) -> None:
+    lines: list[str] = []
+    with PaperGuest(scene, host, on_goal=takes_a_point()) as guest:
+        testing = Later(lambda: host.probe("web"))
+        until(lambda: guest.commands[-1:] == ["probe"])
+        backup = Later(lambda: snapshot(host, log=lambda level, text: lines.append(text)))
+        until(lambda: any("busy with probe" in line for line in lines))
+        guest.says("done")
+        testing.result()
+        assert backup.result().taken_at == TAKEN
+
+
+def test_a_snapshot_does_not_wait_for_ever(scene: Scene) -> None:
+    with scene.running(turn=0.2) as host:
+        assert host._agent("web").claim()
+        assert failure_of(host).code == "agent.channel-busy"
+
+
+@pytest.mark.parametrize("what", ["probe", "install"])
+def test_a_server_that_stops_ends_what_waits_for_an_agent_at_once(scene: Scene, what: str) -> None:
+    host = scene.host()
+    host.start()
+    asks: dict[str, Callable[[str], Any]] = {"probe": host.probe, "install": host.install}
+    before = host.state("web").goal_incarnation
+    waiting = Later(lambda: asks[what]("web"))
+    until(lambda: host.state("web").goal_incarnation > before)
+    host.close()
+    with pytest.raises(Failure) as ended:
+        waiting.result(2)
+    assert ended.value.code == "job.interrupted"
+
+
+def test_a_server_that_stops_fails_no_snapshot_that_the_next_one_recovers(scene: Scene) -> None:
+    host = scene.host(grace=1)
+    host.start()
+    before = host.state("web").goal_incarnation
+    waiting = Later(lambda: snapshot(host))
+    until(lambda: host.state("web").goal_incarnation > before)
+    host.close()
+    with pytest.raises(AgentFailure) as ended:
+        waiting.result()
+    assert ended.value.code == "agent.never-seen", "it was left alone"
+
+
 @pytest.mark.parametrize("how", ["without a snapshot", "without a freeze", "without a session"])
 def test_a_guest_that_says_done_without_having_done_it_is_not_believed(
     scene: Scene, host: AgentHost, how: str
@@ -301,7 +403,7 @@ def test_a_guest_that_says_done_without_having_done_it_is_not_believed(
         if guest.public.get("command") != "snapshot":
             return
         if how != "without a snapshot":
-            guest.door.take()
+            guest.take()
         told = {
             "without a snapshot": session(),
             "without a freeze": session(freeze=None),
@@ -352,7 +454,7 @@ def test_a_cancelled_job_withdraws_the_task(scene: Scene, host: AgentHost) -> No
     with PaperGuest(scene, host) as guest:
         with pytest.raises(KeyboardInterrupt):
             snapshot(host, log=log)
-        until(lambda: guest.commands[-1] == "idle")
+        until(lambda: guest.commands[-1:] == ["idle"])
     assert scene.doors.opened == {}
 
 
@@ -447,7 +549,7 @@ def test_uninstall_returns_when_the_agent_says_so_and_a_backup_brings_it_back(
         host.uninstall("web")
         assert host.state("web").goal_incarnation == published, "there is nothing left to do"
         assert snapshot(host).taken_at == TAKEN
-        until(lambda: guest.commands[-1] == "idle")
+        until(lambda: guest.commands[-1:] == ["idle"])
     assert guest.commands[-4:] == ["idle", "uninstall", "snapshot", "idle"]
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
 from waagent_guest import until
 from waagent_recorded import send
-from waagent_scene import Caller, Neighbours, PaperBook, Scene, element, status
+from waagent_scene import Caller, Later, Neighbours, PaperBook, Scene, element, status
 
+from quiesce.agent.waagent.certificates import VmIdentity
+from quiesce.agent.waagent.goal import Dossier
 from quiesce.agent.waagent.host import AgentHost
+from quiesce.agent.waagent.ports import AgentRecord
 from quiesce.agent.waagent.settings import Command, Settings
+from quiesce.agent.waagent.status import AgentStatus, agent_status
 from quiesce.model.agent import AgentCondition
 from quiesce.model.failure import AgentFailure
 
@@ -393,8 +400,6 @@ def test_an_agent_that_polls_rarely_is_given_three_of_its_periods(
 
 
 def test_a_status_left_at_the_storage_endpoint_counts_too(host: AgentHost, scene: Scene) -> None:
-    import json
-
     scene.doors.blobs["web"] = json.dumps(status(acknowledged=3)).encode()
     assert host.state("web").acknowledged_incarnation == 3
     scene.doors.blobs["web"] = json.dumps(status(acknowledged=4)).encode()
@@ -415,3 +420,123 @@ def test_a_database_that_does_not_answer_is_no_reason_to_be_a_stranger(scene: Sc
     with scene.running() as host:
         assert Caller(host, WEB).get("/?comp=versions").status_code == 503
         assert host.strangers == ()
+
+
+def test_a_status_of_long_ago_is_not_news_after_a_restart(scene: Scene) -> None:
+    """It would prove that extensions are switched off, say, when the agent only has had no time
+    to report."""
+    written = scene.clock() - timedelta(days=3)
+    scene.doors.blobs["web"] = json.dumps(status()).encode()
+    scene.doors.written_at = written
+    agent = scene.host()._agent("web")
+    agent.look_at_blob()
+    sight = agent.sight()
+    assert sight.status is not None
+    assert sight.status_at == sight.last_seen == written
+    assert sight.condition is AgentCondition.STALE
+
+
+def test_the_key_of_an_uninstalled_extension_is_dropped_and_not_published_for_ever(
+    scene: Scene,
+) -> None:
+    scene.now = scene.clock()
+    agent = scene.host()._agent("web")
+    agent.ask("1.0", Settings(Command.IDLE))
+    agent.ask_to_uninstall("1.0")
+    scene.now += timedelta(days=680)
+    agent.renew()
+    renewed = agent.dossier.goal.incarnation
+    assert agent.dossier.identity is None
+    for _ in range(3):
+        scene.now += timedelta(seconds=30)
+        agent.renew()
+    assert agent.dossier.goal.incarnation == renewed
+
+
+def test_what_a_dead_server_asked_for_does_not_keep_the_status_url_from_being_renewed(
+    scene: Scene,
+) -> None:
+    scene.now = scene.clock()
+    scene.host()._agent("web").ask("1.0", Settings(Command.PROBE, attempt="a1"))
+    agent = scene.host()._agent("web")
+    scene.now += timedelta(days=1)
+    agent.renew()
+    assert agent.dossier.goal.command == Command.IDLE
+    assert agent.dossier.goal.status_url_at == scene.now
+
+
+def test_nothing_is_renewed_while_something_is_asked_for(scene: Scene) -> None:
+    scene.now = scene.clock()
+    agent = scene.host()._agent("web")
+    before = agent.dossier
+    assert agent.claim()
+    scene.now += timedelta(days=1)
+    agent.renew()
+    assert agent.dossier is before
+    agent.yield_turn()
+    agent.renew()
+    assert agent.dossier is not before
+
+
+def test_a_record_with_a_key_that_is_none_is_begun_anew(scene: Scene) -> None:
+    dossier = Dossier.new(scene.clock())
+    kept = replace(
+        dossier,
+        identity=VmIdentity("no key", "no certificate"),
+        goal=replace(dossier.goal, status_url="https://x"),
+    )
+    scene.book.records["web"] = AgentRecord("web", kept.to_body())
+    agent = scene.host()._agent("web")
+    assert agent.dossier.identity is None
+    assert agent.dossier.container_id != dossier.container_id
+
+
+def test_a_defect_with_one_vm_keeps_no_other_from_being_renewed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quiesce.agent.waagent.host._KEEP_SECONDS", 0.02)
+    renewed: list[str] = []
+    with scene.running() as host:
+        host._agent("web").renew = lambda: 1 // 0  # type: ignore[method-assign, assignment]
+        host._agent("mail").renew = lambda: renewed.append("mail")  # type: ignore[method-assign]
+        until(lambda: len(renewed) > 2)
+
+
+def test_the_guest_of_a_removed_vm_that_still_asks_leaves_nothing_behind(scene: Scene) -> None:
+    with scene.running() as host:
+        web = Caller(host, WEB)
+        web.goal_state()
+        host.forget("web")
+        urls = scene.doors.urls
+        assert web.get("/machine/?comp=goalstate").status_code == 404
+        assert "web" not in scene.book.records
+        assert scene.doors.urls == urls, "and no status file is made for it"
+        host.state("web")
+        assert web.goal_state(), "once it is added again it is served"
+
+
+def test_reading_one_vms_status_keeps_no_other_vm_waiting(
+    host: AgentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, at_once, release = threading.Semaphore(0), [], threading.Event()
+
+    def slow(raw: bytes) -> AgentStatus:
+        at_once.append(raw)
+        running.release()
+        release.wait(10)
+        return agent_status(raw)
+
+    monkeypatch.setattr("quiesce.agent.waagent.vm_agent.agent_status", slow)
+    sent = [Later(lambda: Caller(host, WEB).put_status(status())) for _ in range(5)]
+    assert running.acquire(timeout=5)
+    begun = time.monotonic()
+    assert Caller(host, MAIL).goal_state()
+    assert time.monotonic() - begun < 3
+    assert len(at_once) == 1, "one of a VM at a time"
+    release.set()
+    assert [each.result().status_code for each in sent] == [200] * 5
+
+
+def test_a_status_that_no_agent_sends_is_too_large(host: AgentHost) -> None:
+    answer = Caller(host, WEB).put_status(status(message="x" * 300_000))
+    assert answer.status_code == 413

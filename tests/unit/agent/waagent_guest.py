@@ -22,6 +22,8 @@ MOUNT = {
     "downgrades": True,
 }
 
+OWN_TASK = "that of the attempt"
+
 
 def session(state: str = "done", **changes: Any) -> dict[str, Any]:
     """A state document as docs/explanation/guest-extension.md states it."""
@@ -41,7 +43,7 @@ def session(state: str = "done", **changes: Any) -> dict[str, Any]:
         "thawed_by": "request",
     }
     found: dict[str, Any] = {
-        "task": "t",
+        "task": OWN_TASK,
         "state": state,
         "version": "1.2.3",
         "pid": 4711,
@@ -73,6 +75,7 @@ class PaperGuest:
         self.acknowledges = True
         self.plugin = ""
         self.public: dict[str, Any] = {}
+        self.taken_at: str | None = None
         self.commands: list[str] = []
         self.handler: dict[str, Any] | None = None
         self._ending = threading.Event()
@@ -94,17 +97,24 @@ class PaperGuest:
     def door(self) -> Any:
         return self.scene.doors.opened[self.attempt]
 
+    def take(self) -> None:
+        """Ask the storage endpoint for the point; what it answers goes into reports."""
+        self.taken_at = f"{self.door.take():%Y-%m-%dT%H:%M:%S.%f0Z}"
+
     def says(self, stage: str, *, by: str = "blob", **fields: Any) -> None:
         """A report of our extension, by the report blob or through the agent."""
         import json
 
+        told = fields.get("session")
+        if told is not None and told["task"] == OWN_TASK:
+            fields["session"] = told | {"task": self.attempt}
         report = {
             "attempt": self.attempt,
             "task": self.public["task"],
             "command": self.public["command"],
             "version": "1.2.3",
             "stage": stage,
-            "taken_at": None,
+            "taken_at": self.taken_at,
             "session": None,
             "hops": [],
             "failure": None,

@@ -62,6 +62,7 @@ class PaperDoors:
         self.opened: dict[str, OpenDoor] = {}
         self.closed: list[str] = []
         self.blobs: dict[str, bytes] = {}
+        self.written_at: datetime | None = None
         self.urls = 0
 
     def open(
@@ -89,8 +90,9 @@ class PaperDoors:
         self.urls += 1
         return f"{self.endpoint.url}/{vm}.status?sig=x&n={self.urls}"
 
-    def status_of(self, vm: str) -> bytes | None:
-        return self.blobs.get(vm)
+    def status_of(self, vm: str) -> tuple[bytes, datetime] | None:
+        content = self.blobs.get(vm)
+        return None if content is None else (content, self.written_at or datetime.now(UTC))
 
 
 class Neighbours:

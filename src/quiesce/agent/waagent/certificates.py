@@ -79,15 +79,23 @@ class VmIdentity:
     def parcel(self, transport: x509.Certificate) -> str:
         """This key pair for the agent that holds the key of `transport`: PKCS#12 with an empty
         password in CMS EnvelopedData, base64 in lines."""
+        bag = pkcs12.serialize_key_and_certificates(
+            None, self._key(), self._certificate(), None, serialization.NoEncryption()
+        )
+        return base64.encodebytes(_enveloped(bag, transport)).decode()
+
+    def require_usable(self) -> None:
+        """:raise ValueError, TypeError: no certificate, or no key"""
+        self._certificate()
+        self._key()
+
+    def _key(self) -> rsa.RSAPrivateKey:
         key = serialization.load_pem_private_key(
             self.key_pem.encode(), password=None, unsafe_skip_rsa_key_validation=True
         )
         if not isinstance(key, rsa.RSAPrivateKey):
             raise TypeError("the key of a VM is an RSA key")
-        bag = pkcs12.serialize_key_and_certificates(
-            None, key, self._certificate(), None, serialization.NoEncryption()
-        )
-        return base64.encodebytes(_enveloped(bag, transport)).decode()
+        return key
 
     def _certificate(self) -> x509.Certificate:
         return x509.load_pem_x509_certificate(self.certificate_pem.encode())

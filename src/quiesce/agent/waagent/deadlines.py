@@ -19,7 +19,8 @@ class Deadlines:
     `first_report`: the same once the agent says that it is done. `stage`: any stage of the
     extension that depends neither on the hold nor on the operator's scripts. `script`: as long as
     one of those runs; the extension bounds them by their own configuration. `slack`: what a
-    report may take through the agent, beyond two of its periods.
+    report may take through the agent, beyond two of its periods. `turn`: a snapshot's patience
+    with what else is being asked of the agent.
     """
 
     poll: float = 45.0
@@ -30,6 +31,7 @@ class Deadlines:
     stage: float = 120.0
     script: float = 7200.0
     slack: float = 15.0
+    turn: float = 300.0
 
     def of_stage(self, report: Report, hold_seconds: float, period_seconds: float) -> float:
         """How long the extension may stay in the stage that it reports. Writing back precedes the

@@ -39,7 +39,8 @@ _WORDS = {
 
 
 class Following:
-    """`before` is what was known of the agent when `goal` was published."""
+    """`before` is what was known of the agent when `goal` was published. `recovered`: what waits is
+    taken up again by the next server, so that this one's end is no failure of it."""
 
     def __init__(
         self,
@@ -48,13 +49,14 @@ class Following:
         before: Sight,
         *,
         hold_seconds: float,
+        recovered: bool,
         deadlines: Deadlines,
         strangers: Callable[[], Sequence[Stranger]],
         log: Log,
     ) -> None:
         self._agent, self._goal, self._before = agent, goal, before
         self._hold_seconds, self._deadlines = hold_seconds, deadlines
-        self._strangers, self._log = strangers, log
+        self._strangers, self._log, self._recovered = strangers, log, recovered
         self._station = ""
         self._since = self._begun = self._said = self._looked = time.monotonic()
 
@@ -63,7 +65,8 @@ class Following:
 
         :raise AgentFailure: agent.never-seen, .stale, .silent, .extensions-disabled, .disk-full
         :raise ExtensionFailure: by the agent's or the extension's words; extension.timeout, .stuck
-        :raise JobFailure: job.interrupted, when something else was asked of the VM meanwhile
+        :raise JobFailure: job.interrupted, when something else was asked of the VM meanwhile, or
+            the server stops
         """
         self._log("info", f"Goal state {self._goal.incarnation} is published for the VM's agent.")
         while True:
@@ -83,6 +86,13 @@ class Following:
             self._looked = now
             self._agent.look_at_blob()
         sight = self._agent.sight()
+        if sight.closed and not self._recovered:
+            raise JobFailure(
+                "job.interrupted",
+                "The server stops and does not wait for the VM's agent any more.",
+                evidence=evidence_of(sight),
+                retryable=True,
+            )
         if sight.goal.incarnation != self._goal.incarnation:
             raise JobFailure(
                 "job.interrupted",

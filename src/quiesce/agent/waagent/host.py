@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -28,6 +29,9 @@ log = structlog.get_logger(__name__)
 _KEEP_SECONDS = 30.0
 _KEPT_AGE = timedelta(minutes=5)
 """After a restart an agent asks again within its period, so old times need not be newer."""
+
+_FORGOTTEN_SECONDS = 10.0
+"""For that long the guest of a removed VM is a stranger, whatever the neighbourhood says."""
 
 
 def _utc_now() -> datetime:
@@ -60,6 +64,7 @@ class AgentHost:
         self._offer = Offer.of(package or extension_package(), book)
         self._strangers = Strangers(now)
         self._agents: dict[str, VmAgent] = {}
+        self._forgotten: dict[str, float] = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._keeper: threading.Thread | None = None
@@ -86,8 +91,12 @@ class AgentHost:
         self._keeper.start()
 
     def close(self) -> None:
-        """End both servers and save when each agent was last seen. Idempotent."""
+        """End both servers, and save when each agent was last seen. Whoever waits for an agent
+        gets job.interrupted at once, but for snapshots: the next server recovers their jobs, as
+        after a crash. Idempotent."""
         self._ending.set()
+        for agent in self._all():
+            agent.close()
         self._listener.close()
         if self._keeper is not None:
             self._keeper.join()
@@ -141,6 +150,7 @@ class AgentHost:
         """Drop all that is kept of it. Nothing is asked of the guest."""
         with self._lock:
             self._agents.pop(vm, None)
+            self._forgotten[vm] = time.monotonic()
         self._book.forget(vm)
 
     def _agent(self, vm: str) -> VmAgent:
@@ -148,14 +158,21 @@ class AgentHost:
         if known is not None:
             return known
         with self._lock:
+            self._forgotten.pop(vm, None)
             if vm not in self._agents:
                 self._agents[vm] = VmAgent(vm, book=self._book, doors=self._doors, now=self._now)
             return self._agents[vm]
 
-    async def _agent_soon(self, vm: str) -> VmAgent:
-        """The same in the servers' thread, which waits for no database."""
+    async def _agent_soon(self, vm: str) -> VmAgent | None:
+        """The same in the servers' thread, which waits for no database. None for a VM that was
+        just forgotten: its guest still asks, and the neighbourhood may not know yet."""
         known = self._agents.get(vm)
-        return known if known is not None else await asyncio.to_thread(self._agent, vm)
+        if known is not None:
+            return known
+        forgotten = self._forgotten.get(vm)
+        if forgotten is not None and time.monotonic() - forgotten < _FORGOTTEN_SECONDS:
+            return None
+        return await asyncio.to_thread(self._agent, vm)
 
     def _keep(self) -> None:
         while not self._ending.wait(_KEEP_SECONDS):
@@ -165,6 +182,8 @@ class AgentHost:
                     agent.renew()
                 except Failure as failure:
                     log.warning("renewing failed", vm=agent.vm, code=failure.code)
+                except Exception:
+                    log.exception("a defect kept a VM's goal state from being renewed", vm=agent.vm)
 
     def _save(self, age: timedelta) -> None:
         for agent in self._all():
@@ -172,6 +191,8 @@ class AgentHost:
                 agent.keep(at_least=age)
             except Failure as failure:
                 log.warning("the last sign of an agent was not saved", code=failure.code)
+            except Exception:
+                log.exception("a defect kept the last sign of an agent", vm=agent.vm)
 
     def _all(self) -> tuple[VmAgent, ...]:
         with self._lock:

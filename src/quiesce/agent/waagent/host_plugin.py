@@ -6,10 +6,12 @@ that goal states come from the wire server alone.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,6 +21,7 @@ from starlette.routing import Route
 from quiesce.agent.waagent.packages import Offer
 from quiesce.agent.waagent.recognition import agent_of, body_of, too_large
 from quiesce.agent.waagent.status import MAX_STATUS_BYTES
+from quiesce.agent.waagent.vm_agent import VmAgent
 from quiesce.agent.waagent.wire_server import package_answer
 from quiesce.model.failure import Failure
 
@@ -32,11 +35,12 @@ _ARTIFACT = "x-ms-artifact-location"
 class HostPlugin:
     def __init__(self, offer: Offer) -> None:
         self._offer = offer
+        self._reading: WeakKeyDictionary[VmAgent, asyncio.Lock] = WeakKeyDictionary()
         self.app = Starlette(
             routes=[
                 Route("/versions", _versions),
                 Route("/health", _health),
-                Route("/status", _status, methods=["PUT"]),
+                Route("/status", self._status, methods=["PUT"]),
                 Route("/vmAgentLog", _agent_log, methods=["PUT"]),
                 Route("/extensionArtifact", self._artifact),
             ],
@@ -54,6 +58,16 @@ class HostPlugin:
             agent_of(request), self._offer, wanted.path, f"{wanted.scheme}://{wanted.netloc}"
         )
 
+    async def _status(self, request: Request) -> Response:
+        """Read in a thread, one of a VM at a time: what a guest writes may take long to read, and
+        other VMs' agents are not to wait for that."""
+        body = await body_of(request, _MAX_PUT_BYTES)
+        if body is None:
+            return too_large()
+        agent = agent_of(request)
+        async with self._reading.setdefault(agent, asyncio.Lock()):
+            return await asyncio.to_thread(_take_status, agent, body)
+
 
 async def _versions(_request: Request) -> Response:
     return JSONResponse(_VERSIONS)
@@ -63,14 +77,10 @@ async def _health(_request: Request) -> Response:
     return Response()
 
 
-async def _status(request: Request) -> Response:
-    body = await body_of(request, _MAX_PUT_BYTES)
-    if body is None:
-        return too_large()
+def _take_status(agent: VmAgent, body: bytes) -> Response:
     try:
-        document = json.loads(body)
-        content = document["content"]
-        agent_of(request).take_status(base64.b64decode(content, validate=True))
+        content = json.loads(body)["content"]
+        agent.take_status(base64.b64decode(content, validate=True))
     except Failure as refused:
         return PlainTextResponse(f"{refused.message}\n", 400)
     except (ValueError, TypeError, KeyError, RecursionError, binascii.Error):

@@ -37,8 +37,8 @@ class Doors(Protocol):
         """Where the agent of `vm` uploads its status when the host plugin does not answer: a SAS
         URL of a block blob, valid for a day or more, the same for some hours."""
 
-    def status_of(self, vm: str) -> bytes | None:
-        """What was last written there."""
+    def status_of(self, vm: str) -> tuple[bytes, datetime] | None:
+        """What was last written there, and when."""
 
 
 @dataclass(frozen=True, slots=True)

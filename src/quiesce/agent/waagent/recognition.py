@@ -29,7 +29,7 @@ _OTHER_CONTAINER = PlainTextResponse("another container\n", 410)
 _LATER = PlainTextResponse("later\n", 503)
 """On 503 it tries again every second."""
 
-AgentOf = Callable[[str], Awaitable[VmAgent]]
+AgentOf = Callable[[str], Awaitable[VmAgent | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,15 @@ class Recognition:
             return
         address, port = scope["client"] or ("", 0)
         vm = self._neighbourhood.vm_at(address, port)
-        if vm is None:
-            self._strangers.note(address)
-            await _NOT_FOUND(scope, receive, send)
-            return
         try:
-            agent = await self._agent_of(vm)
+            agent = await self._agent_of(vm) if vm is not None else None
         except Failure as failure:
             log.warning("a VM's record could not be opened", vm=vm, code=failure.code)
             await _LATER(scope, receive, send)
+            return
+        if agent is None:
+            self._strangers.note(address)
+            await _NOT_FOUND(scope, receive, send)
             return
         agent.heard(address, _without_port(host_named(scope)))
         container = _header(scope, b"x-ms-containerid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from quiesce.agent.framing import printable, quoted
@@ -41,12 +42,14 @@ class Stage(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Report:
     """`failure` says why an attempt failed; an attempt that failed without saying why has one of
-    ours. `session` is None before there is one."""
+    ours. `session` is None before there is one; `taken_at` is the snapshot that the endpoint's
+    answer named, in microseconds."""
 
     attempt: str
     task: str
     version: str
     stage: Stage
+    taken_at: datetime | None
     session: SessionState | None
     hops: tuple[Hop, ...]
     failure: Failure | None
@@ -67,6 +70,7 @@ def read_report(raw: bytes) -> Report:
             task=_text(document.get("task"), 80),
             version=_text(document.get("version"), 80),
             stage=stage,
+            taken_at=_instant(document.get("taken_at")),
             session=None if session is None else _session(session, raw),
             hops=read_hops(document.get("hops")),
             failure=failure_of(failure)
@@ -113,6 +117,15 @@ def _entries(document: object, limit: int) -> list[dict[str, object]]:
 
 def _text(value: object, limit: int) -> str:
     return printable(value, limit) if isinstance(value, str) else ""
+
+
+def _instant(value: object) -> datetime | None:
+    """Of `x-ms-snapshot`: UTC in units of 100 ns, of which the endpoint gives out tens."""
+    try:
+        at = datetime.fromisoformat(_text(value, 40))
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None and at.utcoffset() == UTC.utcoffset(None) else None
 
 
 def _verdict(value: object) -> bool | None:

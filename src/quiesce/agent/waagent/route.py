@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+
+import structlog
 
 from quiesce.agent.session_state import SessionState
 from quiesce.agent.waagent.deadlines import Deadlines
@@ -28,6 +31,9 @@ from quiesce.model.failure import (
 from quiesce.model.network import Hop
 from quiesce.model.policy import SnapshotOptions
 
+log = structlog.get_logger(__name__)
+
+_TURN_LOOK_SECONDS = 1.0
 _BEGUN_WITHIN = timedelta(minutes=30)
 """By the guest's clock. An attempt that is given up is withdrawn; this is for one whose server
 has died."""
@@ -35,7 +41,7 @@ has died."""
 
 class WaagentRoute:
     """Fulfils `quiesce.snapshot.ports.GuestRoute`. Thread-safe: one thing is asked of a VM at a
-    time, and who comes second is refused with agent.channel-busy."""
+    time. Who comes second is refused with agent.channel-busy, a snapshot after some minutes."""
 
     def __init__(
         self,
@@ -61,10 +67,10 @@ class WaagentRoute:
     ) -> GuestPoint:
         taken = _Take(take)
         try:
-            report = self._asked(
+            sight = self._asked(
                 Command.SNAPSHOT, log, task=task_id, disks=disks, options=options, take=taken
             )
-            return _point(report, taken)
+            return _point(sight, taken, task_id)
         except Failure as failure:
             if taken.failure is not None:
                 # The guest was only told that the snapshot failed; the hypervisor knows why.
@@ -84,14 +90,14 @@ class WaagentRoute:
 
         :raise Failure: as `snapshot`, when the extension could not even be asked
         """
-        report = self._asked(Command.PROBE, _quiet)
+        report = _report(self._asked(Command.PROBE, _quiet))
         if report.failure is not None and not report.hops:
             raise report.failure
         return report.hops
 
     def collect_logs(self) -> tuple[GuestLog, ...]:
         """The ends of the logs that matter. :raise Failure: as `snapshot`"""
-        report = self._asked(Command.LOGS, _quiet)
+        report = _report(self._asked(Command.LOGS, _quiet))
         if report.failure is not None:
             raise report.failure
         return report.logs
@@ -153,21 +159,22 @@ class WaagentRoute:
         disks: Sequence[str] = (),
         options: SnapshotOptions | None = None,
         take: Callable[[], datetime] | None = None,
-    ) -> Report:
-        """The report that ends the attempt. Whatever happens, the door is closed then and nothing
-        is asked of the guest any more."""
+    ) -> Sight:
+        """With the report that ends the attempt. Whatever happens, the door is closed then and
+        nothing is asked of the guest any more."""
         agent, attempt = self._agent, uuid.uuid4().hex
         options = options or SnapshotOptions()
-        with self._turn():
+        patience = self._deadlines.turn if command is Command.SNAPSHOT else 0.0
+        with self._turn(patience, log):
             agent.begin(attempt)
-            door = self._doors.open(
-                agent.vm,
-                attempt,
-                disks,
-                take=take or _nothing_to_take,
-                reported=lambda raw: agent.take_report(attempt, raw),
-            )
             try:
+                door = self._doors.open(
+                    agent.vm,
+                    attempt,
+                    disks,
+                    take=take or _nothing_to_take,
+                    reported=lambda raw: agent.take_report(attempt, raw),
+                )
                 before = agent.sight()
                 settings = Settings(
                     command,
@@ -181,19 +188,32 @@ class WaagentRoute:
                     proxy=self._proxy_of(agent.vm),
                 )
                 goal = agent.ask(self._version, settings)
-                sight = self._followed(goal, before, log, options.hold_seconds).until(_ended)
+                recovered = command is Command.SNAPSHOT
+                return self._followed(
+                    goal, before, log, hold_seconds=options.hold_seconds, recovered=recovered
+                ).until(_ended)
             finally:
-                self._end(attempt)
-                agent.begin("")
-        assert sight.report is not None
-        return sight.report
+                try:
+                    self._doors.close(attempt)
+                finally:
+                    agent.begin("")
+                    self._withdraw(attempt)
 
-    def _followed(self, goal: Goal, before: Sight, log: Log, hold_seconds: float = 0) -> Following:
+    def _followed(
+        self,
+        goal: Goal,
+        before: Sight,
+        log: Log,
+        *,
+        hold_seconds: float = 0,
+        recovered: bool = False,
+    ) -> Following:
         return Following(
             self._agent,
             goal,
             before,
             hold_seconds=hold_seconds,
+            recovered=recovered,
             deadlines=self._deadlines,
             strangers=self._strangers,
             log=log,
@@ -205,9 +225,17 @@ class WaagentRoute:
         finally:
             self._agent.withdraw(attempt)
 
+    def _withdraw(self, attempt: str) -> None:
+        """How the attempt went is known by now and is not to be lost: the door is closed, and a
+        goal state that stays is one that the guest has begun already."""
+        try:
+            self._agent.withdraw(attempt)
+        except Failure as failure:
+            log.warning("an attempt was not withdrawn", vm=self._agent.vm, code=failure.code)
+
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._agent.claim():
+    def _turn(self, patience_seconds: float = 0.0, log: Log | None = None) -> Iterator[None]:
+        if not self._claimed(patience_seconds, log or _quiet):
             raise AgentFailure(
                 "agent.channel-busy",
                 "Something else is being asked of this VM's agent.",
@@ -225,6 +253,21 @@ class WaagentRoute:
         finally:
             self._agent.yield_turn()
 
+    def _claimed(self, patience_seconds: float, log: Log) -> bool:
+        """A network test or a collection of logs costs no backup its freeze: it comes after."""
+        until = time.monotonic() + patience_seconds
+        said = False
+        while not self._agent.claim():
+            if time.monotonic() >= until:
+                return False
+            if not said:
+                doing = self._agent.dossier.goal.command or "another task"
+                log("info", f"Waiting for the VM's agent, which is busy with {doing}.")
+                said = True
+            self._agent.wait(_TURN_LOOK_SECONDS)
+            log("debug", "Still waiting.")
+        return True
+
 
 class _Take:
     """Remembers how the one call went: the guest's word for it is not enough."""
@@ -232,28 +275,40 @@ class _Take:
     def __init__(self, take: Callable[[], datetime]) -> None:
         self._take = take
         self.at: datetime | None = None
+        self.ended = 0.0
+        """By the monotonic clock: before, no honest report could tell of it."""
         self.failure: Failure | None = None
 
     def __call__(self) -> datetime:
         try:
-            self.at = self._take()
+            at = self._take()
         except Failure as failure:
             self.failure = failure
             raise
-        return self.at
+        self.ended, self.at = time.monotonic(), at
+        return at
 
 
-def _point(report: Report, taken: _Take) -> GuestPoint:
+def _report(sight: Sight) -> Report:
+    assert sight.report is not None, "an ended attempt has one"
+    return sight.report
+
+
+def _point(sight: Sight, taken: _Take, task: str) -> GuestPoint:
+    """The point that the guest vouches for: the very one that was taken for this attempt, by the
+    session that it tells of. The driver's session bears the attempt's name."""
+    report = _report(sight)
     if report.failure is not None:
         raise report.failure
     state = report.session
-    if taken.at is None or state is None or state.freeze is None:
-        missing = "no snapshot was asked for" if taken.at is None else "no freeze is reported"
-        raise ExtensionFailure(
-            "extension.output-invalid",
-            f"The extension says that it is done, and {missing}.",
-            evidence=[Evidence(f"stage {report.stage}", "the extension's report")],
-        )
+    if taken.at is None:
+        raise _unproven(report, "no snapshot was asked for")
+    if state is None or state.freeze is None:
+        raise _unproven(report, "no freeze is reported")
+    if report.task != task or state.task_id != report.attempt:
+        raise _unproven(report, "it tells of another task's session")
+    if report.taken_at != taken.at or sight.report_at < taken.ended:
+        raise _unproven(report, "it tells of another instant than the snapshot's")
     if state.failure is not None and not isinstance(state.failure, ScriptFailure):
         raise state.failure
     said = (str(state.failure),) if state.failure is not None else ()
@@ -262,6 +317,22 @@ def _point(report: Report, taken: _Take) -> GuestPoint:
         readiness=_readiness(state),
         freeze=state.freeze,
         finish=Finish(post_script=state.post_script, warnings=said),
+    )
+
+
+def _unproven(report: Report, what: str) -> ExtensionFailure:
+    told = report.taken_at.isoformat() if report.taken_at else "none"
+    session = report.session.task_id if report.session else "none"
+    return ExtensionFailure(
+        "extension.output-invalid",
+        f"The extension says that it is done, and {what}.",
+        evidence=[
+            Evidence(
+                f"stage {report.stage}, task {report.task or 'none'}, session {session or 'none'}, "
+                f"taken at {told}",
+                "the extension's report",
+            )
+        ],
     )
 
 

@@ -15,7 +15,9 @@ from quiesce.agent.waagent.settings import HANDLER
 from quiesce.model.agent import HandlerState
 from quiesce.model.failure import AgentFailure, Evidence
 
-MAX_STATUS_BYTES = 1 << 20
+MAX_STATUS_BYTES = 256 * 1024
+"""The agent takes at most 128 KiB of an extension's status (WALinuxAgent, ga/exthandlers.py), and
+it is told of one extension."""
 _MAX_HANDLERS = 64
 _MAX_SUBSTATUS = 64
 _SUBSTATUS = "quiesce"

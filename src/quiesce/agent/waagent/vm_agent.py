@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import statistics
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +37,8 @@ Clock = Callable[[], datetime]
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What is known of an agent at one instant. `fetched_at` is when it took the incarnation that
-    is published now, None before; `status_at` when `status` came; `peer` where it called from."""
+    is published now, None before; `status_at` when `status` came; `peer` where it called from;
+    `report_at` when `report` came, by the monotonic clock."""
 
     condition: AgentCondition
     goal: Goal
@@ -48,12 +50,14 @@ class Sight:
     status: AgentStatus | None
     status_at: datetime | None
     report: Report | None
+    report_at: float
     unreadable: Failure | None
+    closed: bool
 
 
 class VmAgent:
-    """Thread-safe. What the servers' thread calls (`heard` to `take_status`) takes no time: it
-    waits for no disk, no database and no peer."""
+    """Thread-safe. What the servers' thread calls (`heard`, `polled`, `fetched`, `take_health`)
+    takes no time: it waits for no disk, no database and no peer."""
 
     def __init__(self, vm: str, *, book: AgentBook, doors: Doors, now: Clock) -> None:
         self.vm = vm
@@ -75,7 +79,9 @@ class VmAgent:
         self._blob: bytes | None = None
         self._attempt = ""
         self._report: Report | None = None
+        self._report_at = 0.0
         self._unreadable: Failure | None = None
+        self.closed = False
         if not self.dossier.goal.status_url:
             # An agent that is told no place for its status reports none, not even by the host
             # plugin, and what has never reported would never be asked for anything.
@@ -106,12 +112,15 @@ class VmAgent:
                 self._fetched = (incarnation, self._now())
                 self._changed.notify_all()
 
-    def take_status(self, raw: bytes) -> None:
-        """:raise AgentFailure: agent.answer-invalid"""
+    def take_status(self, raw: bytes, at: datetime | None = None) -> None:
+        """It reported, at that time or now. Takes its time: not for the servers' thread.
+
+        :raise AgentFailure: agent.answer-invalid
+        """
         status = agent_status(raw)
         ours = status.ours
         with self._changed:
-            self._status, self._status_at, self._unready_words = status, self._now(), ""
+            self._status, self._status_at, self._unready_words = status, at or self._now(), ""
             if ours is not None and ours.report and self._attempt:
                 self._take(ours.report.encode("utf-8", "replace"), self._attempt)
             self._changed.notify_all()
@@ -129,18 +138,18 @@ class VmAgent:
 
     def look_at_blob(self) -> None:
         """Take the status that the agent has left at the storage endpoint, when it is new."""
-        content = self._doors.status_of(self.vm)
-        if not content or content == self._blob:
+        found = self._doors.status_of(self.vm)
+        if found is None or found[0] == self._blob:
             return
-        first, self._blob = self._blob is None, content
-        if first and self._status is not None:
+        self._blob, written_at = found
+        if self._status_at is not None and written_at <= self._status_at:
             return
         try:
-            self.take_status(content)
+            self.take_status(self._blob, written_at)
         except Failure:
             return
-        if not first:
-            self.heard(self._peer, self._endpoint)
+        with self._changed:
+            self._last_seen = max(self._last_seen or written_at, written_at)
 
     # ------------------------------------------------------------ what is known of it
 
@@ -158,7 +167,9 @@ class VmAgent:
                 status=self._status,
                 status_at=self._status_at,
                 report=self._report,
+                report_at=self._report_at,
                 unreadable=self._unreadable,
+                closed=self.closed,
             )
 
     def state(self) -> AgentState:
@@ -190,6 +201,14 @@ class VmAgent:
 
     def yield_turn(self) -> None:
         self._turn.release()
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody will hear it any more: whoever waits for it is told so."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
 
     def ask(self, version: str, settings: Settings) -> Goal:
         """Publish the extension with these settings. Raises what the book and the doors do."""
@@ -227,19 +246,23 @@ class VmAgent:
                 self.ask(goal.version, Settings(Command.IDLE))
 
     def renew(self) -> None:
-        """Publish again what is about to expire, unless something is being asked for."""
+        """Publish again what is about to expire, unless something is being asked for. What a dead
+        server has asked for is not asked again."""
         with self._publishing:
             now, dossier = self._now(), self.dossier
             goal, identity = dossier.goal, dossier.identity
             old_url = now - goal.status_url_at > _STATUS_URL_AGE
             old_key = identity is not None and identity.expires_soon(now)
-            if not (old_url or old_key) or goal.command not in ("", Command.IDLE):
+            if not (old_url or old_key) or self._turn.locked():
                 return
-            if goal.plugin is Plugin.ENABLED and old_key:
+            left_over = goal.command not in ("", Command.IDLE)
+            if goal.plugin is Plugin.ENABLED and (old_key or left_over):
                 self.ask(goal.version, Settings(Command.IDLE))
             else:
                 number = next_number(goal.incarnation, now)
-                self._publish(replace(goal, incarnation=number, published_at=now), identity)
+                # Without settings there is nothing for the key to open.
+                kept = None if old_key else identity
+                self._publish(replace(goal, incarnation=number, published_at=now), kept)
 
     def begin(self, attempt: str) -> None:
         """From now on, reports on this attempt are taken and those on others are not."""
@@ -281,7 +304,7 @@ class VmAgent:
         known = self._report
         newer = known is None or (report.stage.rank >= known.stage.rank and not known.stage.ended)
         if report.attempt == attempt and newer:
-            self._report = report
+            self._report, self._report_at = report, time.monotonic()
 
     def _condition(self) -> AgentCondition:
         if self._last_seen is None:
@@ -310,6 +333,9 @@ def _read(kept: AgentRecord | None) -> Dossier | None:
     if kept is None:
         return None
     try:
-        return Dossier.from_body(kept.body)
+        dossier = Dossier.from_body(kept.body)
+        if dossier.identity is not None:
+            dossier.identity.require_usable()
+        return dossier
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -80,6 +80,12 @@ def add(
     common: Common = COMMON,
 ) -> None:
     """Make a VM known. It need not run now."""
+    if agent == "both" and qga is None:
+        raise InputFailure(
+            "input.usage",
+            "--agent both needs the socket of the QEMU guest agent, and no --qga is said.",
+            remedy="Say `--qga SOCKET`, or `--agent waagent` for the Azure Linux agent alone.",
+        )
     body: Json = {
         "name": name,
         "qmp_socket": str(qmp.absolute()),

@@ -41,8 +41,8 @@ class AllowlistFormat(StrEnum):
 
 
 class Need(Protocol):
-    """One thing to be reached: `address` is an IP address or a name, `protocol` tcp or udp, `why`
-    a few words for a person."""
+    """One thing to be reached: `address` is an IP address or a name, or empty at port 53 for the
+    guest's own DNS server; `protocol` tcp or udp, `why` a few words for a person."""
 
     @property
     def address(self) -> str: ...
@@ -77,24 +77,26 @@ class _Rule:
     protocol: str
     why: str
     version: int
-    """4 or 6 of IP; 0 for a name."""
+    """4 or 6 of IP; 0 for a name, and for the DNS server, whose address is empty."""
 
 
 def _rule(need: Need) -> _Rule:
     try:
         address = ip_address(need.address.strip("[]"))
     except ValueError:
-        text, version = need.address, 0
+        text, version = need.address.removesuffix(".").lower(), 0
     else:
         # A zone (fe80::1%eth0) means nothing to a firewall.
         bare = IPv6Address(int(address)) if isinstance(address, IPv6Address) else address
         text, version = str(bare), address.version
-    known = version or _NAME.fullmatch(text)
+    known = version or _NAME.fullmatch(text) or (need.address == "" and need.port == 53)
     if not known or need.protocol not in ("tcp", "udp") or not 0 < need.port < 65536:
         raise InputFailure(
             "input.address-invalid",
             f"No firewall rule can be written for {need.protocol} to {need.address!r}, "
             f"port {need.port}.",
+            remedy="Give `agent_address`, `storage_host` and the proxies, the VM's own too, as IP "
+            "addresses or DNS names.",
         )
     # Control characters would end the line, and with it the comment or the command.
     why = " ".join("".join(c if c.isprintable() else " " for c in need.why).split())
@@ -112,11 +114,12 @@ def _nft_head(rules: Rules) -> Iterable[str]:
 
 
 def _nft(rules: Rules) -> Iterable[str]:
+    variables = _variables(rules)
     for rule in rules:
         # insert and not add: behind a drop that is there already it would never be reached.
         yield (
             f"nft insert rule inet filter output {'ip6' if rule.version == 6 else 'ip'} daddr "
-            f"{_shell_address(rule)} {rule.protocol} dport {rule.port} accept comment "
+            f"{_shell_address(rule, variables)} {rule.protocol} dport {rule.port} accept comment "
             + shlex.quote(f'"{_comment(rule, _NFT_COMMENT)}"')
         )
 
@@ -129,10 +132,11 @@ def _iptables_head(rules: Rules) -> Iterable[str]:
 
 
 def _iptables(rules: Rules) -> Iterable[str]:
+    variables = _variables(rules)
     for rule in rules:
         yield (
             f"{'ip6tables' if rule.version == 6 else 'iptables'} -I OUTPUT 1 -p {rule.protocol} "
-            f"-d {_shell_address(rule)} --dport {rule.port} -m comment --comment "
+            f"-d {_shell_address(rule, variables)} --dport {rule.port} -m comment --comment "
             f"{shlex.quote(_comment(rule, _IPTABLES_COMMENT))} -j ACCEPT"
         )
 
@@ -144,11 +148,12 @@ def _firewalld_head(rules: Rules) -> Iterable[str]:
 
 
 def _firewalld(rules: Rules) -> Iterable[str]:
+    variables = _variables(rules)
     for rule in rules:
         yield (
             f"firewall-cmd --permanent --direct --add-rule "
             f"{'ipv6' if rule.version == 6 else 'ipv4'} filter OUTPUT 0 -p {rule.protocol} "
-            f"-d {_shell_address(rule)} --dport {rule.port} -m comment --comment "
+            f"-d {_shell_address(rule, variables)} --dport {rule.port} -m comment --comment "
             f"{shlex.quote(_comment(rule, _IPTABLES_COMMENT))} -j ACCEPT"
         )
     yield "firewall-cmd --reload"
@@ -163,13 +168,14 @@ def _nsg_head(rules: Rules) -> Iterable[str]:
 
 
 def _nsg(rules: Rules) -> Iterable[str]:
+    variables = _variables(rules)
     for number, rule in enumerate(rules):
         yield (
             'az network nsg rule create --resource-group "$RESOURCE_GROUP" --nsg-name "$NSG" '
             f"--name quiesce-{number + 1} --priority {_NSG_FIRST_PRIORITY + number} "
             f"--direction Outbound --access Allow --protocol {rule.protocol.capitalize()} "
             "--source-address-prefixes '*' --source-port-ranges '*' "
-            f"--destination-address-prefixes {_shell_address(rule)} "
+            f"--destination-address-prefixes {_shell_address(rule, variables)} "
             f"--destination-port-ranges {rule.port} "
             f"--description {shlex.quote(_comment(rule, _NSG_DESCRIPTION))}"
         )
@@ -178,14 +184,19 @@ def _nsg(rules: Rules) -> Iterable[str]:
 def _windows_head(rules: Rules) -> Iterable[str]:
     yield "# In the guest, in a PowerShell of an administrator. A rule that blocks wins over these:"
     yield "#   Get-NetFirewallRule -Direction Outbound -Action Block -Enabled True"
-    for name in _names(rules):
-        variable = _variable(name)
-        yield f"${variable} = (Resolve-DnsName -Name {_powershell(name)} -Type A).IPAddress"
+    for name, variable in _variables(rules).items():
+        if name:
+            lookup = f"Resolve-DnsName -Name {_powershell(name)} -Type A_AAAA"
+            yield f"${variable} = ({lookup} | Where-Object IPAddress).IPAddress"
+        else:
+            yield "# The guest's DNS server is here: Get-DnsClientServerAddress"
+            yield f"${variable} = 'your-dns-server'"
 
 
 def _windows(rules: Rules) -> Iterable[str]:
+    variables = _variables(rules)
     for rule in rules:
-        address = rule.address if rule.version else f"${_variable(rule.address)}"
+        address = rule.address if rule.version else f"${variables[rule.address]}"
         yield (
             f"New-NetFirewallRule -DisplayName {_powershell(_comment(rule, _NSG_DESCRIPTION))} "
             f"-Direction Outbound -Action Allow -Protocol {rule.protocol.upper()} "
@@ -228,25 +239,39 @@ def _comment(rule: _Rule, length: int) -> str:
 
 
 def _place(rule: _Rule) -> str:
+    if not rule.address:
+        return f"your DNS server:{rule.port}"
     return f"[{rule.address}]:{rule.port}" if rule.version == 6 else f"{rule.address}:{rule.port}"
 
 
-def _names(rules: Rules) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(rule.address for rule in rules if not rule.version))
-
-
-def _variable(name: str) -> str:
-    return "ADDRESS_OF_" + re.sub(r"[^A-Za-z0-9]", "_", name).upper()
+def _variables(rules: Rules) -> Mapping[str, str]:
+    """Per name, and per "" for the DNS server, the variable that holds its address; no two names
+    have the same."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(rule.address for rule in rules if not rule.version):
+        plain = "ADDRESS_OF_" + re.sub(r"[^A-Za-z0-9]", "_", name).upper() if name else "DNS_SERVER"
+        variable, number = plain, 1
+        while variable in found.values():
+            number += 1
+            variable = f"{plain}_{number}"
+        found[name] = variable
+    return found
 
 
 def _resolving(rules: Rules) -> Iterable[str]:
     """Firewalls know addresses only: a name is looked up where the commands are run."""
-    for name in _names(rules):
-        yield f"{_variable(name)}=$(getent ahostsv4 {shlex.quote(name)} | awk 'NR==1 {{print $1}}')"
+    for name, variable in _variables(rules).items():
+        if not name:
+            yield "# The guest's DNS server is in its /etc/resolv.conf, or ask: resolvectl dns"
+            yield f"{variable}='your-dns-server'"
+            continue
+        yield f"{variable}=$(getent ahostsv4 {shlex.quote(name)} | awk 'NR==1 {{print $1}}')"
+        # Said here, since what the firewalls say of an empty address helps nobody.
+        yield f': "${{{variable}:?{name} has no IPv4 address; put its address into the rule}}"'
 
 
-def _shell_address(rule: _Rule) -> str:
-    return rule.address if rule.version else f'"${_variable(rule.address)}"'
+def _shell_address(rule: _Rule, variables: Mapping[str, str]) -> str:
+    return rule.address if rule.version else f'"${variables[rule.address]}"'
 
 
 def _powershell(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from quiesce.diagnosis.catalogue import catalogue
 from quiesce.model.failure import (
     AgentFailure,
@@ -94,7 +96,7 @@ class Network:
         return (
             Need(host, settings.agent_port, "tcp", "wire server: what the agent is to do"),
             Need(host, settings.host_plugin_port, "tcp", "host plugin: packages and status"),
-            self._storage_need(self._table.proxy_of(address.name)),
+            *_with_dns(self._storage_need(self._table.proxy_of(address.name))),
         )
 
     def _storage_need(self, proxy: Proxy) -> Need:
@@ -118,6 +120,16 @@ class Network:
         host_address = self._settings.agent_address if address.agent.waagent else ""
         endpoint = self._guest_side.storage().endpoint
         return guest.probe(endpoint, self._table.proxy_of(address.name), host_address)
+
+
+def _with_dns(need: Need) -> tuple[Need, ...]:
+    """A name must be looked up first, by a server that only the guest knows."""
+    try:
+        ip_address(need.address)
+    except ValueError:
+        why = f"your DNS server: the address of {need.address}"
+        return (Need("", 53, "udp", why), Need("", 53, "tcp", why), need)
+    return (need,)
 
 
 def _failure(vm: str, hops: tuple[Hop, ...]) -> FailureReport | None:

@@ -100,8 +100,8 @@ class ExtensionView:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One thing that a guest must be able to reach: an address or a name, and a TCP or UDP port;
-    `why` in a few words."""
+    """One thing that a guest must be able to reach: an address or a name, or "" for the guest's own
+    DNS server, and a TCP or UDP port; `why` in a few words."""
 
     address: str
     port: int

@@ -117,6 +117,13 @@ def test_without_an_address_for_guests_the_server_says_which_setting_is_missing(
     assert "agent_address" in refused.stderr
 
 
+def test_both_agents_need_the_socket_of_the_one(cli: Cli) -> None:
+    refused = cli("vm", "add", "az", "--qmp", "/run/az.qmp", "--agent", "both")
+    assert refused.returncode == 2
+    assert "[input.usage]" in refused.stderr
+    assert "--qga" in refused.stderr
+
+
 def test_a_policy_knows_its_route(cli: Cli) -> None:
     made = cli.json("policy", "create", "routes", "--route", "host-then-guest")
     assert made["snapshot"]["route"] == "host-then-guest"

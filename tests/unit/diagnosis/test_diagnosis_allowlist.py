@@ -211,6 +211,58 @@ def test_what_cannot_be_a_rule_is_refused(need: Need, format: AllowlistFormat) -
     assert refused.value.code == "input.address-invalid"
 
 
+SHELLS = [AllowlistFormat.NFT, AllowlistFormat.IPTABLES, AllowlistFormat.FIREWALLD]
+
+
+def run_with_names(text: str, folder: Path, **addresses: str) -> subprocess.CompletedProcess[str]:
+    """By a shell whose firewalls say their words, and whose `getent` knows these names."""
+    for tool in ("nft", "iptables", "ip6tables", "firewall-cmd"):
+        (folder / tool).write_text('#!/bin/sh\necho "$@"\n')
+    known = "".join(f"{name}) echo {address} STREAM;;" for name, address in addresses.items())
+    (folder / "getent").write_text(f'#!/bin/sh\ncase "$2" in {known} *) exit 2;; esac\n')
+    for tool in folder.iterdir():
+        tool.chmod(0o755)
+    return subprocess.run(
+        ["sh", "-eu", "-c", text],
+        env={"PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("format", SHELLS)
+def test_names_that_look_alike_get_their_own_addresses(
+    format: AllowlistFormat,  # noqa: A002
+    tmp_path: Path,
+) -> None:
+    text = allowlist([Need("a-b.c", 443), Need("a.b-c.", 444)], format)
+    done = run_with_names(text, tmp_path, **{"a-b.c": "192.0.2.1", "a.b-c": "192.0.2.2"})
+    assert re.search(r"(daddr|-d) 192\.0\.2\.1 .*dport 443", done.stdout)
+    assert re.search(r"(daddr|-d) 192\.0\.2\.2 .*dport 444", done.stdout)
+
+
+@pytest.mark.parametrize("format", SHELLS)
+def test_a_name_without_an_ipv4_address_is_said_and_opens_nothing(
+    format: AllowlistFormat,  # noqa: A002
+    tmp_path: Path,
+) -> None:
+    done = run_with_names(allowlist([Need("six.example", 443)], format), tmp_path)
+    assert done.returncode
+    assert "six.example has no IPv4 address" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("format", set(AllowlistFormat) - {AllowlistFormat.TEXT})
+def test_the_guests_dns_server_is_to_be_filled_in(format: AllowlistFormat) -> None:  # noqa: A002
+    text = allowlist([Need("", 53, "udp"), Need("", 53, "tcp")], format)
+    assert (
+        text.count("DNS_SERVER = 'your-dns-server'") + text.count("DNS_SERVER='your-dns-server'")
+        == 1
+    )
+    assert text.count("$DNS_SERVER") >= 2
+
+
 def test_an_address_zone_is_left_out() -> None:
     assert "[fe80::1]:443" in allowlist([Need("fe80::1%eth0", 443)], AllowlistFormat.TEXT)
 

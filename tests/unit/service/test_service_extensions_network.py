@@ -167,18 +167,25 @@ def test_a_guest_needs_the_host_address_and_the_proxy_or_else_the_storage_endpoi
         return [(need.address, need.port) for need in elsewhere.network.needs("web")]
 
     host = [("168.63.129.16", 80), ("168.63.129.16", 32526)]
+    by_name = [*host, ("", 53), ("", 53)]
     try:
-        assert places() == [*host, ("squid.example", 3128)]
+        assert places() == [*by_name, ("squid.example", 3128)]
+        protocols = [need.protocol for need in elsewhere.network.needs("web")]
+        assert protocols == ["tcp", "tcp", "udp", "tcp", "tcp"]
         text = allowlist(elsewhere.network.needs("web"), AllowlistFormat.TEXT)
         assert "squid.example:3128" in text
+        assert "udp  your DNS server:53" in text
         assert "SECRET" not in text
 
         elsewhere.vms.change("web", VmChange(proxy=Proxy()))
-        assert places() == [*host, ("storage.example", 8443)]
+        assert places() == [*by_name, ("storage.example", 8443)]
 
         own = Proxy(https="http://10.0.0.1:8080", no_proxy=".example")
         elsewhere.vms.change("web", VmChange(proxy=own))
-        assert places() == [*host, ("storage.example", 8443)]
+        assert places() == [*by_name, ("storage.example", 8443)]
+
+        elsewhere.vms.change("web", VmChange(proxy=Proxy(https="http://10.0.0.1:8080")))
+        assert places() == [*host, ("10.0.0.1", 8080)]
     finally:
         elsewhere.close()
 

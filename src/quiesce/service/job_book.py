@@ -17,6 +17,7 @@ from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Progress, TaskNa
 from quiesce.service.clock import Clock
 from quiesce.service.codec import from_json, to_json
 from quiesce.service.database import Database, job_log, jobs
+from quiesce.service.logs import on_one_line
 
 log = structlog.get_logger(__name__)
 
@@ -214,6 +215,8 @@ class JobBook:
             )
 
     def log(self, job_id: str, level: str, text: str) -> None:
+        """One line, whatever a guest has put into it."""
+        text = on_one_line(text)
         with self._database.write() as connection:
             connection.execute(
                 sa.insert(job_log).values(job=job_id, at=self._clock.now(), level=level, text=text)

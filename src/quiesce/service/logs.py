@@ -2,6 +2,7 @@
 
 Lines of libraries (uvicorn, DBOS, Alembic) take the same form. Nothing that is a secret is ever
 handed to a logger: tokens and keys stay in their files, request headers and bodies are not logged.
+Guests' words are in some lines: none of them can begin a line of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import structlog
 _QUIET = ("dbos", "alembic", "uvicorn.access", "httpx", "qemu.qmp", "asyncio")
 
 
+def on_one_line(text: str) -> str:
+    """With line ends written as escapes."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
 def configure_logs(level: str, *, as_json: bool) -> None:
     """For the server's process; libraries and tests leave logging alone."""
     shared: list[structlog.typing.Processor] = [
@@ -21,6 +27,7 @@ def configure_logs(level: str, *, as_json: bool) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _one_line_an_event,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -53,3 +60,13 @@ def configure_logs(level: str, *, as_json: bool) -> None:
     dbos = logging.getLogger("dbos")
     dbos.handlers = [handler]
     dbos.propagate = False
+
+
+def _one_line_an_event(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Tracebacks are added later, in lines of their own."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = on_one_line(value)
+    return event

@@ -12,6 +12,8 @@ import contextlib
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,28 +31,47 @@ log = structlog.get_logger(__name__)
 MountPortal = Callable[[FastAPI, Service], None]
 
 _SHUTDOWN_SECONDS = 5
+_CALLS_SECONDS = 1.0
 
 
 def serve(service: Service, *, mount_portal: MountPortal | None = None) -> None:
     """Serve until SIGTERM or SIGINT; the service is closed then.
 
-    Does not return when jobs are still running: the process ends at once with status 0, since
-    their threads end only with it.
+    Does not return when jobs or calls are still running: the process ends at once with status 0,
+    since their threads end only with it.
 
     :raise ServerFailure: server.port-taken
     """
     app = create_app(service)
     if mount_portal is not None:
         mount_portal(app, service)
+    runner = asyncio.Runner()
     try:
         with _unix_socket(service.settings.api_socket) as local, _tcp_socket(service) as tcp:
             service.start()
-            asyncio.run(_serve(app, local, tcp))
+            runner.run(_serve(app, local, tcp))
     finally:
         log.info("stopping")
         if service.close():
             log.info("stopped; running jobs go on at the next start")
             os._exit(0)
+    if _calls_under_way():
+        # A network test or an installation in a guest, say: the runner would wait for its thread.
+        log.info("stopped; calls that were being answered are given up")
+        os._exit(0)
+    runner.close()
+
+
+def _calls_under_way() -> bool:
+    """Whether threads are left that the end of the process would wait for."""
+    until = time.monotonic() + _CALLS_SECONDS
+    while any(
+        not each.daemon and each is not threading.main_thread() for each in threading.enumerate()
+    ):
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 async def _serve(app: FastAPI, local: socket.socket, tcp: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -26,8 +27,9 @@ def kill_while_frozen(stand: Stand, *who: str, hold_seconds: float) -> None:
     def kill(request: Request) -> Reply:
         if "comp=snapshot" in request.target and not killed:
             session = [int((RUN / "attempt-1" / name).read_text()) for name in who]
-            for pid in [stand.driver()["pid"], *session]:
-                os.kill(pid, signal.SIGKILL)
+            for number in (signal.SIGSTOP, signal.SIGKILL):  # none sees another die, and thaws
+                for pid in [stand.driver()["pid"], *session]:
+                    os.kill(pid, number)
             killed.append(time.monotonic())
         return snapshot_taken(request)
 
@@ -190,3 +192,15 @@ def test_a_disk_that_is_not_answered_for_after_the_thaw_is_a_warning(stand: Stan
     assert "vdb" in warning
     assert "network.connection-lost" in warning
     assert "/disks/" not in warning, "an address of the storage endpoint's is a secret"
+
+
+def test_an_attempt_that_cannot_be_begun_says_why(stand: Stand) -> None:
+    RUN.mkdir(mode=0o700, exist_ok=True)
+    with (RUN / "driver").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # somebody who does not say who it is
+        stand.order(1, "attempt-1")
+        stand.enable(1)
+        report = stand.handler.await_stage(1, "done", "failed")
+    assert report["failure"]["code"] == "session.active"
+    assert report["failure"]["remedy"] == "", "the server's catalogue knows better"
+    assert stand.storage.snapshots == []

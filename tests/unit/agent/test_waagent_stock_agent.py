@@ -199,6 +199,21 @@ def test_a_certificate_without_an_rsa_key_is_refused(host: AgentHost) -> None:
     assert caller.get(url, **header).status_code == 400
 
 
+def test_a_certificate_of_a_version_that_does_not_exist_is_refused(host: AgentHost) -> None:
+    ask_a_snapshot(host)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    third = certificate_for(key).public_bytes(serialization.Encoding.DER)
+    der = third.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x5b", 1)
+    assert der != third
+    caller = Caller(host, VM)
+    url = element(caller.goal_state(), "Certificates")
+    answer = caller.get(
+        url, **{"x-ms-guest-agent-public-x509-cert": base64.b64encode(der).decode()}
+    )
+    assert answer.status_code == 400
+    assert "not a valid X509 version" in answer.text
+
+
 def test_the_vm_certificate_is_renewed_before_it_expires() -> None:
     scene = Scene()
     scene.now = datetime(2026, 11, 1, tzinfo=UTC)

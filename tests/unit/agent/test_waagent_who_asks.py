@@ -275,6 +275,21 @@ def test_a_health_report_that_is_none_is_a_400(host: AgentHost, body: bytes) -> 
     assert web.http.post(web.wire + "/machine?comp=health", content=body).status_code == 400
 
 
+@pytest.mark.parametrize("encoding", ["utf-4", "rot13", "zlib", "utf-16", "undefined", "utf-7"])
+def test_a_health_report_is_read_as_utf_8_whatever_encoding_it_claims(
+    host: AgentHost, encoding: str
+) -> None:
+    web = Caller(host, WEB)
+    web.put_status(status(acknowledged=1))
+    body = (
+        f"<?xml version='1.0' encoding='{encoding}'?>"
+        "<Health><State>NotReady</State><Description>fährt hoch</Description></Health>"
+    )
+    answer = web.http.post(web.wire + "/machine?comp=health", content=body.encode())
+    assert answer.status_code == 200
+    assert host.state("web").message == "NotReady: fährt hoch"
+
+
 def test_an_agent_that_says_it_is_not_ready_is_not(host: AgentHost) -> None:
     web = Caller(host, WEB)
     web.put_status(status(acknowledged=1))

@@ -31,6 +31,15 @@ _SKEW = timedelta(days=2)
 """Certificates begin to be valid that long ago: a guest's clock may be behind."""
 _MAX_HEADER_CHARS = 16_384
 _KEY_BITS_ACCEPTED = range(2048, 8193)
+_UNUSABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    binascii.Error,
+    x509.InvalidVersion,
+)
+"""What a certificate that cannot be used raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,7 @@ def transport_certificate(header: str | None) -> x509.Certificate:
         if not isinstance(key, rsa.RSAPublicKey) or key.key_size not in _KEY_BITS_ACCEPTED:
             raise ValueError("the certificate's key is not RSA of 2048 to 8192 bits")
         _enveloped(b"", certificate)
-    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, binascii.Error) as inner:
+    except _UNUSABLE as inner:
         raise AgentFailure(
             "agent.certificate",
             "The agent's transport certificate cannot be used.",

@@ -46,7 +46,9 @@ def read_health(raw: bytes) -> Health:
     def refuse(*_declaration: object) -> None:
         raise _DeclarationRefused
 
-    parser = expat.ParserCreate()
+    # UTF-8 whatever the document says: a name that expat does not know would be looked up among
+    # Python's codecs, with all that those raise.
+    parser = expat.ParserCreate("utf-8")
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = words
     parser.StartDoctypeDeclHandler = refuse

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit fuzz root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes system-demo system-test system-bench clean docs
+.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes system-demo system-test system-bench clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -38,6 +38,9 @@ e2e-agent-part: system-test $(STAMP)  ## of these, what CI has time for
 fuzz: $(STAMP)  ## hostile guests, 10 s per test; QUIESCE_FUZZ_SECONDS, QUIESCE_FUZZ_SEED
 	$(BIN)/pytest -s tests/fuzz
 
+fuzz-deep: $(VENV)/.fuzz  ## the same led by coverage, in process; SECONDS=60 per target, TARGETS="storage report"
+	$(BIN)/python tests/fuzz/deep_fuzz.py --seconds $(or $(SECONDS),60) $(TARGETS)
+
 docs: $(STAMP)  ## regenerate what is generated in docs/
 	$(BIN)/python -m quiesce.cli.main explain --reference > docs/reference/failures.md
 
@@ -59,6 +62,10 @@ system-demo system-test system-bench: system-%:
 $(STAMP): pyproject.toml constraints.txt
 	./.ci/python -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	@touch $@
 
 clean:  ## what building left here; not the cache of guest images

@@ -137,22 +137,6 @@ def test_a_guest_whose_disk_is_full_gets_its_point_by_the_host(site: Site):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("days", [-800, 800])
-def test_a_wrong_clock_in_the_guest_is_named(site: Site, days: int):
-    faults.skew_clock(site.guest, seconds=days * 86400)
-    try:
-        job = site.server.backup()
-    finally:
-        faults.right_clock(site.guest)
-        # An agent whose clock has gone back reports no status until it would be later again.
-        site.agent.start()
-    assert job["point_id"], told(job)
-    assert job["route"] == "host", told(job)
-    assert setback(job)["code"] == "network.clock-skew", setback(job)
-    good_again(site)
-
-
-@pytest.mark.long
 def test_a_corrupt_extension_is_named_and_reinstalling_mends_it(site: Site):
     faults.corrupt_extension(site.guest)
     job = site.server.backup()
@@ -209,4 +193,20 @@ def test_a_policy_that_demands_the_guest_route_fails_rather_than_take_another(si
     assert job["failure"]["code"] in ("agent.silent", "agent.stale")
     assert not job["point_id"]
     site.agent.start()
+    good_again(site)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("days", [-800, 800])
+def test_a_wrong_clock_in_the_guest_is_named(site: Site, days: int):
+    # The last ones: files from the future stay, and agent 2.7.3 goes by their times when it reports
+    # for an extension that cannot report by itself.
+    faults.skew_clock(site.guest, seconds=days * 86400)
+    try:
+        job = site.server.backup()
+    finally:
+        faults.right_clock(site.guest)
+    assert job["point_id"], told(job)
+    assert job["route"] == "host", told(job)
+    assert setback(job)["code"] == "network.clock-skew", setback(job)
     good_again(site)

@@ -35,7 +35,7 @@ e2e-agent: system-test $(STAMP)  ## the stock Azure Linux agent on real guests, 
 e2e-agent-part: system-test $(STAMP)  ## of these, what CI has time for
 	$(BIN)/pytest tests/agent -m "not long"
 
-fuzz: $(STAMP)  ## hostile guests, 10 s per test; QUIESCE_FUZZ_SECONDS, QUIESCE_FUZZ_SEED
+fuzz: $(STAMP)  ## hostile guests, 5 s per test; QUIESCE_FUZZ_SECONDS, QUIESCE_FUZZ_SEED
 	$(BIN)/pytest -s tests/fuzz
 
 fuzz-deep: $(VENV)/.fuzz  ## the same led by coverage, in process; SECONDS=60 per target, TARGETS="storage report"

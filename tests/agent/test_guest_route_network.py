@@ -24,9 +24,9 @@ def healed(request: pytest.FixtureRequest):
     ("cut", "code"),
     [
         (Cut.STORAGE_DROPPED, "network.connect-timeout"),
-        (Cut.STORAGE_REJECTED, "network.rejected"),
-        (Cut.STORAGE_RESET, "network.connect-refused"),
-        (Cut.NAMES, "network.dns-failed"),
+        pytest.param(Cut.STORAGE_REJECTED, "network.rejected", marks=pytest.mark.long),
+        pytest.param(Cut.STORAGE_RESET, "network.connect-refused", marks=pytest.mark.long),
+        pytest.param(Cut.NAMES, "network.dns-failed", marks=pytest.mark.long),
     ],
 )
 def test_with_egress_blocked_the_host_takes_the_point_and_the_warning_names_what_blocked(
@@ -65,7 +65,7 @@ def test_without_being_told_of_the_proxy_the_guest_cannot_get_out(site: Site):
     ("rule", "code"),
     [
         (ProxyRule.PASSWORD, "network.proxy-auth-required"),
-        (ProxyRule.DENY, "network.proxy-denied"),
+        pytest.param(ProxyRule.DENY, "network.proxy-denied", marks=pytest.mark.long),
     ],
 )
 def test_a_proxy_that_refuses_is_named_with_its_answer(site: Site, rule: ProxyRule, code: str):

@@ -30,6 +30,7 @@ def test_the_newest_agent_installs_the_extension_and_takes_an_application_consis
     print(f"\n  agent {site.state()['version']}", end="")
 
 
+@pytest.mark.long
 def test_the_newest_agent_uninstalls_and_brings_the_extension_back(site: Site):
     done = site.server.cli("extension", "uninstall", VM)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,6 +39,7 @@ def test_the_newest_agent_uninstalls_and_brings_the_extension_back(site: Site):
     assert job["route"] == "guest", told(job)
 
 
+@pytest.mark.long
 def test_with_the_newest_agent_a_blocked_endpoint_is_named_too(site: Site):
     site.network.cut(Cut.STORAGE_DROPPED)
     try:

@@ -29,7 +29,7 @@ from storage_site import TAKEN_TEXT, PaperDisk, Site, running
 from quiesce.model.extent import ExtentKind
 from quiesce.storage.sas import signature
 
-SECONDS = float(os.environ.get("QUIESCE_FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("QUIESCE_FUZZ_SECONDS", "5"))
 FIRST_SEED = int(os.environ.get("QUIESCE_FUZZ_SEED", random.SystemRandom().randrange(10**9)))
 SLOWEST_ANSWER_SECONDS = 5
 

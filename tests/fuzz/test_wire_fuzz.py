@@ -29,7 +29,7 @@ from waagent_scene import Caller, Scene, handler_status, status
 from quiesce.agent.waagent.host import AgentHost
 from quiesce.agent.waagent.settings import Command, Settings
 
-SECONDS = float(os.environ.get("QUIESCE_FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("QUIESCE_FUZZ_SECONDS", "5"))
 FIRST_SEED = int(os.environ.get("QUIESCE_FUZZ_SEED", random.SystemRandom().randrange(10**9)))
 SLOWEST_ANSWER_SECONDS = 5
 _IS_THAT_ALL_SECONDS = 0.5

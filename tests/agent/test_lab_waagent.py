@@ -9,7 +9,7 @@ from quiesce.lab import faults
 from quiesce.lab.network import HOST_ADDRESS, OTHER_HOST_ADDRESS, LabNetwork
 from quiesce.lab.waagent import Waagent
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.long]
 
 
 def test_stock_agent_finds_its_host_by_option_245_where_the_known_address_leads_nowhere() -> None:

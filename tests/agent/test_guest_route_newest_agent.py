@@ -1,19 +1,23 @@
-"""The newest release of the Azure Linux agent that Debian has, from its unstable distribution."""
+"""The newest release of the Azure Linux agent that Debian has, from its unstable distribution, with
+a host address that it can know from DHCP option 245 alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from agent_site import Site, new_site, setback
+from agent_site import Site, new_site, restart_with_extension, setback
 from quiesce_server import VM, told
 
 from quiesce.lab.cuts import Cut
+from quiesce.lab.network import OTHER_HOST_ADDRESS, LabNetwork
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with new_site(newest=True) as site:
+    network = LabNetwork(host_address=OTHER_HOST_ADDRESS)
+    with new_site(newest=True, network=network) as site:
         yield site
 
 
@@ -27,7 +31,33 @@ def test_the_newest_agent_installs_the_extension_and_takes_an_application_consis
     assert job["consistency"]["level"] == "application", job["consistency"]
     major, minor = site.state()["version"].split(".")[:2]
     assert (int(major), int(minor)) > (2, 9)
+    assert site.agent.endpoint() == OTHER_HOST_ADDRESS
     print(f"\n  agent {site.state()['version']}", end="")
+
+
+@pytest.mark.long
+def test_with_the_newest_agent_the_proxy_may_be_the_only_way_out(site: Site):
+    site.network.cut(Cut.PROXY_ONLY)
+    url = site.network.proxy_url
+    proxy = {"http": url, "https": url, "no_proxy": ""}
+    try:
+        assert site.server.call("PATCH", "vms", VM, body={"proxy": proxy}).is_success
+        before = len(site.network.proxy_requests())
+        job = site.server.backup()
+    finally:
+        site.network.heal()
+        site.server.call("PATCH", "vms", VM, body={"server_proxy": True})
+    assert job["route"] == "guest", told(job)
+    assert any("CONNECT storage" in line for line in site.network.proxy_requests()[before:])
+
+
+@pytest.mark.long
+def test_the_newest_agent_takes_an_upgrade_of_the_extension(site: Site, tmp_path: Path):
+    restart_with_extension(site, "1.0.0", tmp_path)
+    job = site.server.backup()
+    assert job["route"] == "guest", told(job)
+    assert site.extension()["version"].startswith("1.0.0.")
+    assert [folder[-7:-1] for folder in site.handler_folders()] == ["1.0.0."]
 
 
 @pytest.mark.long

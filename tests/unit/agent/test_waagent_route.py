@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from waagent_guest import PaperGuest, session, until
-from waagent_scene import Later, Scene, handler_status
+from waagent_scene import Caller, Later, Scene, element, handler_status
 
 from quiesce.agent.waagent.host import AgentHost
 from quiesce.model.extension import GuestPoint
@@ -196,6 +197,30 @@ def test_extensions_that_are_switched_off_are_seen(scene: Scene, host: AgentHost
         failure = failure_of(host)
     assert failure.code == "agent.extensions-disabled"
     assert "Extensions.Enabled=y" in failure.remedy
+
+
+def test_an_agent_that_goes_on_and_never_says_what_came_of_the_goal_state_is_not_waited_for_long(
+    scene: Scene,
+) -> None:
+    """As one that chokes on its own notes about the extension does."""
+    ended = threading.Event()
+    with scene.running(round=0.5, first_report=1.0, handler=600.0) as host:
+        caller = Caller(host, "127.0.0.11")
+
+        def poll() -> None:
+            while not ended.wait(0.2):
+                url = element(caller.goal_state(), "ExtensionsConfig")
+                caller.get(url.partition("/machine/")[1] + url.partition("/machine/")[2])
+
+        polling = threading.Thread(target=poll)
+        polling.start()
+        try:
+            failure = failure_of(host)
+        finally:
+            ended.set()
+            polling.join()
+    assert failure.code == "extension.stuck"
+    assert "gone on" in failure.message
 
 
 def test_an_extension_that_reports_nothing_is_stuck(scene: Scene, host: AgentHost) -> None:

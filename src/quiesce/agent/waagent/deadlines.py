@@ -16,7 +16,9 @@ class Deadlines:
     one that has been silent before. `silence`: without any request while it works on a goal state
     (its health thread asks every minute, even then). `handler`: from the goal state to the
     extension's first report; the agent itself allows 900 to install and 300 to enable.
-    `first_report`: the same once the agent says that it is done. `stage`: any stage of the
+    `first_report`: the same once the agent says that it is done, or is seen to go on: it asks for
+    its goal state again, `round` after it has taken this one, which it does only after it has
+    worked this one off. `stage`: any stage of the
     extension that depends neither on the hold nor on the operator's scripts. `script`: as long as
     one of those runs; the extension bounds them by their own configuration. `slack`: what a
     report may take through the agent, beyond two of its periods. `turn`: a snapshot's patience
@@ -28,6 +30,7 @@ class Deadlines:
     silence: float = 150.0
     handler: float = 1300.0
     first_report: float = 60.0
+    round: float = 15.0
     stage: float = 120.0
     script: float = 7200.0
     slack: float = 15.0

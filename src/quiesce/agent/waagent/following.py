@@ -120,6 +120,8 @@ class Following:
             return sight.report.stage, _WORDS.get(sight.report.stage, "")
         if self._worked_off(sight):
             return "worked off", "The agent has started the extension."
+        if self._went_on(sight):
+            return "gone on", "The agent has gone on and has not said what came of the goal state."
         if sight.fetched_at is not None:
             took = (sight.fetched_at - self._goal.published_at).total_seconds()
             return "taken", f"The agent has taken the goal state, after {max(0.0, took):.1f} s."
@@ -129,7 +131,7 @@ class Following:
         deadlines = self._deadlines
         if sight.report is not None:
             return deadlines.of_stage(sight.report, self._hold_seconds, sight.period_seconds)
-        if self._worked_off(sight):
+        if self._worked_off(sight) or self._went_on(sight):
             return deadlines.first_report + 2 * sight.period_seconds
         if sight.fetched_at is not None:
             return deadlines.silence if self._silent_for(sight) else deadlines.handler
@@ -150,6 +152,13 @@ class Following:
             return ExtensionFailure(
                 "extension.stuck",
                 "The agent has started the extension, and the extension reports nothing.",
+                evidence=facts,
+                retryable=True,
+            )
+        if self._went_on(sight):
+            return ExtensionFailure(
+                "extension.stuck",
+                "The agent has taken the goal state and gone on; nobody says what came of it.",
                 evidence=facts,
                 retryable=True,
             )
@@ -210,6 +219,11 @@ class Following:
             and sight.status is not None
             and sight.status.acknowledged >= self._goal.incarnation
         )
+
+    def _went_on(self, sight: Sight) -> bool:
+        if sight.fetched_at is None or sight.last_poll is None:
+            return False
+        return (sight.last_poll - sight.fetched_at).total_seconds() > self._deadlines.round
 
     def _mute_before(self) -> bool:
         return self._before.condition in (AgentCondition.NEVER_SEEN, AgentCondition.STALE)

@@ -138,11 +138,16 @@ def test_a_guest_whose_disk_is_full_gets_its_point_by_the_host(site: Site):
 
 
 @pytest.mark.long
-def test_a_corrupt_extension_is_named_and_reinstalling_mends_it(site: Site):
+def test_a_corrupt_extension_is_named_and_removing_it_by_hand_mends_it(site: Site):
     faults.corrupt_extension(site.guest)
     job = site.server.backup()
     assert job["route"] == "host", told(job)
-    assert setback(job)["code"].startswith("extension."), setback(job)
+    assert setback(job)["code"] == "extension.manifest-invalid", setback(job)
+    # The agent needs the package's manifest to uninstall it too, so the folder has to go first.
+    refused = site.server.cli("extension", "reinstall", VM)
+    assert refused.returncode == 3
+    assert "extension.manifest-invalid" in refused.stdout + refused.stderr
+    faults.remove_extension(site.guest)
     done = site.server.cli("extension", "reinstall", VM)
     assert done.returncode == 0, done.stdout + done.stderr
     good_again(site)

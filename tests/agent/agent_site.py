@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -51,30 +50,6 @@ class Site:
     def handler_folders(self) -> list[str]:
         listing = f"ls -d {HANDLER} 2>/dev/null | grep -v zip; true"
         return self.guest.run(listing).split()
-
-    def put_scripts(self, *, pre: str, post: str) -> None:
-        """Configure the operator's scripts, given as the bodies of shell scripts."""
-        config = {
-            "pluginName": "ScriptRunner",
-            "preScriptLocation": "/opt/pre.sh",
-            "postScriptLocation": "/opt/post.sh",
-            "preScriptParams": ["", ""],
-            "postScriptParams": ["", ""],
-            "preScriptNoOfRetries": 0,
-            "postScriptNoOfRetries": 0,
-            "timeoutInSeconds": 30,
-            "continueBackupOnFailure": False,
-            "fsFreezeEnabled": True,
-        }
-        path = "/etc/azure/VMSnapshotScriptPluginConfig.json"
-        for name, text in (
-            ("/opt/pre.sh", f"#!/bin/sh\n{pre}\n"),
-            ("/opt/post.sh", f"#!/bin/sh\n{post}\n"),
-            (path, json.dumps(config)),
-        ):
-            mode = "0600" if name == path else "0700"
-            write = 'mkdir -p /etc/azure && printf %s "$2" > "$1" && chmod "$3" "$1"'
-            self.guest.run(["sh", "-c", write, "put", name, text, mode])
 
     def is_writable(self) -> bool:
         """Whether the guest's file systems take writes: not frozen by anybody."""

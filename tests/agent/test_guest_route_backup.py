@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from agent_site import HANDLER, Site, restart_with_extension
+from guest_scripts import put_scripts
 from quiesce_server import VM, held_by_qemu, nothing_is_left, told, wait_for
 
 from quiesce.lab.ledger import acknowledged, prove, start_ledger
@@ -26,7 +27,7 @@ def test_before_the_first_backup_the_agent_is_ready_and_has_no_extension(site: S
 def test_the_first_backup_installs_the_extension_and_takes_an_application_consistent_point(
     site: Site,
 ):
-    site.put_scripts(pre="echo pre >> /root/scripts", post="echo post >> /root/scripts")
+    put_scripts(site.guest, pre="echo pre >> /root/scripts", post="echo post >> /root/scripts")
     before = held_by_qemu(site.guest)
     job = site.server.backup()
     assert job["status"] == "Completed", told(job)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from agent_site import Site, kill_agent_at, killed, new_site, restart_with_extension, setback
+from guest_scripts import forget_scripts, put_scripts
 from quiesce_server import VM, told, wait_for
 
 from quiesce.lab import faults
-
-SCRIPTS = "/etc/azure/VMSnapshotScriptPluginConfig.json"
 
 KILLER = """
 import glob, json, os, time
@@ -90,7 +89,7 @@ def test_an_agent_killed_in_the_middle_of_a_command_is_made_good_by_the_next_goa
 
 @pytest.mark.long
 def test_a_driver_killed_while_frozen_leaves_no_guest_frozen(site: Site):
-    site.put_scripts(pre="true", post="echo post >> /root/after-kill")
+    put_scripts(site.guest, pre="true", post="echo post >> /root/after-kill")
     site.guest.run(["sh", "-c", 'rm -f /run/killed; printf %s "$1" > /run/killer', "put", KILLER])
     site.guest.run("systemd-run --quiet --collect python3 /run/killer")
     job = site.server.backup()
@@ -102,7 +101,7 @@ def test_a_driver_killed_while_frozen_leaves_no_guest_frozen(site: Site):
     posts = "cat /root/after-kill 2>/dev/null || true"
     wait_for("the post-script", lambda: site.guest.run(posts).strip() or None, seconds=60)
     assert site.guest.run(posts).split() == ["post"]
-    site.guest.run(f"rm -f {SCRIPTS}")
+    forget_scripts(site.guest)
     good_again(site)
 
 
@@ -166,14 +165,14 @@ def test_a_removed_extension_folder_is_named_and_reinstalling_mends_it(site: Sit
 
 
 def test_a_cancelled_backup_ends_within_seconds_and_the_guest_writes(site: Site):
-    site.put_scripts(pre="touch /run/pre; sleep 20", post="true")
+    put_scripts(site.guest, pre="touch /run/pre; sleep 20", post="true")
     job_id = site.server.begin()
     begun = "test -e /run/pre && echo yes || true"
     wait_for("the pre-script", lambda: site.guest.run(begun).strip() or None, seconds=60)
     site.server.post("jobs", job_id, "cancel")
     job = site.server.end_of(job_id, seconds=20)
     assert job["status"] == "Cancelled", told(job)
-    site.guest.run(f"rm -f {SCRIPTS}")
+    forget_scripts(site.guest)
     good_again(site)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import pytest
 from agent_site import Site
+from guest_scripts import put_scripts
 from quiesce_server import told, wait_for
 
 from quiesce.lab.network import BRIDGE, GATEWAY, STORAGE_ADDRESS, STORAGE_NAME
@@ -99,7 +100,9 @@ def on_the_bridge(site: Site) -> Iterator[Intruder]:
 def documents(site: Site) -> dict[str, str]:
     """What the VM itself is given while a backup of it runs: URL → text, of all that its goal
     state names."""
-    site.put_scripts(pre="touch /run/pre; while [ -e /run/pre ]; do sleep 0.2; done", post="true")
+    put_scripts(
+        site.guest, pre="touch /run/pre; while [ -e /run/pre ]; do sleep 0.2; done", post="true"
+    )
     job_id = site.server.begin()
     running = "test -e /run/pre && echo yes || true"
     wait_for("the pre-script", lambda: site.guest.run(running).strip() or None, seconds=90)

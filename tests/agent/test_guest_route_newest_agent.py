@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from agent_site import Site, new_site, restart_with_extension, setback
+from guest_scripts import put_scripts
 from quiesce_server import VM, told
 
 from quiesce.lab.cuts import Cut
@@ -24,7 +25,7 @@ def site() -> Iterator[Site]:
 def test_the_newest_agent_installs_the_extension_and_takes_an_application_consistent_point(
     site: Site,
 ):
-    site.put_scripts(pre="true", post="true")
+    put_scripts(site.guest, pre="true", post="true")
     job = site.server.backup()
     assert job["status"] == "Completed", told(job)
     assert job["route"] == "guest"

@@ -135,10 +135,17 @@ def _iptables(rules: Rules) -> Iterable[str]:
     variables = _variables(rules)
     for rule in rules:
         yield (
-            f"{'ip6tables' if rule.version == 6 else 'iptables'} -I OUTPUT 1 -p {rule.protocol} "
-            f"-d {_shell_address(rule, variables)} --dport {rule.port} -m comment --comment "
-            f"{shlex.quote(_comment(rule, _IPTABLES_COMMENT))} -j ACCEPT"
+            f"{'ip6tables' if rule.version == 6 else 'iptables'} -I OUTPUT 1 "
+            f"{_iptables_match(rule, variables)} -j ACCEPT"
         )
+
+
+def _iptables_match(rule: _Rule, variables: Mapping[str, str]) -> str:
+    """The packets of a rule as iptables says it, and firewalld's direct rules after it."""
+    return (
+        f"-p {rule.protocol} -d {_shell_address(rule, variables)} --dport {rule.port} "
+        f"-m comment --comment {shlex.quote(_comment(rule, _IPTABLES_COMMENT))}"
+    )
 
 
 def _firewalld_head(rules: Rules) -> Iterable[str]:
@@ -152,9 +159,8 @@ def _firewalld(rules: Rules) -> Iterable[str]:
     for rule in rules:
         yield (
             f"firewall-cmd --permanent --direct --add-rule "
-            f"{'ipv6' if rule.version == 6 else 'ipv4'} filter OUTPUT 0 -p {rule.protocol} "
-            f"-d {_shell_address(rule, variables)} --dport {rule.port} -m comment --comment "
-            f"{shlex.quote(_comment(rule, _IPTABLES_COMMENT))} -j ACCEPT"
+            f"{'ipv6' if rule.version == 6 else 'ipv4'} filter OUTPUT 0 "
+            f"{_iptables_match(rule, variables)} -j ACCEPT"
         )
     yield "firewall-cmd --reload"
 

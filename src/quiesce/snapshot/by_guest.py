@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,29 +15,25 @@ from quiesce.snapshot.story import crash_warning, log_freeze
 
 
 class Instant:
-    """The point of one task, taken at most once, by whichever thread serves the guest."""
+    """The point of one task, and what came of it when the guest asked for it. Asked at most once,
+    by a thread that serves the guest (`GuestRoute.snapshot`)."""
 
     def __init__(self, hypervisor: Hypervisor, task_id: str) -> None:
         self._hypervisor = hypervisor
         self._task_id = task_id
-        self._lock = threading.Lock()
         self.asked = False
         self.taken: datetime | None = None
         self.failure: Failure | None = None
-        """The hypervisor's own; the guest gets to hear no more than that it failed."""
+        """The hypervisor's own; the guest gets to hear its code."""
 
     def take(self) -> datetime:
-        with self._lock:
-            self.asked = True
-            if self.failure is not None:
-                raise self.failure
-            if self.taken is None:
-                try:
-                    self.taken = self._hypervisor.take(self._task_id)
-                except Failure as failure:
-                    self.failure = failure
-                    raise
-            return self.taken
+        self.asked = True
+        try:
+            self.taken = self._hypervisor.take(self._task_id)
+        except Failure as failure:
+            self.failure = failure
+            raise
+        return self.taken
 
 
 def by_guest(

@@ -86,9 +86,10 @@ async def _take(request: BlobRequest, blob: DiskBlob) -> Response:
 
 def _not_taken(error: Exception) -> refusal.Refusal:
     """What the hypervisor's failure is called at a storage endpoint. 409 unless it is a defect or
-    took too long: a client that repeats it by itself would do so while its guest is frozen."""
+    took too long: a client that repeats it by itself would do so while its guest is frozen. The
+    guest hears the code; the sentence tells of the host, and is the job's."""
     report = report_of(error)
-    text = f"{report.message} [{report.code}]"
+    text = f"The point could not be taken [{report.code}]."
     if report.code == "storage.snapshot-limit":
         limit = "The snapshot count against this blob has been exceeded."
         return refusal.Refusal(409, "SnapshotCountExceeded", f"{limit} {text}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from quiesce.model.diagnosis import Diagnosis, Mend
 from quiesce.model.failure import FailureReport
 from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
 
@@ -111,7 +112,12 @@ class Job:
     cancel_requested: bool = False
     route: Route | None = None
     setbacks: tuple[FailureReport, ...] = ()
-    """What failed on the way and was got round, such as the guest route: kept whole."""
+    """What failed on the way and did not cost the point, such as the guest route or the freeze:
+    kept whole."""
+    diagnoses: tuple[Diagnosis, ...] = ()
+    """Why: one for the failure and one for each setback that names no cause by itself."""
+    mends: tuple[Mend, ...] = ()
+    """What Quiesce did about it by itself, in order."""
     restored: tuple[RestoredDisk, ...] = ()
 
 

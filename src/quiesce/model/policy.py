@@ -7,6 +7,8 @@ from datetime import time
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from quiesce.model.diagnosis import MendAction
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -53,3 +55,5 @@ class Policy:
     retention: Retention = Retention()
     snapshot: SnapshotOptions = SnapshotOptions()
     compression_level: int = 1
+    mends_off: tuple[MendAction, ...] = ()
+    """What Quiesce must not do by itself about a failure."""

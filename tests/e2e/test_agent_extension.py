@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 import uuid
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from guest_scripts import forget_scripts, put_scripts
 
 from quiesce.agent.extension import QgaGuest
 from quiesce.agent.package import ExtensionPackage, extension_package
@@ -23,7 +23,6 @@ from quiesce.model.policy import SnapshotOptions
 pytestmark = pytest.mark.guest
 
 ALL_MOUNTS = {"/", "/mnt/xfs", "/mnt/btrfs"}
-SCRIPTS = "/etc/azure/VMSnapshotScriptPluginConfig.json"
 
 
 @pytest.fixture(scope="module")
@@ -66,35 +65,11 @@ def is_writable(vm: LabGuest, mount: str) -> bool:
     return vm.run(f"timeout 5 touch {mount}/.probe && echo yes; true").strip() == "yes"
 
 
-def put_scripts(vm: LabGuest, *, pre: str, post: str, stop_on_failure: bool = True) -> None:
-    config = {
-        "pluginName": "ScriptRunner",
-        "preScriptLocation": "/opt/pre.sh",
-        "postScriptLocation": "/opt/post.sh",
-        "preScriptParams": ["", ""],
-        "postScriptParams": ["", ""],
-        "preScriptNoOfRetries": 0,
-        "postScriptNoOfRetries": 0,
-        "timeoutInSeconds": 30,
-        "continueBackupOnFailure": not stop_on_failure,
-        "fsFreezeEnabled": True,
-    }
-    agent = QemuGuestAgent(vm.qga_socket)
-    vm.run("mkdir -p /etc/azure /opt")
-    for path, text in (
-        ("/opt/pre.sh", f"#!/bin/sh\n{pre}\n"),
-        ("/opt/post.sh", f"#!/bin/sh\n{post}\n"),
-        (SCRIPTS, json.dumps(config)),
-    ):
-        agent.write_file(path, text.encode())
-        agent.disconnect()
-    vm.run(f"chmod 700 /opt/pre.sh /opt/post.sh; chmod 600 {SCRIPTS}")
-
-
 @pytest.fixture
 def scripts(vm: LabGuest) -> Iterator[None]:
     yield
-    vm.run(f"rm -f {SCRIPTS} /opt/pre.sh /opt/post.sh /run/order")
+    forget_scripts(vm)
+    vm.run("rm -f /run/order")
 
 
 def test_the_agent_tells_what_it_is(vm: LabGuest) -> None:

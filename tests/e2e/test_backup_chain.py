@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guest_scripts import put_scripts
 from quiesce_server import VM, QuiesceServer, held_by_qemu, new_server, nothing_is_left, told
 
 from quiesce.block.file import FileSource
@@ -123,31 +123,9 @@ def test_a_restored_disk_boots_and_holds_all_that_the_guest_had_acknowledged(
         assert prove(restored, promised) >= promised.records
 
 
-SCRIPTS = "/var/lib/app"
-
-
-def put_scripts(guest: LabGuest, *, pre: str, post: str, **settings: object) -> None:
-    """The operator's own scripts, configured as the existing backup products want it."""
-    config = {
-        "pluginName": "ScriptRunner",
-        "preScriptLocation": f"{SCRIPTS}/pre.sh",
-        "postScriptLocation": f"{SCRIPTS}/post.sh",
-        "preScriptParams": [],
-        "postScriptParams": [],
-        "preScriptNoOfRetries": 0,
-        "postScriptNoOfRetries": 0,
-        "timeoutInSeconds": 30,
-        "continueBackupOnFailure": False,
-        "fsFreezeEnabled": True,
-        **settings,
-    }
-    texts = {"pre.sh": pre, "post.sh": post}
-    guest.run(f"mkdir -p /etc/azure {SCRIPTS}; rm -f /run/order")
-    for name, text in texts.items():
-        path = f"{SCRIPTS}/{name}"
-        guest.run(["sh", "-c", 'printf "#!/bin/sh\n%s\n" "$1" > $0; chmod 700 $0', path, text])
-    file = "/etc/azure/VMSnapshotScriptPluginConfig.json"
-    guest.run(["sh", "-c", 'printf %s "$1" > $0; chmod 600 $0', file, json.dumps(config)])
+def ran(guest: LabGuest) -> list[str]:
+    """Which scripts ran since the last look."""
+    return guest.run("cat /run/order; rm /run/order").split()
 
 
 def test_the_operators_scripts_decide_whether_a_point_is_application_consistent(
@@ -159,20 +137,20 @@ def test_the_operators_scripts_decide_whether_a_point_is_application_consistent(
     put_scripts(guest, pre="echo pre >> /run/order", post="echo post >> /run/order")
     point = server.point_of(server.backup())
     assert point["consistency"] == {"level": "application", "reason": ""}
-    assert guest.run("cat /run/order").split() == ["pre", "post"]
+    assert ran(guest) == ["pre", "post"]
 
     put_scripts(guest, pre="echo no database >&2; exit 3", post="echo post >> /run/order")
     ended = server.cli("backup", VM, "--wait")
     assert ended.returncode == 3
     assert "script.pre-failed" in ended.stdout + ended.stderr
     assert "no database" in ended.stdout + ended.stderr
-    assert guest.run("cat /run/order").split() == ["post"]
+    assert ran(guest) == ["post"]
     nothing_is_left(server, guest, before)
 
     put_scripts(guest, pre="echo pre >> /run/order", post="echo post >> /run/order; exit 4")
     ended_well = server.backup()
     assert ended_well["consistency"]["level"] == "file-system", told(ended_well)
     assert "script.post-failed" in ended_well["consistency"]["reason"]
-    assert guest.run("cat /run/order").split() == ["pre", "post"]
+    assert ran(guest) == ["pre", "post"]
     assert len(server.points()) == 2
     nothing_is_left(server, guest, before)

@@ -6,34 +6,66 @@ that is raised anywhere in Quiesce and not explained there fails a test.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 from typing import Any
 
-_KNOWN_FIELDS = {"title", "cause", "remedy", "retryable", "mends", "aliases", "see_also"}
+from quiesce.diagnosis.conditions import Condition
+from quiesce.diagnosis.conditions import parse as condition
+from quiesce.diagnosis.remedies import filled
+from quiesce.model.diagnosis import MendAction
+
+_KNOWN_FIELDS = {"title", "cause", "remedy", "retryable", "mends", "aliases", "see_also"} | {
+    "symptom",
+    "explains",
+    "proof",
+    "against",
+    "mend_by",
+    "phrases",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     """What one code means.
 
-    `remedy`    the steps that mend it, with exact commands in backticks
+    `steps`     what mends it, with exact commands in backticks and the placeholders of
+                `quiesce.diagnosis.remedies`
     `mends`     what Quiesce does about it by itself; empty when it can do nothing
     `aliases`   names and numbers that other products use for it
     `see_also`  codes that stand behind this symptom or lie close to it
+    `symptom`   the code names no cause by itself
+    `explains`  the codes that may be seen when this is the cause
+    `proof`     lists of conditions: all of any one list prove it
+    `against`   conditions of which any one rules it out
+    `mend_by`   what Quiesce does about it by itself, in the order it is tried
+    `phrases`   patterns of foreign error texts that mean it, in any case
     """
 
     code: str
     title: str
     cause: str
-    remedy: tuple[str, ...]
+    steps: tuple[str, ...]
     retryable: bool = False
     mends: str = ""
     aliases: tuple[str, ...] = ()
     see_also: tuple[str, ...] = ()
+    symptom: bool = False
+    explains: tuple[str, ...] = ()
+    proof: tuple[tuple[Condition, ...], ...] = ()
+    against: tuple[Condition, ...] = ()
+    mend_by: tuple[MendAction, ...] = ()
+    phrases: tuple[re.Pattern[str], ...] = ()
+
+    @property
+    def remedy(self) -> tuple[str, ...]:
+        """The steps for a guest of which nothing is known."""
+        return tuple(filled(step) for step in self.steps)
 
     @property
     def family(self) -> str:
@@ -46,6 +78,8 @@ class Catalogue:
 
     entries: Mapping[str, CatalogueEntry]
     families: Mapping[str, str]
+    causes: Mapping[str, tuple[CatalogueEntry, ...]]
+    """Per code, the entries that explain it directly."""
 
     def family(self, name: str) -> tuple[CatalogueEntry, ...]:
         return tuple(entry for entry in self.entries.values() if entry.family == name)
@@ -70,7 +104,8 @@ def parse(text: str) -> Catalogue:
     """Read a catalogue file.
 
     :raise ValueError: a code without a family, title, cause or remedy, an unknown field, a
-        `see_also` to nowhere, or one alias for two codes
+        `see_also` or `explains` to nowhere, one alias for two codes, a condition that is none, a
+        mend that is none, or an entry that explains itself by way of others
     """
     tables: dict[str, dict[str, Any]] = tomllib.loads(text)
     families: dict[str, str] = tables.pop("families", {})
@@ -79,14 +114,26 @@ def parse(text: str) -> Catalogue:
     for entry in entries.values():
         if entry.family not in families:
             raise ValueError(f"{entry.code}: the family {entry.family!r} has no heading")
-        for other in entry.see_also:
+        for other in (*entry.see_also, *entry.explains):
             if other not in entries:
-                raise ValueError(f"{entry.code}: see_also names the unknown code {other!r}")
+                raise ValueError(f"{entry.code}: names the unknown code {other!r}")
         for alias in entry.aliases:
             owner = owners.setdefault(alias.casefold(), entry.code)
             if owner != entry.code:
                 raise ValueError(f"alias {alias!r} belongs to {owner} and to {entry.code}")
-    return Catalogue(entries=entries, families=families)
+    causes = {
+        code: tuple(entry for entry in entries.values() if code in entry.explains)
+        for code in entries
+    }
+    _check_order(entries)
+    return Catalogue(entries=entries, families=families, causes=causes)
+
+
+def _check_order(entries: Mapping[str, CatalogueEntry]) -> None:
+    try:
+        TopologicalSorter({code: entry.explains for code, entry in entries.items()}).prepare()
+    except CycleError as error:
+        raise ValueError(f"{' explains '.join(error.args[1])}") from None
 
 
 def _entry(code: str, fields: Mapping[str, Any]) -> CatalogueEntry:
@@ -94,13 +141,25 @@ def _entry(code: str, fields: Mapping[str, Any]) -> CatalogueEntry:
     missing = [name for name in ("title", "cause", "remedy") if not fields.get(name)]
     if unknown or missing:
         raise ValueError(f"{code}: unknown fields {sorted(unknown)}, missing fields {missing}")
-    return CatalogueEntry(
+    entry = CatalogueEntry(
         code=code,
         title=str(fields["title"]),
         cause=str(fields["cause"]),
-        remedy=tuple(fields["remedy"]),
+        steps=tuple(fields["remedy"]),
         retryable=bool(fields.get("retryable", False)),
         mends=str(fields.get("mends", "")),
         aliases=tuple(fields.get("aliases", ())),
         see_also=tuple(fields.get("see_also", ())),
+        symptom=bool(fields.get("symptom", False)),
+        explains=tuple(fields.get("explains", ())),
+        proof=tuple(
+            tuple(condition(each) for each in conditions) for conditions in fields.get("proof", ())
+        ),
+        against=tuple(condition(each) for each in fields.get("against", ())),
+        mend_by=tuple(MendAction(each) for each in fields.get("mend_by", ())),
+        phrases=tuple(re.compile(each, re.IGNORECASE) for each in fields.get("phrases", ())),
     )
+    if not all(entry.proof):
+        raise ValueError(f"{code}: a proof without conditions would prove it always")
+    entry.remedy  # noqa: B018 - raises for a placeholder that is not known
+    return entry

@@ -58,8 +58,9 @@ _UNIT = ("active", "inactive", "failed", "activating", "masked", "disabled", "ab
 _PROCESS = ("running", "stopped", "blocked", "absent")
 _HOP = ("ok", "failed", "untried")
 
-HOPS = ("address", "dhcp-245", "route", "wire-server", "host-plugin") + (
-    ("dns", "proxy", "tcp", "tls", "http", "clock")
+HOPS = (
+    *("address", "dhcp-245", "route", "wire-server", "host-plugin"),
+    *("dns", "proxy", "tcp", "tls", "http", "clock"),
 )
 
 FACTS: Mapping[str, Kind] = {

@@ -1,0 +1,233 @@
+"""From a failure and the facts to its cause. docs/explanation/diagnosis.md has the rules.
+
+Pure: the same failure and the same facts in any order give the same diagnosis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from quiesce.diagnosis.catalogue import Catalogue, CatalogueEntry, catalogue
+from quiesce.diagnosis.conditions import Condition, Seen
+from quiesce.diagnosis.remedies import remedy_for
+from quiesce.model.diagnosis import Candidate, Diagnosis, Fact, RuledOut, Verdict
+from quiesce.model.failure import Evidence, FailureReport
+
+_CANDIDATES = 5
+"""More would be no answer."""
+
+Proof = tuple[Condition, ...]
+
+
+class _Word(StrEnum):
+    PROVEN = "proven"
+    RULED_OUT = "ruled out"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """`by` are the conditions that decide it: those of the proof that holds, those that exclude
+    it, or all of the open proof that lacks least."""
+
+    entry: CatalogueEntry
+    word: _Word
+    by: tuple[Condition, ...]
+
+
+def diagnose(
+    failure: FailureReport, facts: Sequence[Fact], *, source: Catalogue | None = None
+) -> Diagnosis:
+    """Why it failed. `seconds` is left to who asked.
+
+    A code that the catalogue does not know, as of an older server, is not proven.
+    """
+    known = source or catalogue()
+    chain = tuple(_chain(failure))
+    seen = Seen(facts, [each.code for each in chain])
+    innermost = next((each for each in reversed(chain) if each.code in known.entries), None)
+    own_evidence = _distinct(evidence for each in chain for evidence in each.evidence)
+    if innermost is None:
+        return Diagnosis(
+            failure.code, failure.code, Verdict.NOT_PROVEN, failure.message, own_evidence
+        )
+    symptom = known.entries[innermost.code]
+    judged = _behind(symptom, seen, known)
+    proven = _deepest([each for each in judged if each.word is _Word.PROVEN], known)
+    itself = _judge(symptom, seen)
+    ruled_out = tuple(_excluded(judged, seen))
+    if proven:
+        first = proven[0]
+        return Diagnosis(
+            symptom=symptom.code,
+            code=first.entry.code,
+            verdict=Verdict.PROVEN,
+            cause=first.entry.cause,
+            evidence=_distinct((*_evidence(first.by, seen), *own_evidence)),
+            ruled_out=ruled_out,
+            also=tuple(each.entry.code for each in proven[1:]),
+            remedy=remedy_for(first.entry, facts),
+            retry_helps=first.entry.retryable,
+            aliases=first.entry.aliases,
+        )
+    # What was raised tells its own cause, unless it names none or the facts contradict it.
+    certain = itself.word is _Word.PROVEN or not symptom.symptom
+    certain = certain and not any(each.holds(seen) for each in symptom.against)
+    return Diagnosis(
+        symptom=symptom.code,
+        code=symptom.code,
+        verdict=Verdict.PROVEN if certain else Verdict.NOT_PROVEN,
+        cause=symptom.cause,
+        evidence=_distinct(
+            (*(_evidence(itself.by, seen) if itself.word is _Word.PROVEN else ()), *own_evidence)
+        ),
+        ruled_out=ruled_out,
+        candidates=() if certain else tuple(_candidates(judged, seen)),
+        remedy=(innermost.remedy,) if innermost.remedy else remedy_for(symptom, facts),
+        retry_helps=innermost.retryable or symptom.retryable,
+        aliases=symptom.aliases,
+    )
+
+
+def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple[Diagnosis, ...]:
+    """What the facts prove to be wrong though nothing need have failed yet, each cause once: what
+    only follows from another one is in its `also`."""
+    known = source or catalogue()
+    seen = Seen(facts)
+    proven = [
+        each
+        for each in (_judge(entry, seen) for entry in known.entries.values())
+        if each.word is _Word.PROVEN
+    ]
+    roots = _deepest(proven, known)
+    return tuple(
+        Diagnosis(
+            symptom=root.entry.code,
+            code=root.entry.code,
+            verdict=Verdict.PROVEN,
+            cause=root.entry.cause,
+            evidence=_evidence(root.by, seen),
+            also=tuple(
+                sorted(
+                    each.entry.code
+                    for each in proven
+                    if each is not root and each.entry.code in _reach(root.entry, known)
+                )
+            ),
+            remedy=remedy_for(root.entry, facts),
+            retry_helps=root.entry.retryable,
+            aliases=root.entry.aliases,
+        )
+        for root in roots
+    )
+
+
+def _chain(failure: FailureReport) -> Iterator[FailureReport]:
+    each: FailureReport | None = failure
+    while each is not None:
+        yield each
+        each = each.cause
+
+
+def _behind(symptom: CatalogueEntry, seen: Seen, known: Catalogue) -> list[_Judged]:
+    """Everything that may stand behind the symptom, nearest first. What is ruled out stands in
+    nobody's way: a cause behind it would have shown by it."""
+    found: dict[str, _Judged] = {}
+    edge = [symptom]
+    while edge:
+        nearer, edge = edge, []
+        for entry in nearer:
+            for cause in known.causes[entry.code]:
+                if cause.code in found or not cause.proof:
+                    continue
+                found[cause.code] = judged = _judge(cause, seen)
+                if judged.word is not _Word.RULED_OUT:
+                    edge.append(cause)
+    return list(found.values())
+
+
+def _judge(entry: CatalogueEntry, seen: Seen) -> _Judged:
+    excluding = tuple(each for each in entry.against if each.holds(seen))
+    if excluding:
+        return _Judged(entry, _Word.RULED_OUT, excluding)
+    holding = [proof for proof in entry.proof if all(each.holds(seen) for each in proof)]
+    if holding:
+        return _Judged(entry, _Word.PROVEN, max(holding, key=len))
+    false = [[each for each in proof if each.holds(seen) is False] for proof in entry.proof]
+    if false and all(false):
+        return _Judged(entry, _Word.RULED_OUT, tuple(each for some in false for each in some))
+    still = [proof for proof, no in zip(entry.proof, false, strict=True) if not no]
+    nearest = min(still, key=lambda proof: (_lacking(proof, seen), -len(proof)), default=())
+    return _Judged(entry, _Word.OPEN, nearest)
+
+
+def _lacking(proof: Proof, seen: Seen) -> int:
+    return sum(each.holds(seen) is None for each in proof)
+
+
+def _deepest(proven: Sequence[_Judged], known: Catalogue) -> list[_Judged]:
+    """Those that no other explains, the one with the most particular proof first."""
+    explained: set[str] = set()
+    for each in proven:
+        explained |= _reach(each.entry, known)
+    return sorted(
+        (each for each in proven if each.entry.code not in explained),
+        key=lambda each: (-len(each.by), each.entry.code),
+    )
+
+
+def _reach(entry: CatalogueEntry, known: Catalogue) -> set[str]:
+    """All that it explains, directly and by way of others."""
+    found: set[str] = set()
+    edge = list(entry.explains)
+    while edge:
+        code = edge.pop()
+        if code not in found:
+            found.add(code)
+            edge.extend(known.entries[code].explains)
+    return found
+
+
+def _excluded(judged: Iterable[_Judged], seen: Seen) -> Iterator[RuledOut]:
+    """Those that a fact excludes. That it was another route, or another code, that failed is no
+    news to anybody."""
+    for each in judged:
+        if each.word is not _Word.RULED_OUT:
+            continue
+        telling = [condition for condition in each.by if not condition.about_failure]
+        fact = seen.fact(telling[0].name) if telling else None
+        if fact is not None:
+            why = f"{each.entry.title}: no, since {_sentence(fact.words)}"
+            yield RuledOut(each.entry.code, why, fact.evidence())
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith((".", "!", "?")) else f"{words}."
+
+
+def _candidates(judged: Iterable[_Judged], seen: Seen) -> Iterator[Candidate]:
+    open_ones = [each for each in judged if each.word is _Word.OPEN and each.by]
+
+    def likely(each: _Judged) -> tuple[int, int, str]:
+        held = sum(bool(condition.holds(seen)) for condition in each.by)
+        return (-held, len(each.by) - held, each.entry.code)
+
+    for each in sorted(open_ones, key=likely)[:_CANDIDATES]:
+        missing = [condition for condition in each.by if condition.holds(seen) is None]
+        yield Candidate(
+            code=each.entry.code,
+            cause=each.entry.cause,
+            missing=tuple(condition.words for condition in missing),
+            probe=missing[0].look.how,
+        )
+
+
+def _evidence(conditions: Iterable[Condition], seen: Seen) -> tuple[Evidence, ...]:
+    facts = (seen.fact(condition.name) for condition in conditions)
+    return _distinct(fact.evidence() for fact in facts if fact is not None)
+
+
+def _distinct(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    return tuple(dict.fromkeys(evidence))

@@ -14,6 +14,7 @@ from quiesce.cli.options import COMMON, Common
 from quiesce.diagnosis.catalogue import CatalogueEntry, catalogue
 from quiesce.diagnosis.explain import Explanation, Match
 from quiesce.diagnosis.explain import explain as look_up
+from quiesce.diagnosis.phrases import retry_words
 
 
 def explain(
@@ -70,11 +71,7 @@ def _entry(entry: CatalogueEntry) -> None:
         screen.out.print(Padding(Text(mark) + screen.with_commands(step), (0, 0, 0, 2)))
     if entry.mends:
         screen.say(f"By itself: {entry.mends}")
-    screen.say(
-        "Trying again can help."
-        if entry.retryable
-        else "Trying again does not help until it is mended."
-    )
+    screen.say(retry_words(entry.retryable))
     if entry.aliases:
         screen.say(f"Elsewhere called: {', '.join(entry.aliases)}", "dim")
 

@@ -8,8 +8,10 @@ from rich.text import Text
 
 from quiesce.cli import screen
 from quiesce.cli.client import Json
-from quiesce.cli.remote_failure import report_from_json
-from quiesce.diagnosis.phrases import setback_title
+from quiesce.cli.diagnosis_text import show_diagnosis, show_mends
+from quiesce.cli.remote_failure import evidence_from_json, report_from_json
+from quiesce.diagnosis.phrases import explains, setback_title
+from quiesce.model.failure import FailureReport
 from quiesce.model.units import duration_text, size_text
 
 
@@ -32,7 +34,7 @@ def show_outcome(job: Json) -> None:
             ("frozen", frozen(job["freeze"])),
         )
     )
-    _trouble(job)
+    _trouble(job, details=False)
 
 
 def show_job(job: Json) -> None:
@@ -74,9 +76,9 @@ def show_job(job: Json) -> None:
             style = {"warning": "yellow", "error": "red"}.get(line["level"], "")
             at = datetime.fromisoformat(line["at"]).astimezone().strftime("%H:%M:%S")
             screen.out.print(Text.assemble((f"{at} ", "dim"), (screen.clean(line["text"]), style)))
-    if job["failure"] or job["warnings"] or job["setbacks"]:
+    if job["failure"] or job["warnings"] or job["setbacks"] or job["diagnoses"]:
         screen.out.print()
-    _trouble(job)
+    _trouble(job, details=True)
 
 
 def consistency(label: Json | None) -> Text | str:
@@ -107,15 +109,39 @@ def frozen(freeze: Json | None) -> str:
     return ", ".join(mounts) + held
 
 
-def _trouble(job: Json) -> None:
+def _trouble(job: Json, *, details: bool) -> None:
+    """What went wrong, why, and what was done about it. A failure whose cause is known is one line
+    above its diagnosis, which holds the rest."""
     for warning in job["warnings"]:
         screen.say(f"Warning: {warning}", "yellow")
+    left = list(job["diagnoses"])
     for setback in job["setbacks"]:
         screen.out.print()
         screen.say(setback_title(job["route"], len(job["setbacks"])), "bold yellow")
-        screen.show_failure(report_from_json(setback), to=screen.out)
+        _failure(report_from_json(setback), left, details=details)
     if job["failure"]:
-        screen.show_failure(report_from_json(job["failure"]), to=screen.out)
+        _failure(report_from_json(job["failure"]), left, details=details)
+    for diagnosis in left:
+        screen.out.print()
+        show_diagnosis(diagnosis, details=details)
+    if job["mends"]:
+        screen.out.print()
+        show_mends(job["mends"], "Done by itself")
+    if job["diagnoses"] and not details:
+        screen.out.print(screen.with_commands(f"Evidence: `quiesce job show {job['id']}`"))
+
+
+def _failure(failure: FailureReport, left: list[Json], *, details: bool) -> None:
+    """A failure with the diagnosis that is its own, which is taken out of `left`."""
+    own = next((each for each in left if explains(each["symptom"], failure)), None)
+    if own is None:
+        screen.show_failure(failure, to=screen.out)
+        return
+    left.remove(own)
+    screen.show_failure_line(failure)
+    show_diagnosis(own, details=details)
+    if details:
+        screen.show_causes(failure, without=evidence_from_json(own["evidence"]))
 
 
 def _moved(job: Json) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,18 +55,22 @@ def report_from_json(value: Mapping[str, Any]) -> FailureReport:
     return FailureReport(
         code=str(value.get("code", "")),
         message=str(value.get("message", "")),
-        evidence=tuple(
-            Evidence(
-                fact=str(item.get("fact", "")),
-                source=str(item.get("source", "")),
-                observed_at=_time(item.get("observed_at")),
-                raw=str(item.get("raw", "")),
-            )
-            for item in value.get("evidence") or ()
-        ),
+        evidence=evidence_from_json(value.get("evidence") or ()),
         remedy=str(value.get("remedy", "")),
         retryable=bool(value.get("retryable", False)),
         cause=report_from_json(value["cause"]) if value.get("cause") else None,
+    )
+
+
+def evidence_from_json(items: Iterable[Mapping[str, Any]]) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(
+            fact=str(item.get("fact", "")),
+            source=str(item.get("source", "")),
+            observed_at=_time(item.get("observed_at")),
+            raw=str(item.get("raw", "")),
+        )
+        for item in items
     )
 
 

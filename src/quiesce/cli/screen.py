@@ -22,7 +22,7 @@ from rich.text import Text
 
 from quiesce.diagnosis.catalogue import catalogue
 from quiesce.model.agent import AgentCondition
-from quiesce.model.failure import FailureReport
+from quiesce.model.failure import Evidence, FailureReport
 from quiesce.model.job import JobStatus, TaskStatus
 
 out = Console(markup=False, highlight=False, emoji=False)
@@ -116,22 +116,33 @@ def say(text: str, style: str = "") -> None:
 def show_failure(failure: FailureReport, *, to: Console | None = None) -> None:
     """A failure for a person: sentence, code, evidence, inner causes, next step."""
     console = to or err
+    show_failure_line(failure, console)
+    show_causes(failure, console)
+    show_steps(remedy_steps(failure), console)
+    if failure.code in catalogue().entries:
+        console.print(Text(f"More: quiesce explain {failure.code}", style="dim"))
+
+
+def show_failure_line(failure: FailureReport, console: Console = out) -> None:
+    """Its sentence and its code."""
     console.print(
         Text.assemble((clean(failure.message), "bold red"), (f"  [{clean(failure.code)}]", "dim"))
     )
-    _show_evidence(failure, console)
-    cause = failure.cause
-    while cause is not None:
-        console.print(Text(f"  because: {clean(cause.message)} [{clean(cause.code)}]"))
-        _show_evidence(cause, console)
-        cause = cause.cause
-    steps = remedy_steps(failure)
-    if steps:
-        console.print(Text("Next step" if len(steps) == 1 else "Next steps", style="bold"))
-    for step in steps:
-        console.print(Padding(with_commands(step, console), (0, 0, 0, 2)))
-    if failure.code in catalogue().entries:
-        console.print(Text(f"More: quiesce explain {failure.code}", style="dim"))
+
+
+def show_causes(
+    failure: FailureReport, console: Console = out, *, without: Sequence[Evidence] = ()
+) -> None:
+    """Its evidence, and the inner failures with theirs; facts in `without` are known already."""
+    known = {(item.fact, item.raw) for item in without}
+    link: FailureReport | None = failure
+    while link is not None:
+        if link is not failure:
+            console.print(Text(f"  because: {clean(link.message)} [{clean(link.code)}]"))
+        show_evidence(
+            [item for item in link.evidence if (item.fact, item.raw) not in known], console
+        )
+        link = link.cause
 
 
 def remedy_steps(failure: FailureReport) -> tuple[str, ...]:
@@ -161,14 +172,32 @@ def with_commands(text: str, console: Console = out) -> Text:
     return words
 
 
-def _show_evidence(failure: FailureReport, console: Console) -> None:
-    if not failure.evidence:
+def show_steps(steps: Sequence[str], console: Console = out) -> None:
+    """What to do next. A command that does not fit on its step's line stands on one of its own,
+    which only the terminal wraps: it is to be copied whole."""
+    if steps:
+        console.print(Text("Next step" if len(steps) == 1 else "Next steps", style="bold"))
+    for step in steps:
+        words = with_commands(step, console)
+        if len(words) + 2 <= console.width or "`" not in step:
+            console.print(Padding(words, (0, 0, 0, 2)))
+            continue
+        for index, part in enumerate(clean(step).split("`")):
+            if index % 2:
+                console.print(Text("    ").append(part, style="bold cyan"), soft_wrap=True)
+            elif part.strip(" ,;:.…"):
+                console.print(Padding(Text(part.strip()), (0, 0, 0, 2)))
+
+
+def show_evidence(evidence: Sequence[Evidence], console: Console = out) -> None:
+    """Facts as a table: when, where, what, with the raw words beneath."""
+    if not evidence:
         return
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     grid.add_column("seen at", no_wrap=True)
     grid.add_column("where", overflow="fold", ratio=2)
     grid.add_column("evidence", overflow="fold", ratio=3)
-    for item in failure.evidence:
+    for item in evidence:
         words = Text(clean(item.fact))
         if item.raw:
             words.append(f"\n{clean(item.raw)}", style="dim")

@@ -1,0 +1,169 @@
+"""Causes, evidence and mends of a job, on the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from quiesce.cli.job_text import show_job, show_outcome
+from quiesce.model.diagnosis import (
+    Candidate,
+    Diagnosis,
+    Mend,
+    MendAction,
+    MendStatus,
+    RuledOut,
+    Verdict,
+)
+from quiesce.model.failure import Evidence, FailureReport
+from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
+from quiesce.model.snapshot import Route
+
+WHEN = datetime(2026, 3, 1, 1, 0, tzinfo=UTC)
+SILENT = FailureReport(
+    "agent.silent",
+    "The guest agent of the VM web1 did not answer.",
+    (Evidence("no answer within 5 s", "guest agent channel", WHEN, "timed out \x1b[2J"),),
+)
+STOPPED = Evidence(
+    "the service is inactive", "systemctl in the guest", WHEN, "ActiveState=inactive"
+)
+PROVEN = Diagnosis(
+    symptom="agent.silent",
+    code="agent.not-running",
+    verdict=Verdict.PROVEN,
+    cause="The agent's service is stopped in the guest.",
+    evidence=(STOPPED,),
+    ruled_out=(
+        RuledOut(
+            "agent.disk-full",
+            "the guest has room",
+            Evidence("3 GiB free on /", "df in the guest", WHEN),
+        ),
+    ),
+    also=("agent.outdated",),
+    remedy=("Start it: `systemctl start qemu-guest-agent`",),
+    aliases=("GuestAgentSnapshotTaskStatusError",),
+)
+OPEN = Diagnosis(
+    symptom="agent.silent",
+    code="agent.silent",
+    verdict=Verdict.NOT_PROVEN,
+    cause="The agent does not answer, and why is not known.",
+    candidates=(
+        Candidate(
+            "agent.hung", "The agent hangs.", ("its process",), "`quiesce doctor web1` once more"
+        ),
+        Candidate("agent.crash-loop", "The agent ends again and again.", ("its restarts",), ""),
+    ),
+    retry_helps=True,
+)
+RESTARTED = Mend(
+    MendAction.RESTART_AGENT,
+    "agent.not-running",
+    "Started qemu-guest-agent through the Azure Linux agent.",
+    MendStatus.FAILED,
+    WHEN,
+    FailureReport("agent.silent", "The other agent did not answer either."),
+)
+
+
+def a_job(**fields: Any) -> Job:
+    return Job(
+        id="job1",
+        kind=JobKind.BACKUP,
+        vm="web1",
+        status=JobStatus.FAILED,
+        created_at=WHEN,
+        tasks=(
+            Task(TaskName.TAKE_SNAPSHOT, TaskStatus.FAILED),
+            Task(TaskName.TRANSFER, TaskStatus.WAITING),
+        ),
+        **fields,
+    )
+
+
+def as_the_api_sends_it(job: Job) -> dict[str, Any]:
+    sent: dict[str, Any] = TypeAdapter(Job).dump_python(job, mode="json")
+    return sent
+
+
+def test_who_waited_is_told_cause_remedy_what_was_done_and_where_the_evidence_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = a_job(failure=SILENT, diagnoses=(PROVEN,), mends=(RESTARTED,))
+    show_outcome(as_the_api_sends_it(job))
+    said = capsys.readouterr().out
+    for words in (
+        "Cause: The agent's service is stopped in the guest.",
+        "agent.not-running, proven",
+        "GuestAgentSnapshotTaskStatusError",
+        "agent.outdated",
+        "`systemctl start qemu-guest-agent`",
+        "Trying again does not help",
+        "failed: Started qemu-guest-agent",
+        "The other agent did not answer either.",
+        "Evidence: `quiesce job show job1`",
+    ):
+        assert words in said
+    assert said.index("Cause:") < said.index("systemctl") < said.index("Done by itself")
+    for behind in ("ActiveState=inactive", "no answer within", "Ruled out"):
+        assert behind not in said
+
+
+def test_job_show_has_the_evidence_what_is_ruled_out_and_the_failure_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen_twice = FailureReport(SILENT.code, SILENT.message, (*SILENT.evidence, STOPPED))
+    show_job(as_the_api_sends_it(a_job(failure=seen_twice, diagnoses=(PROVEN,))))
+    said = capsys.readouterr().out
+    for words in (
+        "ActiveState=inactive",
+        "systemctl in the guest",
+        "agent.disk-full: the guest has room",
+        "no answer within 5 s",
+    ):
+        assert said.count(words) == 1
+    assert "\x1b[2J" not in said
+    assert "Evidence: `quiesce" not in said
+
+
+def test_what_is_not_proven_is_said_so_with_the_look_that_would_decide(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_job(as_the_api_sends_it(a_job(failure=SILENT, diagnoses=(OPEN,))))
+    said = capsys.readouterr().out
+    assert "Cause not proven:" in said
+    assert "agent.silent, not proven" in said
+    assert said.index("agent.hung") < said.index("agent.crash-loop")
+    assert "not seen: its process" in said
+    assert "`quiesce doctor web1` once more" in said
+    assert "Trying again can help." in said
+
+
+def test_each_diagnosis_stands_with_its_own_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    blocked = FailureReport("network.blocked", "The guest route is blocked.")
+    why = Diagnosis("network.blocked", "network.blocked", Verdict.PROVEN, "A firewall drops it.")
+    job = a_job(route=Route.HOST, failure=SILENT, setbacks=(blocked,), diagnoses=(PROVEN, why))
+    show_outcome(as_the_api_sends_it(job))
+    said = capsys.readouterr().out
+    order = ["guest route failed", "A firewall drops it.", "did not answer", "is stopped in the"]
+    assert sorted(order, key=said.index) == order
+
+
+def test_a_failure_without_a_diagnosis_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    show_outcome(as_the_api_sends_it(a_job(failure=SILENT)))
+    said = capsys.readouterr().out
+    assert "no answer within 5 s" in said
+    assert "More: quiesce explain agent.silent" in said
+
+
+def test_a_long_command_stays_whole_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "az network nsg rule create --name quiesce " + "--priority 100 " * 8
+    told = Diagnosis("x", "x", Verdict.PROVEN, "c", remedy=(f"Allow it: `{command}`, then wait.",))
+    show_outcome(as_the_api_sends_it(a_job(diagnoses=(told,))))
+    lines = capsys.readouterr().out.splitlines()
+    assert f"    {command}" in lines

@@ -41,6 +41,7 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
         "The backup extension in a VM: list, uninstall, reinstall.",
     ),
     ("network", "network:app", _LOOK, "The guest's way to the storage endpoint: test, allowlist."),
+    ("doctor", "doctor:doctor", _LOOK, "What would make a backup fail, with the proof."),
     ("explain", "explain:explain", _LOOK, "What a failure code means and what mends it."),
 )
 

@@ -1,0 +1,105 @@
+"""An examination in words: what is proven, then every line by area with its light, then what
+Quiesce would mend. It comes as the API's JSON, whether it came over it or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from quiesce.cli import screen
+from quiesce.cli.client import Json
+from quiesce.cli.diagnosis_text import show_diagnosis, show_mends
+from quiesce.cli.remote_failure import report_from_json
+from quiesce.model.diagnosis import Examination, Light
+
+_LIGHTS = {
+    Light.GREEN: ("✓", "green"),
+    Light.AMBER: ("!", "yellow"),
+    Light.RED: ("✗", "bold red"),
+    Light.UNKNOWN: ("?", "dim"),
+}
+_AREAS = {
+    "agent": "Agent",
+    "extension": "Backup extension",
+    "mounts": "Mounts",
+    "network": "Network",
+    "disks": "Disks",
+    "space": "Space",
+    "load": "Load",
+    "schedule": "Schedule",
+    "windows": "Windows",
+}
+
+
+def examination_json(examination: Examination) -> Json:
+    """An examination that was made here, as the API would send it."""
+    return {**_plain(asdict(examination)), "light": examination.light.value}
+
+
+def show_examination(examination: Json) -> None:
+    """All that the doctor found."""
+    screen.out.print(_headline(examination))
+    for problem in examination["problems"]:
+        screen.show_failure(report_from_json(problem), to=screen.out)
+    for diagnosis in examination["diagnoses"]:
+        screen.out.print()
+        show_diagnosis(diagnosis)
+    said = {code for one in examination["diagnoses"] for code in (one["code"], *one["also"])}
+    _show_checks(examination["checks"], said)
+    if examination["plan"]:
+        screen.out.print()
+        show_mends(examination["plan"], "What Quiesce would do by itself")
+
+
+def _headline(examination: Json) -> Text:
+    mark, style = _LIGHTS[Light(examination["light"])]
+    counts = ((light, sum(c["light"] == light for c in examination["checks"])) for light in Light)
+    words = ", ".join(f"{count} {light.value}" for light, count in counts if count)
+    line = Text.assemble((f"{mark} ", style), (screen.clean(examination["subject"]), "bold"))
+    line.append(f": {words or 'nothing could be looked at'}")
+    if examination["channels"]:
+        line.append(f"\nLooked through: {screen.clean('; '.join(examination['channels']))}", "dim")
+    return line
+
+
+def _show_checks(checks: Sequence[Json], said: set[str]) -> None:
+    order = {area: number for number, area in enumerate(_AREAS)}
+    by_area = sorted(checks, key=lambda check: order.get(check["area"], len(order)))
+    for area, lines in groupby(by_area, key=lambda check: str(check["area"])):
+        screen.out.print()
+        screen.say(_AREAS.get(area, area), "bold")
+        for check in lines:
+            _show_check(check, brief=bool(said.intersection(check["codes"])))
+
+
+def _show_check(check: Json, *, brief: bool) -> None:
+    """`brief`: a diagnosis above has said the rest at length."""
+    mark, style = _LIGHTS[Light(check["light"])]
+    line = Text.assemble((f"  {mark} ", style), screen.clean(check["title"]))
+    line.append(f": {screen.clean(check['words'])}")
+    troubled = check["light"] in (Light.AMBER, Light.RED)
+    if check["codes"] and troubled:
+        line.append(f"  [{', '.join(check['codes'])}]", style="dim")
+    screen.out.print(line)
+    if brief or not troubled:
+        return
+    for item in check["evidence"]:
+        raw = f"\n{screen.clean(item['raw'])}" if item["raw"] else ""
+        words = Text(f"{screen.clean(item['source'])}{raw}", style="dim")
+        screen.out.print(Padding(words, (0, 0, 0, 6)))
+    for step in check["remedy"]:
+        screen.out.print(Padding(screen.with_commands(step), (0, 0, 0, 6)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from quiesce.agent import inside
 from quiesce.agent.framing import printable
 from quiesce.agent.installation import Installation
 from quiesce.agent.package import ExtensionPackage, extension_package
+from quiesce.agent.presence import presence
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.agent.remote_session import RemoteSession
 from quiesce.agent.session_state import Phase, SessionState, mount_plan
 from quiesce.agent.waagent.report import read_hops
 from quiesce.model.door import Endpoint
-from quiesce.model.extension import ExtensionState, Finish, GuestLog, GuestSession, Readiness
+from quiesce.model.extension import ExtensionState, Finish, GuestSession, Readiness
 from quiesce.model.failure import (
     AgentFailure,
     Evidence,
@@ -29,7 +31,9 @@ from quiesce.model.failure import (
     ScriptFailure,
 )
 from quiesce.model.network import Hop, Proxy
+from quiesce.model.papers import Papers
 from quiesce.model.policy import SnapshotOptions
+from quiesce.model.presence import Presence
 from quiesce.model.snapshot import FreezeReport, MountFreeze
 
 _COMMAND_SECONDS = 60.0
@@ -181,6 +185,14 @@ class QgaGuest:
                 sessions=tuple(self._seen(task) for task in found.tasks),
             )
 
+    def presence(self) -> Presence:
+        """Whether the agent is there and lets us work; starts nothing in the guest.
+
+        :raise AgentFailure: it does not answer, and why; agent.channel-busy during a session
+        """
+        with self._idle_turn():
+            return presence(self._agent)
+
     def install(self) -> bool:
         """Install or update now, instead of with the next backup; whether that was needed."""
         with self._idle_turn():
@@ -248,21 +260,21 @@ class QgaGuest:
             )
             return read_hops(answer.get("hops"))
 
-    def collect_logs(self) -> tuple[GuestLog, ...]:
-        """The ends of the logs that matter. Installs the extension if need be."""
+    def examine(self) -> Papers:
+        """The guest's inside as `guest/collect.sh` finds it. Installs nothing.
+
+        :raise Failure: as `quiesce.agent.inside.examined`
+        """
         with self._idle_turn():
-            self._installation.ensure()
-            answer = self._installation.run("collect-logs", seconds=_COMMAND_SECONDS)
-            logs = answer.get("logs")
-            entries = logs if isinstance(logs, list) else []
-            return tuple(
-                GuestLog(
-                    path=printable(str(entry.get("path", ""))),
-                    text=printable(str(entry.get("text", "")), limit=1 << 20),
-                )
-                for entry in entries
-                if isinstance(entry, dict)
-            )
+            return inside.examined(self._agent)
+
+    def mend(self, action: str, word: str = "") -> str:
+        """What `guest/mend.sh` did, in one sentence. Installs nothing.
+
+        :raise Failure: as `quiesce.agent.inside.mended`
+        """
+        with self._idle_turn():
+            return inside.mended(self._agent, action, word)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

@@ -214,9 +214,7 @@ class QemuGuestAgent(AgentLink):
         """Size of a file in bytes. :raise CommandRefused: it cannot be opened"""
         handle = self.open_file(path)
         try:
-            seek: dict[str, object] = {"handle": handle, "offset": 0, "whence": "end"}
-            answer = _object(self.call("guest-file-seek", seek), "guest-file-seek")
-            return _field(answer, "position", int, "guest-file-seek")
+            return self._seek(handle, 0, "end")
         finally:
             self.close_file(handle)
 
@@ -234,6 +232,23 @@ class QemuGuestAgent(AgentLink):
         finally:
             self.close_file(handle)
         return bytes(content)
+
+    def read_tail(self, path: str, most_bytes: int) -> tuple[bytes, int]:
+        """The file's last bytes, and its size; 0 for those of /proc, of which it is the first.
+        :raise CommandRefused: it cannot be opened"""
+        handle = self.open_file(path)
+        try:
+            size = self._seek(handle, 0, "end")
+            self._seek(handle, max(0, size - most_bytes), "set")
+            content = bytearray()
+            while len(content) < most_bytes:
+                data, ended = self.read_chunk(handle, most_bytes - len(content))
+                content += data
+                if ended or not data:
+                    break
+        finally:
+            self.close_file(handle)
+        return bytes(content), size
 
     def write_file(self, path: str, content: bytes) -> None:
         """Create or replace a file. :raise CommandRefused: it cannot be opened or written"""
@@ -272,6 +287,11 @@ class QemuGuestAgent(AgentLink):
             )
             for entry in (_object(item, name) for item in answer)
         )
+
+    def _seek(self, handle: int, offset: int, whence: str) -> int:
+        name = "guest-file-seek"
+        order: dict[str, object] = {"handle": handle, "offset": offset, "whence": whence}
+        return _field(_object(self.call(name, order), name), "position", int, name)
 
     def _why_unavailable(self, refusal: CommandRefused) -> AgentFailure | FreezeFailure:
         evidence = list(refusal.evidence)

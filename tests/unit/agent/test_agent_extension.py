@@ -307,7 +307,7 @@ def test_nothing_is_started_for_onlookers_while_a_session_is_open(
     for call in (
         guest.status,
         guest.preflight,
-        guest.collect_logs,
+        guest.examine,
         guest.install,
         guest.uninstall,
     ):

@@ -1,0 +1,145 @@
+"""A guest looked at and mended from inside, through its QEMU guest agent alone: by one program
+that is given a script, so it needs no extension, no Python and no disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from quiesce.agent.collection import WINDOWS, mender, new_token, parse, readable, script
+from quiesce.agent.framing import printable
+from quiesce.agent.link import CommandRefused
+from quiesce.agent.qga import ExecResult, QemuGuestAgent
+from quiesce.model.failure import AgentFailure, InputFailure
+from quiesce.model.papers import Paper, Papers
+
+SOURCE = "the guest, through qga"
+ACTIONS = (
+    "restart-waagent",
+    "restart-qga",
+    "auto-restart-waagent",
+    "auto-restart-qga",
+    "enable-extensions",
+    "allow-qga",
+    "exempt-host",
+    "end-extension",
+    "verbose-on",
+    "verbose-off",
+)
+"""What `guest/mend.sh` can do."""
+ACTIONS_ON_WINDOWS = ("restart-qga", "start-provider", "vss-copy")
+"""What `guest/mend.ps1` can do."""
+_EXAMINE_SECONDS = 30.0
+"""The collector ends itself within 7 s; this is for a guest in which nothing gets on."""
+_EXAMINE_SECONDS_ON_WINDOWS = 100.0
+"""There it ends itself within 75 s: each command is slow to start."""
+_MEND_SECONDS = 120.0
+"""A service that does not stop is given 90 s by systemd before it is killed."""
+_WORD = re.compile(r"[A-Za-z0-9.:_-]{0,64}")
+_TAIL_BYTES = 256 * 1024
+_SINGLE_FILES = (
+    "/etc/os-release",
+    "/etc/waagent.conf",
+    "/etc/qemu/qemu-ga.conf",
+    "/etc/default/qemu-guest-agent",
+    "/etc/sysconfig/qemu-ga",
+    "/etc/environment",
+    "/etc/resolv.conf",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/uptime",
+    "/proc/self/mountinfo",
+    "/var/log/waagent.log",
+)
+"""Where the agent may not start programs. Nobody but root can put a link or a FIFO at these."""
+_NOT_TO_BE_HAD = ("agent.extensions-disabled", "agent.outdated")
+_POWERSHELL = "powershell.exe"
+_FLAGS = ("-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-Command")
+_FROM_STANDARD_INPUT = "& ([ScriptBlock]::Create([Console]::In.ReadToEnd()))"
+"""`-Command -` would run each line for itself, as if typed, and give the script no arguments."""
+
+
+def checked(action: str, word: str) -> None:
+    """:raise InputFailure: extension.usage"""
+    if action not in ACTIONS + ACTIONS_ON_WINDOWS or not _WORD.fullmatch(word):
+        raise InputFailure(
+            "extension.usage",
+            f"{printable(action, 40)!r} {printable(word, 40)!r} is nothing that Quiesce mends in a "
+            f"guest. It can: {', '.join(ACTIONS)}; on Windows: {', '.join(ACTIONS_ON_WINDOWS)}.",
+        )
+
+
+def examined(agent: QemuGuestAgent) -> Papers:
+    """What the collector finds; where programs may not be started, some files, with a warning that
+    says so.
+
+    :raise AgentFailure: the agent does not answer
+    :raise FreezeFailure: freeze.busy
+    """
+    token = new_token()
+    system = _system(agent)
+    try:
+        windows = system == WINDOWS
+        seconds = _EXAMINE_SECONDS_ON_WINDOWS if windows else _EXAMINE_SECONDS
+        result = _run(agent, system, script(system), [token], seconds)
+    except AgentFailure as failure:
+        if failure.code not in _NOT_TO_BE_HAD:
+            raise
+        return _single_files(agent, failure)
+    return parse(result.stdout, token, SOURCE)
+
+
+def mended(agent: QemuGuestAgent, action: str, word: str) -> str:
+    """What was done, or found done already, in one sentence.
+
+    :raise InputFailure: extension.usage
+    :raise AgentFailure: agent.mend-failed, with the guest's own reason; as `examined`
+    """
+    checked(action, word)
+    system = _system(agent)
+    result = _run(agent, system, mender(system), [action, word], _MEND_SECONDS)
+    words = printable(readable(result.stdout).strip(), 1000)
+    if result.succeeded and words:
+        return words
+    why = printable(readable(result.stderr).strip(), 1000) or "it said nothing"
+    raise AgentFailure(
+        "agent.mend-failed",
+        f"The guest could not be mended by {action}: {why}",
+        evidence=[result.evidence(f"mend.sh {action}")],
+    )
+
+
+def _system(agent: QemuGuestAgent) -> str:
+    """Empty for an agent that cannot say; those of Windows can."""
+    try:
+        return agent.operating_system().id
+    except AgentFailure as failure:
+        if failure.code not in _NOT_TO_BE_HAD:
+            raise
+        return ""
+
+
+def _run(
+    agent: QemuGuestAgent, system: str, program: bytes, words: Sequence[str], seconds: float
+) -> ExecResult:
+    """Words are checked: none could end a string in PowerShell."""
+    if system == WINDOWS:
+        line = " ".join([_FROM_STANDARD_INPUT, *(f"'{word}'" for word in words)])
+        return agent.execute(_POWERSHELL, [*_FLAGS, line], input=program, seconds=seconds)
+    return agent.execute("sh", ["-s", *words], input=program, seconds=seconds)
+
+
+def _single_files(agent: QemuGuestAgent, why: AgentFailure) -> Papers:
+    papers = []
+    for path in _SINGLE_FILES:
+        try:
+            papers.append(_single_file(agent, path))
+        except CommandRefused as refusal:
+            papers.append(Paper(path, problem=printable(refusal.message, 400)))
+    warning = f"Only {len(_SINGLE_FILES)} files were read, and no command was run: {why.message}"
+    return Papers(papers=tuple(papers), source=SOURCE, warnings=(warning,))
+
+
+def _single_file(agent: QemuGuestAgent, path: str) -> Paper:
+    content, size = agent.read_tail(path, _TAIL_BYTES)
+    return Paper(path, text=readable(content), size_bytes=size, cut=size > len(content))

@@ -1,0 +1,392 @@
+#!/bin/sh
+# sh -s TOKEN < collect.sh: what a diagnosis wants to read of this guest, on standard output, in the
+# form that docs/explanation/diagnosis.md states. It changes nothing, writes to no disk, starts no
+# Python, opens no symbolic link that others could have put there, touches no remote mount, and ends
+# within seven seconds whatever hangs. Without root it shows less. For dash, bash and busybox.
+#
+# No here-documents and no temporary files: some shells make the one from the other, and the disk
+# may be full. Everything is a function, so that nothing runs of a script that came only in part.
+
+PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+unset CDPATH ENV LS_COLORS POSIXLY_CORRECT TZ
+
+WORKER_SECONDS=5
+RELAY_SECONDS=7
+MOST_BYTES=4194304
+TAIL=65536
+UNITS="walinuxagent waagent qemu-guest-agent qemu-ga"
+NL='
+'
+
+main() {
+    token=$1
+    case $token in
+        *[!0-9a-f]* | "") echo "usage: sh -s TOKEN < collect.sh" >&2; exit 2 ;;
+    esac
+    exec 2>/dev/null
+    # A command that hangs beyond any signal may keep the worker's pipe open. Ours is held by `head`
+    # alone, which can be killed.
+    work | without_secrets | head -c "$MOST_BYTES" &
+    relay=$!
+    ( sleep "$RELAY_SECONDS"; kill -KILL "$relay" ) >/dev/null &
+    guard=$!
+    wait "$relay"
+    kill "$guard"
+    exit 0
+}
+
+work() {
+    me=$(exec sh -c 'echo "$PPID"')
+    ( sleep "$WORKER_SECONDS"; kill -KILL "$me" ) >/dev/null &
+    guard=$!
+    limit=
+    timeout -s KILL 2 true && limit="timeout -s KILL 2"
+    verified=
+    [ / -ef / ] && verified=yes
+    read_mounts
+    the_system
+    the_agents
+    the_disks
+    the_logs
+    the_network
+    the_rest
+    heading end "$(date +%s)"
+    kill "$guard"
+}
+
+# Passwords in addresses, signatures of SAS URLs, and what the agent keeps sealed.
+without_secrets() {
+    sed -e 's#\(://[^/@: "]*\):[^/@ "]*@#\1:***@#g' \
+        -e 's/\([?&;]sig=\)[^&"<> ]*/\1***/g' \
+        -e 's/\(protectedSettings\(&quot;\)*"*:[ ]*\(&quot;\)*"*\)[A-Za-z0-9+/=][A-Za-z0-9+/=]*/\1***/g' \
+        -e 's/\([Pp]assword[A-Za-z]*"*[=:>][ ]*"*\)[^"< ][^"< ]*/\1***/g'
+}
+
+# ---- how things are shown
+
+heading() { printf '#%s %s\n' "$token" "$*"; }
+
+missing() { heading missing "$1" "$2"; }
+
+# command NAME PROGRAM ARGUMENT…: its output, and its status, 127 for a program that is not there.
+command_() {
+    name=$1
+    shift
+    if ! command -v "$1" >/dev/null; then
+        heading command "$name" 127
+        echo "$1: not found"
+        return
+    fi
+    shown "$name" $limit "$@"
+}
+
+# shown NAME FUNCTION-OR-PROGRAM ARGUMENT…
+shown() {
+    name=$1
+    shift
+    output=$( { "$@" 2>&1 </dev/null; printf '\n%s' "$?"; } | tail -c "$TAIL")
+    heading command "$name" "${output##*"$NL"}"
+    printf '%s\n' "${output%"$NL"*}"
+}
+
+# files BYTES PATH…: the last BYTES of each that is a file, and no symbolic link.
+files() {
+    most=$1
+    shift
+    found=
+    for path in "$@"; do
+        case $path in
+            *[![:print:]]* | *\**) continue ;;
+        esac
+        if ! within_reach "$path"; then
+            missing "$path" "it lies on a remote mount"
+        elif [ -L "$path" ]; then
+            missing "$path" "it is a symbolic link"
+        elif [ -f "$path" ]; then
+            file "$path" "$path"
+        elif [ -e "$path" ]; then
+            missing "$path" "it is not a file"
+        else
+            missing "$path" "No such file or directory"
+        fi
+    done
+}
+
+# file SHOWN-AS PATH. Whoever swaps the path after the look above is found out after the opening.
+file() {
+    about=$(stat -c '%s %a %u %Y' "$2") || about='- - - -'
+    if {
+        if [ -n "$verified" ] && { [ -L "$2" ] || ! [ "$2" -ef /proc/self/fd/3 ]; }; then
+            missing "$1" "it was replaced while it was opened"
+        else
+            heading file "$about" "$1"
+            tail -c "$most" <&3
+            echo
+        fi
+    } 3<"$2"; then :; else
+        missing "$1" "Permission denied"
+    fi
+}
+
+# linked SHOWN-AS FOLDER…: for files that a distribution itself makes a link, into these folders.
+linked() {
+    path=$1
+    shift
+    if [ -L "$path" ]; then
+        target=$(readlink -f "$path")
+        for folder in "$@"; do
+            case $target in
+                "$folder"/*)
+                    within_reach "$target" && [ -f "$target" ] && most=$TAIL && file "$path" "$target"
+                    return
+                    ;;
+            esac
+        done
+    fi
+    files "$TAIL" "$path"
+}
+
+# newest COUNT FOLDER PATTERN: adds to $found, newest first. A name cannot hold a slash, so whatever
+# a hostile one makes of its line is sought in that folder and nowhere else.
+newest() {
+    [ -d "$2" ] && [ ! -L "$2" ] && within_reach "$2" || return
+    for name in $(ls -t "$2" | grep "$3" | grep -v '[^A-Za-z0-9._@+-]' | head -n "$1"); do
+        found="$found $2/$name"
+    done
+}
+
+# ---- mounts: what must not be touched, and what `df` may be asked about
+
+read_mounts() {
+    remote=$(sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .* - \([^ ]*\) .*/\2 \1/p' \
+        /proc/self/mountinfo | grep -E '^(nfs|cifs|smb|fuse|9p|ceph|afs|gluster|autofs|virtiofs|lustre|gpfs|beegfs|ncp|coda|ocfs2|gfs2|orangefs|pvfs)' \
+        | while read -r type point; do printf '%s\n' "${point%%\\*}"; done)
+    local=$(sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .* - \([^ ]*\) .*/\2 \1/p' \
+        /proc/self/mountinfo | grep -E '^(ext[234]|xfs|btrfs|vfat|f2fs|jfs|reiserfs|zfs|bcachefs|nilfs2|tmpfs|overlay) ' \
+        | grep -v '[\\]' | while read -r type point; do printf '%s\n' "$point"; done | head -n 60)
+}
+
+# Whether nothing on the way to the path is a remote mount. The root itself always counts as near.
+within_reach() {
+    for point in $remote; do
+        case $point in
+            /) ;;
+            */) case $1/ in "$point"*) return 1 ;; esac ;;
+            *) case $1/ in "$point"/* | "$point") return 1 ;; esac ;;
+        esac
+    done
+    return 0
+}
+
+spaces() {
+    set --
+    for point in $local; do
+        within_reach "$point" && set -- "$@" "$point"
+    done
+    [ $# -gt 0 ] || set -- /
+    $limit df "$flags" "$@"
+}
+
+# ---- what is collected, the most telling first
+
+the_system() {
+    shown date date +%s
+    read -r before < /proc/stat
+    sleep 0.5 || sleep 1
+    read -r after < /proc/stat
+    heading command cpu 0
+    printf '%s\n%s\n' "$before" "$after"
+    command_ uname uname -a
+    linked /etc/os-release /usr/lib
+    files "$TAIL" /proc/loadavg /proc/meminfo /proc/uptime \
+        /proc/pressure/cpu /proc/pressure/io /proc/pressure/memory
+    files 262144 /proc/self/mountinfo
+}
+
+the_agents() {
+    if ps -eo pid,ppid,stat,etimes,pcpu,rss,args </dev/null >/dev/null; then
+        command_ processes ps -ww -eo pid,ppid,stat,etimes,pcpu,rss,args
+    else
+        shown processes processes
+    fi
+    set --
+    for unit in $UNITS; do set -- "$@" "$unit.service"; done
+    command_ units systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState \
+        -p NRestarts,Result,ExecMainStatus,Environment "$@"
+    files "$TAIL" /etc/waagent.conf /etc/qemu/qemu-ga.conf /etc/default/qemu-guest-agent \
+        /etc/sysconfig/qemu-ga /etc/environment
+    found=
+    for unit in $UNITS; do
+        for folder in /etc/systemd/system /run/systemd/system /usr/lib/systemd/system \
+            /lib/systemd/system; do
+            [ -L /lib ] && [ "$folder" = /lib/systemd/system ] && continue
+            newest 8 "$folder/$unit.service.d" '\.conf$'
+            [ -f "$folder/$unit.service" ] && [ ! -L "$folder/$unit.service" ] \
+                && found="$found $folder/$unit.service"
+        done
+    done
+    files "$TAIL" $found
+    shown python pythons
+}
+
+the_disks() {
+    flags=-Pkl
+    df -Pkl / >/dev/null || flags=-Pk
+    shown space spaces
+    flags=-Pi
+    shown inodes spaces
+}
+
+the_logs() {
+    files 262144 /var/log/waagent.log
+    set -- 
+    command_ journal journalctl --no-pager -q -o short-iso --since=-1h -n 600 \
+        -u walinuxagent -u waagent -u qemu-guest-agent -u qemu-ga
+    shown quiesce of_ours
+    shown extension extension_files
+    found=
+    newest 3 /var/log/quiesce '\.log'
+    extension_folders
+    for folder in $folders; do
+        newest 3 "$folder/status" '\.status$'
+        newest 2 "$folder/config" '^HandlerState$'
+        found="$found $folder/HandlerEnvironment.json $folder/HandlerManifest.json"
+    done
+    for folder in /run/quiesce/*/; do
+        folder=${folder%/}
+        [ -d "$folder" ] && [ ! -L "$folder" ] && newest 1 "$folder" '^state\.json$'
+    done
+    newest 8 /etc/quiesce '\.\(conf\|json\|toml\|cfg\|ini\)$'
+    files "$TAIL" $found /etc/azure/vmbackup.conf /etc/azure/VMSnapshotScriptPluginConfig.json
+}
+
+the_network() {
+    command_ addresses ip -o address
+    shown routes routes
+    linked /etc/resolv.conf /run/systemd/resolve /run/NetworkManager /run/resolvconf /run/connman
+    found=
+    for folder in /var/lib/dhcp /var/lib/dhclient /var/lib/NetworkManager \
+        /run/systemd/netif/leases; do
+        newest 4 "$folder" 'lease\|^[0-9][0-9]*$'
+    done
+    files "$TAIL" $found
+}
+
+the_rest() {
+    found=
+    newest 12 /var/lib/waagent '\.xml$'
+    set --
+    for path in $found; do
+        case $path in */Certificates.xml | */ovf-env.xml) ;; *) set -- "$@" "$path" ;; esac
+    done
+    files "$TAIL" "$@"
+    shown certificate certificate
+    shown freezers freezers
+    found=
+    count=0
+    within_reach /var/log/azure && for folder in /var/log/azure/*/; do
+        count=$((count + 1))
+        [ "$count" -gt 40 ] && break
+        newest 2 "${folder%/}" '\.log$'
+    done
+    set -- $found
+    [ $# -gt 24 ] && { shift $(($# - 24)); }
+    files "$TAIL" "$@"
+}
+
+# ---- commands of our own making
+
+# As `ps` would, for guests without one, from /proc: seconds and sizes that need arithmetic are 0.
+processes() {
+    echo "PID PPID STAT ELAPSED %CPU RSS COMMAND"
+    for folder in /proc/[0-9]*; do
+        read -r line < "$folder/stat" || continue
+        rest=${line##*) }
+        set -- $rest
+        name=${line#*(}
+        shown_as=$(tr '\0' ' ' < "$folder/cmdline" | head -c 300)
+        echo "${folder#/proc/} $2 $1 0 0.0 0 ${shown_as:-[${name%)*}]}"
+    done
+}
+
+routes() {
+    if command -v ip >/dev/null; then
+        $limit ip route
+        $limit ip -6 route
+    else
+        cat /proc/net/route
+    fi
+}
+
+# PATH VERSION, told from names alone.
+pythons() {
+    for path in /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
+        /usr/bin/python /usr/bin/python2 /usr/libexec/platform-python /usr/local/bin/python3 \
+        /usr/local/bin/python3.[0-9][0-9]; do
+        [ -x "$path" ] || continue
+        target=$(readlink -f "$path")
+        echo "$path ${target##*python}"
+    done
+}
+
+# Folders of the extension as the Azure Linux agent lays them down, into $folders.
+extension_folders() {
+    folders=
+    within_reach /var/lib/waagent || return
+    for folder in /var/lib/waagent/Quiesce.VmBackup-*/; do
+        folder=${folder%/}
+        case $folder in *[!A-Za-z0-9._/+-]*) continue ;; esac
+        [ -d "$folder" ] && [ ! -L "$folder" ] && folders="$folders $folder"
+    done
+}
+
+extension_files() {
+    extension_folders
+    for folder in $folders; do
+        $limit ls -lan "$folder" "$folder/status" "$folder/config"
+        for path in "$folder"/*.py "$folder"/*.sh "$folder"/*.json; do
+            case $path in */HandlerEnvironment.json | *\**) continue ;; esac
+            [ -f "$path" ] && [ ! -L "$path" ] && cksum "$path"
+        done
+    done
+    [ -n "$folders" ]
+}
+
+of_ours() {
+    for folder in /run/quiesce /var/lib/quiesce /etc/quiesce; do
+        [ -d "$folder" ] && [ ! -L "$folder" ] && within_reach "$folder" || continue
+        $limit ls -lan "$folder"
+    done
+    for path in /var/lib/quiesce/quiesce-extension-*.zip; do
+        [ -f "$path" ] && [ ! -L "$path" ] && cksum "$path"
+    done
+    return 0
+}
+
+certificate() {
+    path=/var/lib/waagent/TransportCert.pem
+    [ -f "$path" ] || { echo "$path: No such file or directory"; return 1; }
+    $limit openssl x509 -in "$path" -noout -startdate -enddate -fingerprint
+}
+
+# Other products that freeze this guest, or snapshot it: NAME PATH.
+freezers() {
+    for one in veeam:/usr/sbin/veeamservice veeam:/opt/veeam \
+        azure-backup:/etc/azure/workloadbackup commvault:/opt/commvault commvault:/opt/simpana \
+        netbackup:/usr/openv rubrik:/etc/rubrik cohesity:/opt/cohesity networker:/nsr \
+        tsm:/opt/tivoli/tsm data-protector:/opt/omni acronis:/usr/lib/Acronis \
+        bacula:/etc/bacula/bacula-fd.conf bareos:/etc/bareos druva:/opt/Druva \
+        avamar:/usr/local/avamar nakivo:/opt/nakivo; do
+        path=${one#*:}
+        within_reach "$path" && [ -e "$path" ] && echo "${one%%:*} $path"
+    done
+    for path in /var/lib/waagent/Microsoft.Azure.RecoveryServices.VMSnapshot*/; do
+        [ -d "$path" ] && echo "azure-backup ${path%/}"
+    done
+    return 0
+}
+
+main "$@" </dev/null
+exit

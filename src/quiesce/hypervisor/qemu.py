@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from quiesce.hypervisor import agent_port, cards, names, offline, session
+from quiesce.hypervisor import agent_port, cards, names, offline, processor, session, survey
 from quiesce.hypervisor.inventory import take_stock
 from quiesce.hypervisor.qmp import Monitor, VmAbsent
 from quiesce.hypervisor.resuming import heal
@@ -15,6 +16,7 @@ from quiesce.hypervisor.teardown import release
 from quiesce.model.failure import Evidence, Failure, SnapshotFailure, VmFailure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import Route, SnapshotSession
+from quiesce.model.survey import VmSurvey
 from quiesce.model.vm import NetworkCard, VmAddress, VmState
 
 
@@ -52,6 +54,32 @@ class QemuVm:
                 return agent_port.port_open(monitor, self._address.qga_socket)
         except Failure:
             return None  # whoever asks looks for facts about the agent; this is none
+
+    def survey(self, *, bases: Mapping[str, Sequence[str]], active: Collection[str]) -> VmSurvey:
+        """What bears on why a backup of this VM fails. Changes nothing, unlike the calls of
+        `Hypervisor`; seconds at most. `bases` as for `prepare`, `active` the tasks whose jobs have
+        not ended.
+
+        :raise VmFailure: vm.not-found when neither a process nor its disk images are there,
+            vm.unreachable, vm.gone
+        :raise SnapshotFailure: hypervisor.command-refused
+        """
+        socket = self._address.qmp_socket
+        kept = frozenset(record.task_id for record in self._records())
+        try:
+            with Monitor(socket, connect_seconds=survey.CONNECT_SECONDS) as monitor:
+                seen = survey.survey(monitor, self._address.qga_socket, bases=bases, active=active)
+        except VmAbsent:
+            state = offline.state(self._address)
+            seen = VmSurvey(state.power, hypervisor=state.hypervisor)
+        return replace(seen, sessions=tuple(sorted(kept.union(seen.sessions))))
+
+    def processor_percent(self, seen: VmSurvey) -> float | None:
+        """What the VM's process takes of its processors, over half a second; None when that cannot
+        be seen. Holds no monitor meanwhile."""
+        if not seen.process:
+            return None
+        return processor.percent(Path("/proc", str(seen.process)), seen.processors)
 
     def network_cards(self) -> tuple[NetworkCard, ...]:
         """The cards that the VM has, now; for `Neighbours`. Changes nothing; seconds at most.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,9 @@ from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState
 from quiesce.model.failure import StorageFailure
 from quiesce.model.network import Hop, Proxy
+from quiesce.model.presence import Presence
 from quiesce.model.snapshot import SessionDisk
+from quiesce.model.survey import VmSurvey
 from quiesce.model.vm import NetworkCard, VmAddress
 from quiesce.service.guest_side import GuestSide, Served
 from quiesce.service.settings import Settings
@@ -29,8 +31,20 @@ from quiesce.transfer.ports import BlockSource
 from quiesce.vault.vault import Vault
 
 
+class SurveyedHypervisor(Hypervisor, Protocol):
+    """One VM on its hypervisor, with what whoever searches for a cause asks of it."""
+
+    def survey(
+        self, *, bases: Mapping[str, Sequence[str]], active: Collection[str]
+    ) -> VmSurvey: ...
+
+    def processor_percent(self, seen: VmSurvey) -> float | None: ...
+
+
 class ExtensionGuest(Guest, Protocol):
     """The guest's side, with what people ask of it besides backups."""
+
+    def presence(self) -> Presence: ...
 
     def status(self) -> ExtensionState: ...
 
@@ -80,7 +94,7 @@ class Composition:
         self._guests: dict[tuple[Path, Path], QgaGuest] = {}
         self._lock = threading.Lock()
 
-    def hypervisor(self, address: VmAddress) -> Hypervisor:
+    def hypervisor(self, address: VmAddress) -> SurveyedHypervisor:
         return self._qemu(address)
 
     def guest(self, address: VmAddress) -> ExtensionGuest | None:

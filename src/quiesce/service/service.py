@@ -18,6 +18,7 @@ from quiesce.service.database import Database
 from quiesce.service.home import Home
 from quiesce.service.job_book import JobBook
 from quiesce.service.jobs import Jobs
+from quiesce.service.looks import Looks
 from quiesce.service.network import Network
 from quiesce.service.points import Points
 from quiesce.service.policies import FIRST_POLICY, Policies
@@ -39,8 +40,9 @@ _SNAPSHOT_GRACE_SECONDS = 15.0
 class Service:
     """A started service. One in a process, and one on a data folder.
 
-    `vms`, `policies`, `jobs`, `points` and `network` hold the operations; `api_token` and
-    `portal_password` are the secrets that the faces compare with.
+    `vms`, `policies`, `jobs`, `points` and `network` hold the operations, `looks` finds out what
+    bears on a failure; `api_token` and `portal_password` are the secrets that the faces compare
+    with.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Service:
             self.vms = Vms(
                 database, table, clock, composition, guest_side, book, self.policies, self.points
             )
+            self.looks = Looks(clock, table, composition, self.points, book)
             self._parts = Parts(
                 clock, composition, guest_side, book, Cancellations(book), self.vms, self.points
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import quiesce
 from quiesce.diagnosis.catalogue import catalogue
+from quiesce.diagnosis.vocabulary import FACTS
 
 SOURCE = Path(quiesce.__file__).parent
 CODE = re.compile(r"^[a-z]+\.[a-z0-9]+(-[a-z0-9]+)*$")
@@ -37,6 +38,7 @@ def codes_raised_in(source: str) -> set[str]:
                 and isinstance(first.value, str)
                 and CODE.match(first.value)
                 and first.value.partition(".")[0] in families
+                and first.value not in FACTS
                 and len(node.args) > 1
             )
             if is_failure or looks_like_a_code:

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from quiesce.model.extension import ExtensionState, Finish, Readiness
 from quiesce.model.failure import VmFailure
 from quiesce.model.network import Hop, Proxy
 from quiesce.model.policy import SnapshotOptions
+from quiesce.model.presence import Presence
 from quiesce.model.snapshot import (
     FreezeReport,
     MountFreeze,
@@ -30,10 +31,10 @@ from quiesce.model.snapshot import (
     SessionDisk,
     SnapshotSession,
 )
+from quiesce.model.survey import DiskSurvey, Tracking, VmSurvey
 from quiesce.model.vm import Disk, PowerState, VmAddress, VmState
-from quiesce.service.composition import Composition, ExtensionGuest
+from quiesce.service.composition import Composition, ExtensionGuest, SurveyedHypervisor
 from quiesce.service.guest_side import GuestSide, Served
-from quiesce.snapshot.ports import Hypervisor
 from quiesce.transfer.ports import BlockSource
 
 MOUNT = MountFreeze("/", "ext4")
@@ -103,6 +104,14 @@ class PaperHypervisor:
                 continue
         shutil.rmtree(session, ignore_errors=True)
 
+    def survey(self, *, bases: Mapping[str, Sequence[str]], active: Collection[str]) -> VmSurvey:
+        state = self.state()
+        disks = tuple(DiskSurvey(disk.name, Tracking.FIRST) for disk in state.disks)
+        return VmSurvey(state.power, "running", state.hypervisor, disks, sessions=self.leftovers())
+
+    def processor_percent(self, seen: VmSurvey) -> float | None:
+        return 5.0
+
     def leftovers(self) -> tuple[str, ...]:
         return tuple(sorted(path.name for path in (self._folder / "sessions").glob("*")))
 
@@ -132,6 +141,9 @@ class PaperGuest:
 
     def recover(self, task_id: str) -> None:
         self._frozen.unlink(missing_ok=True)
+
+    def presence(self) -> Presence:
+        return Presence("7.2", executes=True, frozen=False)
 
     def status(self) -> ExtensionState:
         return ExtensionState(True, "1", "1", "3.11", "7.2", "paper")
@@ -164,7 +176,7 @@ class HeldSource:
 class PaperComposition(Composition):
     """A VM's QMP socket address is its folder."""
 
-    def hypervisor(self, address: VmAddress) -> Hypervisor:
+    def hypervisor(self, address: VmAddress) -> SurveyedHypervisor:
         return PaperHypervisor(address.qmp_socket)
 
     def guest(self, address: VmAddress) -> ExtensionGuest | None:

@@ -1,0 +1,81 @@
+"""The QEMU guest agent as its channel shows it: whether it answers, and what it may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quiesce.model.diagnosis import Fact
+from quiesce.model.failure import AgentFailure, Evidence
+from quiesce.model.presence import Presence
+from quiesce.service.composition import Composition
+from quiesce.service.looks.panel import Case, Found
+
+CHANNEL = "QEMU guest agent"
+_BUSY = "agent.channel-busy"
+
+
+class ChannelLook:
+    def __init__(self, composition: Composition) -> None:
+        self._composition = composition
+
+    def __call__(self, case: Case, _: Found) -> Found:
+        guest = self._composition.guest(case.address)
+        configured = _configured(guest is not None)
+        if guest is None:
+            return Found((configured,))
+        spare_the_frozen(case)
+        try:
+            seen = guest.presence()
+        except AgentFailure as failure:
+            return _mute(configured, failure)
+        problems = () if seen.refusal is None else (seen.refusal,)
+        return Found((configured, *_facts(seen)), problems, (CHANNEL,))
+
+
+def spare_the_frozen(case: Case) -> None:
+    """:raise AgentFailure: agent.channel-busy, while another job may have the guest frozen"""
+    if case.taking:
+        raise AgentFailure(
+            _BUSY,
+            f"A backup is taking its snapshot of the VM {case.vm}.",
+            evidence=[Evidence(f"the job {case.taking} takes its snapshot", "jobs")],
+            retryable=True,
+        )
+
+
+def _configured(there: bool) -> Fact:
+    words = "a guest agent's socket is set for the VM" if there else "it is not reached by this one"
+    return Fact("qga.configured", there, words, "the VM's entry in Quiesce")
+
+
+def _mute(configured: Fact, failure: AgentFailure) -> Found:
+    report = failure.report()
+    raw = "\n".join(filter(None, (f"{each.fact}: {each.raw}" for each in failure.evidence)))
+    facts = [configured, Fact("qga.problem", failure.code, failure.message, CHANNEL, raw=raw)]
+    ours = any(each.source == "this server" for each in failure.evidence)
+    if not ours:  # else it was not asked
+        facts.append(Fact("qga.answers", False, failure.message, CHANNEL, raw=raw))
+        if failure.code == _BUSY:
+            facts.append(Fact("qga.port", "busy", failure.message, CHANNEL, raw=raw))
+    return Found(tuple(facts), (report,), (f"{CHANNEL}: {failure}",))
+
+
+def _facts(seen: Presence) -> Iterator[Fact]:
+    yield Fact("qga.answers", True, "it answers", f"{CHANNEL}, guest-sync-delimited")
+    if seen.refusal is not None:
+        yield Fact("qga.problem", seen.refusal.code, seen.refusal.message, CHANNEL)
+    if seen.version:
+        words = f"the QEMU guest agent has the version {seen.version}"
+        yield Fact("qga.version", seen.version, words, f"{CHANNEL}, guest-info")
+    if seen.frozen:
+        words = "the agent holds the guest frozen, by order of another program"
+        yield Fact("guest.frozen", True, words, f"{CHANNEL}, guest-fsfreeze-status")
+        if seen.refusal is None:
+            yield Fact("qga.problem", "freeze.busy", words, f"{CHANNEL}, guest-fsfreeze-status")
+    if seen.executes is not None:
+        source = f"{CHANNEL}, guest-info"
+        may = "may" if seen.executes else "may not"
+        yield Fact("qga.exec", seen.executes, f"it {may} start programs", source)
+        blocked = ", ".join(seen.blocked)
+        words = f"commands that its configuration blocks: {blocked or 'none that is needed'}"
+        yield Fact("qga.blocked", blocked, words, source)

@@ -63,10 +63,16 @@ def by_guest(
             evidence=[Evidence(f"reported instant {point.taken_at:%H:%M:%S.%f} UTC", "extension")],
         )
     log("info", f"The guest asked for the point at {instant.taken:%H:%M:%S.%f} UTC.")
-    label = proven_consistency(point.readiness, point.freeze, point.finish)
+    proof = proven_consistency(point.readiness, point.freeze, point.finish)
     log_freeze(point.freeze, log)
     said = (*point.readiness.warnings, *point.finish.warnings)
     for warning in said:
         log("warning", warning)
     session = replace(hypervisor.open(task_id), route=Route.GUEST)
-    return Snapshot(session, label, point.freeze, (*said, *crash_warning(label, log)))
+    return Snapshot(
+        session=session,
+        consistency=proof.label,
+        freeze=point.freeze,
+        warnings=(*said, *crash_warning(proof.label, log)),
+        setbacks=proof.setbacks,
+    )

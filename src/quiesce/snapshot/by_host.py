@@ -21,58 +21,49 @@ from quiesce.model.failure import (
 )
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, Snapshot
-from quiesce.snapshot.consistency import proven_consistency
+from quiesce.snapshot.consistency import Proof, proven_consistency
 from quiesce.snapshot.ports import Finish, Guest, Hypervisor, Log
 from quiesce.snapshot.story import crash_warning, described, log_freeze, reason_of
 
 
 def by_host(
-    hypervisor: Hypervisor,
-    guest: Guest,
-    task_id: str,
-    options: SnapshotOptions,
-    *,
-    spare: bool,
-    log: Log,
+    hypervisor: Hypervisor, guest: Guest, task_id: str, options: SnapshotOptions, log: Log
 ) -> Snapshot:
     """The point of a prepared hypervisor.
 
-    `spare`: another route is left, so a guest that cannot be frozen is a failure. Without one the
-    point is taken all the same, crash-consistent, and the reason is its label's.
-
     :raise ScriptFailure: the pre-script forbids the backup
-    :raise AgentFailure, ExtensionFailure, FreezeFailure: no point was taken (only if `spare`)
+    :raise AgentFailure, ExtensionFailure, FreezeFailure: the guest could not be frozen, and no
+        point was taken; its session has ended, as far as it could be reached
     """
     try:
         readiness = guest.prepare(task_id, options)
-    except ScriptFailure:
-        raise
-    except AgentFailure as failure:
+    except (ScriptFailure, AgentFailure):
         # Whatever was begun ends itself: asking a silent agent once more only costs time.
-        if spare:
-            raise
-        return unfrozen(hypervisor, task_id, failure, log)
-    except (ExtensionFailure, FreezeFailure) as failure:
+        raise
+    except (ExtensionFailure, FreezeFailure):
         _end_guest_session(guest, task_id, log)
-        if spare:
-            raise
-        return unfrozen(hypervisor, task_id, failure, log)
+        raise
     log("info", described(readiness))
-    problem, freeze, taken = _frozen_instant(hypervisor, guest, task_id, spare=spare)
+    frozen = _frozen_instant(hypervisor, guest, task_id)
     finish = _finished(guest, task_id, log)
-    if taken is None:
-        assert problem is not None
-        raise problem
+    if isinstance(frozen, Failure):
+        raise frozen
+    taken, thawed = frozen
     log("info", f"The point was taken at {taken:%H:%M:%S.%f} UTC.")
-    if freeze is None:
-        label = ConsistencyLabel(Consistency.CRASH, reason_of(problem))
+    if isinstance(thawed, Failure):
+        proof = Proof(ConsistencyLabel(Consistency.CRASH, reason_of(thawed)), thawed.report())
     else:
-        label = proven_consistency(readiness, freeze, finish)
-        log_freeze(freeze, log)
+        proof = proven_consistency(readiness, thawed, finish)
+        log_freeze(thawed, log)
     for warning in (*readiness.warnings, *finish.warnings):
         log("warning", warning)
-    warnings = (*readiness.warnings, *finish.warnings, *crash_warning(label, log))
-    return Snapshot(hypervisor.open(task_id), label, freeze, warnings)
+    return Snapshot(
+        session=hypervisor.open(task_id),
+        consistency=proof.label,
+        freeze=None if isinstance(thawed, Failure) else thawed,
+        warnings=(*readiness.warnings, *finish.warnings, *crash_warning(proof.label, log)),
+        setbacks=proof.setbacks,
+    )
 
 
 def unfrozen(hypervisor: Hypervisor, task_id: str, why: Failure, log: Log) -> Snapshot:
@@ -84,22 +75,20 @@ def unfrozen(hypervisor: Hypervisor, task_id: str, why: Failure, log: Log) -> Sn
 
 
 def _frozen_instant(
-    hypervisor: Hypervisor, guest: Guest, task_id: str, *, spare: bool
-) -> tuple[Failure | None, FreezeReport | None, datetime | None]:
-    """The point, taken while frozen; without a freeze report when the guest could not be frozen
-    or did not say how it ended, then with the failure that says why."""
+    hypervisor: Hypervisor, guest: Guest, task_id: str
+) -> Failure | tuple[datetime, FreezeReport | Failure]:
+    """The point, taken while frozen, and how the freeze ended or why that is not known; or why
+    the guest could not be frozen."""
     try:
         guest.freeze(task_id)
     except (AgentFailure, FreezeFailure) as failure:
-        return failure, None, None if spare else hypervisor.take(task_id)
+        return failure
     try:
         taken = hypervisor.take(task_id)
     finally:
         # If this raises too, the hypervisor's error stays its context; the watchdog thaws.
         thawed = _thawed(guest, task_id)
-    if isinstance(thawed, Failure):
-        return thawed, None, taken
-    return None, thawed, taken
+    return taken, thawed
 
 
 def _thawed(guest: Guest, task_id: str) -> FreezeReport | Failure:

@@ -7,21 +7,26 @@ synchronous, bounded by deadlines of its own, and raises only `quiesce.model.fai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from quiesce.model.extension import Finish, GuestPoint, Readiness, ScriptRun
+from quiesce.model.failure import Failure
 from quiesce.model.policy import SnapshotOptions
-from quiesce.model.snapshot import FreezeReport, SnapshotSession
+from quiesce.model.snapshot import FreezeReport, Route, SnapshotSession
 from quiesce.model.vm import VmState
 
 __all__ = [
+    "Again",
     "Finish",
     "Guest",
     "GuestPoint",
     "GuestRoute",
     "Hypervisor",
     "Log",
+    "Mender",
+    "NoMender",
     "Readiness",
     "ScriptRun",
 ]
@@ -141,3 +146,34 @@ class GuestRoute(Protocol):
         """Withdraw the task: from now on the storage endpoint refuses it, and the agent is told
         to end it. Does not wait for the guest, whose watchdog thaws. Idempotent, from any
         process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A route that failed is to be tried once more, with these options."""
+
+    options: SnapshotOptions
+
+
+class Mender(Protocol):
+    """Whoever finds out why a route failed, and mends it. What it raises ends the snapshot, as a
+    cancelled job does; it raises for no other reason."""
+
+    def failed(self, route: Route, failure: Failure) -> None:
+        """A route failed, and everything of it in the guest has ended. Seconds at most: while
+        another route is left, it is gone on with right after this."""
+
+    def mend(self, route: Route, failure: Failure, options: SnapshotOptions) -> Again | None:
+        """No route is left, and without `route` the guest stays unfrozen, or nothing is taken at
+        all. Mends what may be mended and can, which may take minutes; nothing is frozen meanwhile.
+        None: trying once more would change nothing. Asked once for each route that failed."""
+
+
+class NoMender:
+    """Leaves everything as it is."""
+
+    def failed(self, route: Route, failure: Failure) -> None:
+        return
+
+    def mend(self, route: Route, failure: Failure, options: SnapshotOptions) -> None:
+        return

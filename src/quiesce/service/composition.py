@@ -19,7 +19,7 @@ from quiesce.model.extension import ExtensionState
 from quiesce.model.failure import StorageFailure
 from quiesce.model.network import Hop, Proxy
 from quiesce.model.presence import Presence
-from quiesce.model.snapshot import SessionDisk
+from quiesce.model.snapshot import MountFreeze, SessionDisk
 from quiesce.model.survey import VmSurvey
 from quiesce.model.vm import NetworkCard, VmAddress
 from quiesce.service.guest_side import GuestSide, Served
@@ -47,6 +47,10 @@ class ExtensionGuest(Guest, Protocol):
     def presence(self) -> Presence: ...
 
     def status(self) -> ExtensionState: ...
+
+    def preflight(self, skip: tuple[str, ...] = ()) -> tuple[MountFreeze, ...]: ...
+
+    def mend(self, action: str, word: str = "") -> str: ...
 
     def install(self) -> bool: ...
 

@@ -148,6 +148,14 @@ class PaperGuest:
     def status(self) -> ExtensionState:
         return ExtensionState(True, "1", "1", "3.11", "7.2", "paper")
 
+    def preflight(self, skip: tuple[str, ...] = ()) -> tuple[MountFreeze, ...]:
+        return (MOUNT, MountFreeze("/mnt/loop", "ext4", skipped="a loop on /", downgrades=True))
+
+    def mend(self, action: str, word: str = "") -> str:
+        with (self._folder / "mended").open("a") as notes:
+            notes.write(f"{action} {word}\n")
+        return f"The paper guest did {action}."
+
     def install(self) -> bool:
         (self._folder / "extension").touch()
         return True

@@ -143,6 +143,7 @@ def _policy(view: PolicyView) -> Policy:
         retention=Retention(view.keep_last, view.keep_daily),
         snapshot=view.snapshot,
         compression_level=view.compression_level,
+        mends_off=tuple(dict.fromkeys(view.mends_off)),
     )
 
 
@@ -156,6 +157,7 @@ def _view(policy: Policy, vms: Iterable[str]) -> PolicyView:
         snapshot=policy.snapshot,
         compression_level=policy.compression_level,
         vms=tuple(vms),
+        mends_off=policy.mends_off,
     )
 
 

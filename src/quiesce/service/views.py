@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from quiesce.model.agent import AgentState
+from quiesce.model.diagnosis import MendAction
 from quiesce.model.extension import GuestSession
 from quiesce.model.failure import FailureReport
 from quiesce.model.job import Job
@@ -112,7 +113,8 @@ class Need:
 @dataclass(frozen=True, slots=True)
 class PolicyView:
     """One policy. `at` is the local time of day ("HH:MM") in the IANA time zone `zone`, or None:
-    only on demand. `vms` are the VMs protected by it."""
+    only on demand. `vms` are the VMs protected by it. `mends_off` is what Quiesce must not do by
+    itself about a failure."""
 
     name: str
     at: str | None
@@ -122,6 +124,7 @@ class PolicyView:
     snapshot: SnapshotOptions
     compression_level: int
     vms: tuple[str, ...] = ()
+    mends_off: tuple[MendAction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,11 @@ _SINGLE_FILES = (
 _NOT_TO_BE_HAD = ("agent.extensions-disabled", "agent.outdated")
 _POWERSHELL = "powershell.exe"
 _FLAGS = ("-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-Command")
-_FROM_STANDARD_INPUT = "& ([ScriptBlock]::Create([Console]::In.ReadToEnd()))"
-"""`-Command -` would run each line for itself, as if typed, and give the script no arguments."""
+_FROM_STANDARD_INPUT = (
+    "& ([ScriptBlock]::Create([string]::Join([string][char]10, [string[]]@($input))))"
+)
+"""`-Command -` would run each line for itself, as if typed, and give the script no arguments; and
+PowerShell itself reads standard input for `$input`, so that [Console]::In would miss lines."""
 
 
 def checked(action: str, word: str) -> None:

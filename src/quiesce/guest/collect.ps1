@@ -120,7 +120,7 @@ function Show-File($file) {
             $count = $stream.Read($bytes, 0, $fileBytes)
             $size = $stream.Length
         } finally { $stream.Close() }
-        Print "#$token file $size 0 0 $(Get-Seconds $file.LastWriteTimeUtc) $path"
+        Print "#$token file $size - - $(Get-Seconds $file.LastWriteTimeUtc) $path"
         Print (Get-Text ([byte[]]$bytes[0..([Math]::Max($count - 1, 0))]) $utf8)
     } catch {
         Print "#$token missing $path $($_.Exception.Message -replace '\s+', ' ')"

@@ -1,5 +1,5 @@
 # Mends one thing in a Windows guest: ACTION is the first word of a line below. It says what it did in
-# one line and ends with 0, or with the reason and 1. Windows PowerShell 2.0 to 5.1.
+# one line and ends with 0, or says why not on standard error and ends with 1. Windows PowerShell 2.0 to 5.1.
 param([string]$action)
 
 # ACTION | the service that must be there, or - | a line for cmd.exe. Tests run these very lines under
@@ -49,14 +49,15 @@ foreach ($step in ($steps -split "`r?`n" | Where-Object { $_ })) {
     if ($service -ne '-' -and @(Invoke-Line "sc.exe query `"$service`"")[0] -ne 0) { continue }
     $result = @(Invoke-Line $line)
     if (@(0, 1056) -notcontains $result[0]) {
-        Write-Line "failed: $line ended with $($result[0]): $($result[1] -replace '\s+', ' ')"
+        $said = $result[1] -replace '\s+', ' '
+        [Console]::Error.WriteLine("$line ended with $($result[0]): $said")
         exit 1
     }
     $done += $line
 }
 if ($done.Count -eq 0) {
-    Write-Line "failed: nothing in this guest that $action could be done to"
+    [Console]::Error.WriteLine("there is nothing in this guest that $action could be done to")
     exit 1
 }
-Write-Line ('done: ' + ($done -join '; '))
+Write-Line ('Done: ' + ($done -join '; '))
 exit 0

@@ -8,6 +8,7 @@ Backup (`IaasVmProvider`, `USEVSSCOPYBACKUP`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from quiesce.diagnosis.reading.windows_outputs import (
@@ -148,6 +149,7 @@ class _Reader:
             holder, provider = self._service(owner), self._service(name)
             if holder is None or provider is None or not holder.present:
                 continue
+            provider = self._with_start(provider)
             word = _provider(provider)
             if not word or (word == "absent" and owner == AZURE):
                 continue  # Azure's extension brings it with the first backup
@@ -155,6 +157,14 @@ class _Reader:
                 "windows.provider", word, _about(provider, word), "sc query, sc qc", provider.raw
             )
             return
+
+    def _with_start(self, provider: Service) -> Service:
+        """Its start type from the registry when `sc qc` did not say it."""
+        part = self._part("registry-qga-vss", provider.name)
+        if provider.start is not None or part is None:
+            return provider
+        start = _dword(registry(part).get("START"))
+        return replace(provider, start=start, raw=f"{provider.raw}\n{part.text}")
 
     def shadow_copies(self) -> Iterator[Fact]:
         """VSS writers, and the type of the shadow copies."""

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes system-demo system-test system-bench clean docs
+.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes bench-diagnosis system-demo system-test system-bench clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -52,6 +52,9 @@ bench-freeze: system-test $(STAMP)  ## the server killed while a guest is frozen
 
 bench-routes: system-test $(STAMP)  ## freeze and duration of both routes side by side; TRIES=10
 	PYTHONPATH=tests/e2e:tests/agent $(BIN)/python tests/bench/bench_routes.py build/bench --tries $(or $(TRIES),10)
+
+bench-diagnosis: system-test $(STAMP)  ## every fault of the lab, and the cause that is found; ONLY="name…"
+	PYTHONPATH=tests/e2e:tests/agent $(BIN)/python tests/bench/bench_diagnosis.py $(if $(ONLY),--only $(ONLY),--page docs/explanation/diagnosis-scoreboard.md)
 
 bench-agents: $(STAMP)  ## 1,000 polling agents against one server; QUICK=1: 200 for 20 s
 	$(BIN)/python tests/bench/bench_agents.py $(if $(QUICK),--agents 200 --seconds 20)

@@ -35,6 +35,8 @@ HOST_ADDRESS = "168.63.129.16"
 OTHER_HOST_ADDRESS = "10.77.0.245"
 """A host address that an agent can only know from DHCP option 245."""
 STORAGE_ADDRESS = "198.51.100.10"
+STAND_IN_ADDRESS = "198.51.100.11"
+"""Free for a server in the storage endpoint's place (`point`)."""
 METADATA_ADDRESS = "169.254.169.254"
 """Where the Azure agent looks for instance metadata. Nobody listens, which it hears at once; where
 packets to it vanish, the agent comes up 90 s later (2.7.3)."""
@@ -73,6 +75,8 @@ class LabNetwork:
         self._rule = proxy
         self._cards: list[Card] = []
         self._cuts: set[Cut] = set()
+        self._names = {STORAGE_NAME: STORAGE_ADDRESS, "proxy.quiesce.test": GATEWAY}
+        self._announced: str | None = None
         remove_leftovers()
         self.namespace = Namespace()
         try:
@@ -134,6 +138,16 @@ class LabNetwork:
 
     def announce(self, host_address: str | None) -> None:
         """What DHCP says in option 245 from now on (None: nothing). Leases keep what they said."""
+        self._announced = host_address
+        self._serve_names()
+
+    def point(self, name: str, address: str) -> None:
+        """DNS says that address for that name from now on; guests may believe the old one for a
+        second longer."""
+        self._names[name] = address
+        self._serve_names()
+
+    def _serve_names(self) -> None:
         self._dnsmasq.configure(
             dnsmasq_configuration(
                 self._dnsmasq.folder,
@@ -143,8 +157,8 @@ class LabNetwork:
                     each.hardware_address: each.address
                     for each in map(card, range(1, MOST_CARDS + 1))
                 },
-                names={STORAGE_NAME: STORAGE_ADDRESS, "proxy.quiesce.test": GATEWAY},
-                announced=host_address,
+                names=self._names,
+                announced=self._announced,
             )
         )
         self._dnsmasq.start()
@@ -188,7 +202,7 @@ class LabNetwork:
         for address in (f"{GATEWAY}/24", f"{self.host_address}/32"):
             self.run(["ip", "address", "add", address, "dev", BRIDGE])
         self.run(["ip", "link", "set", BRIDGE, "up"])
-        for address in (STORAGE_ADDRESS, METADATA_ADDRESS):
+        for address in (STORAGE_ADDRESS, STAND_IN_ADDRESS, METADATA_ADDRESS):
             self.run(["ip", "address", "add", f"{address}/32", "dev", "lo"])
 
     def _apply_cuts(self) -> None:

@@ -14,11 +14,19 @@ from quiesce.model.failure import AgentFailure, LabFailure
 
 _SETS_IN_SECONDS = 20.0
 _BALLAST = "/var/lib/lab-ballast"
-_EXTENSION = (
+BALLAST_FILL = (
+    f"mkdir -p {_BALLAST}; n=0\n"
+    "for size in 1G 128M 16M 1M 64K 4K; do\n"
+    f"  while fallocate -l $size {_BALLAST}/$n 2>/dev/null; do n=$((n + 1)); done\n"
+    f"  rm -f {_BALLAST}/$n\n"
+    "done"
+)
+BALLAST_GONE = f"rm -r {_BALLAST}; sync"
+EXTENSION_FILES = (
     f"{waagent.FOLDER}/Quiesce.VmBackup-*/**",
     f"{waagent.FOLDER}/Quiesce.VmBackup__*.zip",
 )
-_FLIP = """
+FLIP = """
 import glob, os, sys
 paths = [path for each in sys.argv[1:] for path in glob.glob(each, recursive=True)]
 ours = [path for path in paths if "/status/" not in path and "/config/" not in path]
@@ -85,17 +93,11 @@ def remove_qmp_socket(guest: LabGuest) -> None:
 @contextlib.contextmanager
 def full_disk(guest: LabGuest) -> Iterator[None]:
     """The guest's root file system is full to the last block, root's reserve included."""
-    guest.run(
-        f"mkdir -p {_BALLAST}; n=0\n"
-        "for size in 1G 128M 16M 1M 64K 4K; do\n"
-        f"  while fallocate -l $size {_BALLAST}/$n 2>/dev/null; do n=$((n + 1)); done\n"
-        f"  rm -f {_BALLAST}/$n\n"
-        "done"
-    )
+    guest.run(BALLAST_FILL)
     try:
         yield
     finally:
-        guest.run(f"rm -r {_BALLAST}; sync")
+        guest.run(BALLAST_GONE)
 
 
 def skew_clock(guest: LabGuest, *, seconds: float) -> None:
@@ -120,7 +122,7 @@ def corrupt_extension(guest: LabGuest) -> None:
     """Every file of the unpacked extension and its downloaded package have some bytes flipped,
     as by a bad disk; sizes and times stay. At least one must be there. What the agent itself notes
     about the extension stays whole: one that chokes on that (2.7.3) reports nothing any more."""
-    guest.run(["python3", "-c", _FLIP, *_EXTENSION])
+    guest.run(["python3", "-c", FLIP, *EXTENSION_FILES])
 
 
 def remove_extension(guest: LabGuest) -> None:

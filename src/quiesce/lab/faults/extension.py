@@ -1,0 +1,192 @@
+"""The backup extension in the guest: damaged, gone, stuck, without Python; and its scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from quiesce.lab import waagent
+from quiesce.lab.faults.fault import Fault, Scene, fault
+from quiesce.lab.faults.misfortunes import EXTENSION_FILES, FLIP
+
+EXTENSION = "extension"
+SCRIPT = "script"
+CONFIGURATION = "/etc/azure/VMSnapshotScriptPluginConfig.json"
+
+
+@fault("extension-corrupt", EXTENSION, "extension.manifest-invalid", first=True)
+def extension_corrupt(scene: Scene) -> Iterator[None]:
+    """Every file of the unpacked extension and its package has some bytes flipped."""
+    scene.hand.run(["python3", "-c", FLIP, *EXTENSION_FILES])
+    yield
+    _forget_extension(scene)
+
+
+@fault("extension-code-corrupt", EXTENSION, "extension.package-corrupt", first=True)
+def extension_code_corrupt(scene: Scene) -> Iterator[None]:
+    """The extension's own code has some bytes flipped; its manifest and handler are whole."""
+    code = f"{waagent.FOLDER}/Quiesce.VmBackup-*/*.py"
+    scene.hand.run(["python3", "-c", FLIP, code])
+    yield
+    _forget_extension(scene)
+
+
+@fault("extension-deleted", EXTENSION, "extension.deleted-by-antivirus", first=True)
+def extension_deleted(scene: Scene) -> Iterator[None]:
+    """The folder of the installed extension was deleted, as by an eager antivirus."""
+    scene.hand.run(f"rm -r {waagent.FOLDER}/Quiesce.VmBackup-*/")
+    yield
+    _forget_extension(scene)
+
+
+_STOPPER = """
+for i in $(seq 3000); do
+    for pid in $(pgrep -f 'Quiesce.VmBackup-[^ ]* (driver|handler)' -o; cat /run/quiesce/driver \\
+        2>/dev/null | grep -o '"pid": *[0-9]*' | grep -o '[0-9]*'); do
+        kill -STOP $pid 2>/dev/null && echo $pid >> /run/stopped
+    done
+    test -s /run/stopped && exit
+    sleep 0.02
+done
+"""
+
+
+@fault("extension-stuck", EXTENSION, "extension.stuck", first=True)
+def extension_stuck(scene: Scene) -> Iterator[None]:
+    """The extension's process stands still as soon as it is started (SIGSTOP)."""
+    scene.hand.put("/run/stopper", _STOPPER)
+    scene.hand.run(
+        "rm -f /run/stopped; systemd-run --quiet --unit=stopper --collect sh /run/stopper"
+    )
+    yield
+    scene.hand.run(
+        "systemctl stop stopper 2>/dev/null; for p in $(cat /run/stopped); do kill -CONT $p; done; "
+        "true"
+    )
+
+
+@fault("python-missing", EXTENSION, "extension.runtime-missing", first=True, heals=False)
+def python_missing(scene: Scene) -> Iterator[None]:
+    """Python was removed while the Azure Linux agent goes on with the one it has in memory."""
+    scene.hand.run("mkdir -p /root/aside; mv /usr/bin/python3* /root/aside/")
+    yield
+    scene.hand.run("mv /root/aside/python3* /usr/bin/")
+
+
+def _forget_extension(scene: Scene) -> None:
+    """As an administrator ends it who has had enough: the agent unpacks it anew."""
+    scene.hand.run(f"rm -rf {waagent.FOLDER}/Quiesce.VmBackup* ; systemctl restart {waagent.UNIT}")
+
+
+# --- scripts
+
+
+def _scripts(scene: Scene, *, pre: str = "true", post: str = "true", **settings: object) -> None:
+    config = {
+        "pluginName": "ScriptRunner",
+        "preScriptLocation": "/opt/pre.sh",
+        "postScriptLocation": "/opt/post.sh",
+        "preScriptParams": [""],
+        "postScriptParams": [""],
+        "preScriptNoOfRetries": 0,
+        "postScriptNoOfRetries": 0,
+        "timeoutInSeconds": 30,
+        "continueBackupOnFailure": True,
+        "fsFreezeEnabled": True,
+        **settings,
+    }
+    scene.hand.put("/opt/pre.sh", f"#!/bin/sh\n{pre}\n", mode="0700")
+    scene.hand.put("/opt/post.sh", f"#!/bin/sh\n{post}\n", mode="0700")
+    scene.hand.put(CONFIGURATION, json.dumps(config, indent=1))
+
+
+def _script_row(
+    name: str,
+    expected: str,
+    words: str,
+    *,
+    then: str = "true",
+    heals: bool = True,
+    quick: bool = False,
+    pre: str = "true",
+    post: str = "true",
+    **settings: object,
+) -> Fault:
+    """`then` is what befalls the files, as a command in the guest."""
+
+    def injector(scene: Scene) -> Iterator[None]:
+        _scripts(scene, pre=pre, post=post, **settings)
+        scene.hand.run(then)
+        yield
+        scene.hand.run(f"rm -rf {CONFIGURATION} /opt/pre.sh /opt/post.sh")
+
+    injector.__doc__ = words
+    return fault(name, SCRIPT, expected, heals=heals, quick=quick, usual=False)(injector)
+
+
+SCRIPT_ROWS = (
+    _script_row(
+        "pre-script-fails",
+        "script.pre-failed",
+        "The pre-script ends with 1, and the backup may go on.",
+        pre="echo no licence >&2; exit 1",
+        quick=True,
+    ),
+    _script_row(
+        "pre-script-forbids",
+        "script.pre-failed",
+        "The pre-script ends with 1, and forbids the backup by that.",
+        pre="echo no licence >&2; exit 1",
+        continueBackupOnFailure=False,
+        heals=False,
+    ),
+    _script_row(
+        "post-script-fails",
+        "script.post-failed",
+        "The post-script ends with 1.",
+        post="echo cannot resume >&2; exit 1",
+    ),
+    _script_row(
+        "script-too-slow",
+        "script.timeout",
+        "The pre-script does not end within its time limit.",
+        pre="sleep 60",
+        timeoutInSeconds=2,
+    ),
+    _script_row(
+        "script-not-found",
+        "script.not-found",
+        "The configured pre-script is not there.",
+        then="rm /opt/pre.sh",
+    ),
+    _script_row(
+        "script-not-executable",
+        "script.permissions",
+        "The pre-script may not be executed.",
+        then="chmod 0600 /opt/pre.sh",
+    ),
+    _script_row(
+        "script-of-another-owner",
+        "script.permissions",
+        "The pre-script belongs to somebody else than root.",
+        then="chown 1000 /opt/pre.sh",
+    ),
+    _script_row(
+        "script-config-not-json",
+        "script.config-invalid",
+        "The scripts' configuration is no valid JSON: a comma is missing.",
+        then=f"sed -i '3s/,$//' {CONFIGURATION}",
+    ),
+    _script_row(
+        "script-config-open-to-others",
+        "script.permissions",
+        "Everybody may write the scripts' configuration.",
+        then=f"chmod 0666 {CONFIGURATION}",
+    ),
+    _script_row(
+        "script-config-of-another-owner",
+        "script.permissions",
+        "The scripts' configuration belongs to somebody else than root.",
+        then=f"chown 1000 {CONFIGURATION}",
+    ),
+)

@@ -1,0 +1,93 @@
+"""Change tracking: bitmaps that are gone, disturbed, left over; sessions that nobody owns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from quiesce.lab.faults.fault import Scene, fault
+
+TRACKING = "bitmap"
+HOST = {"route": "host"}
+_OURS = "quiesce-"
+
+
+def _bitmaps(scene: Scene) -> list[tuple[str, dict[str, Any]]]:
+    nodes = scene.guest.qmp("query-named-block-nodes", {"flat": True})
+    assert isinstance(nodes, list)
+    return [(node["node-name"], each) for node in nodes for each in node.get("dirty-bitmaps", [])]
+
+
+def _on_ours(scene: Scene, command: str) -> None:
+    ours = [(node, each) for node, each in _bitmaps(scene) if each["name"].startswith(_OURS)]
+    assert ours, "no bitmap of a point is here"
+    for node, each in ours:
+        scene.guest.qmp(command, {"node": node, "name": each["name"]})
+
+
+@fault(
+    "bitmap-disturbed", TRACKING, "bitmap.inconsistent", first=True, policy=HOST, usual=False,
+    quick=True,
+)  # fmt: skip
+def bitmap_disturbed(scene: Scene) -> Iterator[None]:
+    """Somebody has switched the change tracking off for a while."""
+    _on_ours(scene, "block-dirty-bitmap-disable")
+    yield
+
+
+@fault("bitmap-gone", TRACKING, "bitmap.missing", first=True, policy=HOST, usual=False)
+def bitmap_gone(scene: Scene) -> Iterator[None]:
+    """The change tracking of the last point was removed, as by a restored image."""
+    _on_ours(scene, "block-dirty-bitmap-remove")
+    yield
+
+
+@fault(
+    "hypervisor-crashed-before", TRACKING, "bitmap.inconsistent", first=True, spoils=True,
+    policy=HOST, usual=False,
+)  # fmt: skip
+def hypervisor_crashed_before(scene: Scene) -> Iterator[None]:
+    """QEMU was killed since the last point, and runs again."""
+    scene.guest.kill()
+    scene.guest.start()
+    yield
+
+
+@fault("bitmap-left-over", TRACKING, "", first=True, policy=HOST, usual=False)
+def bitmap_left_over(scene: Scene) -> Iterator[None]:
+    """A bitmap of ours stays in QEMU whose point nobody has."""
+    node, bitmap = next(each for each in _bitmaps(scene) if each[1]["name"].startswith(_OURS))
+    # Another point's, with a name of the same form.
+    name = bitmap["name"]
+    other = name[:-4] + ("beef" if not name.endswith("beef") else "cafe")
+    scene.guest.qmp("block-dirty-bitmap-add", {"node": node, "name": other, "persistent": True})
+    yield
+
+
+@fault("session-left-over", TRACKING, "", policy=HOST, usual=False)
+def session_left_over(scene: Scene) -> Iterator[None]:
+    """A server that is gone for good has left its snapshot open in QEMU."""
+    with scene.server.stuck_in_transfer(scene.guest, scene.vm) as job_id:
+        scene.server.kill()
+    scene.server.start()
+    scene.server.call("POST", "jobs", job_id, "cancel")
+    scene.server.end_of(job_id, seconds=120)
+    yield
+
+
+@fault("disk-without-tracking", TRACKING, "disk.unsupported", policy=HOST, usual=False)
+def disk_without_tracking(scene: Scene) -> Iterator[None]:
+    """The VM has got a raw disk, which can keep no change tracking across restarts."""
+    image = scene.guest.folder / "raw.img"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    add = {"driver": "raw", "node-name": "disk-raw",
+           "file": {"driver": "file", "filename": str(image)}}  # fmt: skip
+    scene.guest.qmp("blockdev-add", add)
+    scene.guest.qmp("device_add", {"driver": "virtio-blk-pci", "id": "vdx", "drive": "disk-raw"})
+    scene.hand.run("udevadm settle; sleep 1")
+    yield
+    scene.guest.qmp("device_del", {"id": "vdx"})
+    scene.hand.run("sleep 2")
+    scene.guest.qmp("blockdev-del", {"node-name": "disk-raw"})
+    image.unlink()

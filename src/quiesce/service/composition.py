@@ -18,6 +18,7 @@ from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState
 from quiesce.model.failure import StorageFailure
 from quiesce.model.network import Hop, Proxy
+from quiesce.model.papers import Papers
 from quiesce.model.presence import Presence
 from quiesce.model.snapshot import MountFreeze, SessionDisk
 from quiesce.model.survey import VmSurvey
@@ -45,6 +46,8 @@ class ExtensionGuest(Guest, Protocol):
     """The guest's side, with what people ask of it besides backups."""
 
     def presence(self) -> Presence: ...
+
+    def examine(self) -> Papers: ...
 
     def status(self) -> ExtensionState: ...
 

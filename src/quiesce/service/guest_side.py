@@ -11,14 +11,16 @@ from typing import NoReturn, Protocol
 
 import structlog
 
+from quiesce.agent.waagent.recognition import Stranger
 from quiesce.model.agent import AgentState
 from quiesce.model.door import Endpoint
-from quiesce.model.extension import GuestLog
 from quiesce.model.failure import AgentFailure, Evidence, Failure, FailureReport, PolicyFailure
 from quiesce.model.network import Hop
+from quiesce.model.papers import Papers
 from quiesce.model.policy import SnapshotOptions
 from quiesce.service.settings import config_file
 from quiesce.snapshot.ports import GuestRoute, Log
+from quiesce.storage.journal import Seen
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +31,8 @@ class Agents(Protocol):
 
     @property
     def offered_version(self) -> str: ...
+    @property
+    def strangers(self) -> tuple[Stranger, ...]: ...
     def start(self) -> None: ...
     def close(self) -> None: ...
     def route(self, vm: str) -> GuestRoute: ...
@@ -36,7 +40,8 @@ class Agents(Protocol):
     def install(self, vm: str) -> None: ...
     def uninstall(self, vm: str) -> None: ...
     def probe(self, vm: str) -> tuple[Hop, ...]: ...
-    def collect_logs(self, vm: str) -> tuple[GuestLog, ...]: ...
+    def examine(self, vm: str) -> Papers: ...
+    def mend(self, vm: str, action: str, word: str = "") -> str: ...
     def forget(self, vm: str) -> None: ...
 
 
@@ -48,6 +53,7 @@ class Storage(Protocol):
     def endpoint(self) -> Endpoint: ...
     def start(self) -> None: ...
     def close(self) -> None: ...
+    def recent(self, vm: str) -> tuple[Seen, ...]: ...
     def forget(self, vm: str) -> None: ...
 
 
@@ -132,6 +138,19 @@ class GuestSide:
     def state(self, vm: str) -> AgentState | None:
         """What is known of a VM's agent, even while it cannot reach us."""
         return None if self._served is None else self._served.agents.state(vm)
+
+    def strangers(self) -> tuple[Stranger, ...]:
+        """Who asked lately and is no VM that is known here; newest first."""
+        return () if self._served is None else self._served.agents.strangers
+
+    def recent(self, vm: str) -> tuple[Seen, ...]:
+        """What the storage endpoint saw of a VM's guest lately, oldest first; lost with a
+        restart."""
+        return () if self._served is None else self._served.storage.recent(vm)
+
+    def offered_version(self) -> str:
+        """Of the extension, to agents; empty when nothing is served."""
+        return "" if self._served is None else self._served.agents.offered_version
 
     def look_now(self) -> None:
         """The table of VMs has changed."""

@@ -60,6 +60,11 @@ class Network:
         if not self._guest_side.wanted:
             raise endpoint_off()
         self._book.check_idle(address.name)
+        return self.probe(address, *ways)
+
+    def probe(self, address: VmAddress, *ways: str) -> NetworkReport:
+        """As `test`, by these agents, one after the other; also while a job of this VM runs, whose
+        guest must not be frozen then. Raises as `test` does, but for policy.in-progress."""
         setbacks: list[FailureReport] = []
         for position, way in enumerate(ways, 1):
             try:

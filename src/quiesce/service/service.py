@@ -84,7 +84,9 @@ class Service:
             self.vms = Vms(
                 database, table, clock, composition, guest_side, book, self.policies, self.points
             )
-            self.looks = Looks(clock, table, composition, self.points, book)
+            self.looks = Looks(
+                settings, clock, table, composition, guest_side, self.points, book, self.network
+            )
             self._parts = Parts(
                 clock, composition, guest_side, book, Cancellations(book), self.vms, self.points
             )

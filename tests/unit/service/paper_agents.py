@@ -14,14 +14,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from quiesce.agent.session_state import failure_of
+from quiesce.agent.waagent.recognition import Stranger
 from quiesce.model.agent import AgentCondition, AgentState, HandlerState
 from quiesce.model.door import Endpoint
-from quiesce.model.extension import Finish, GuestLog, GuestPoint, Readiness
+from quiesce.model.extension import Finish, GuestPoint, Readiness
 from quiesce.model.failure import StorageFailure
 from quiesce.model.network import Hop
+from quiesce.model.papers import Papers
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import FreezeReport, MountFreeze
 from quiesce.snapshot.ports import Log
+from quiesce.storage.journal import Seen
 
 MOUNT = MountFreeze("/", "ext4")
 
@@ -74,6 +77,7 @@ class PaperRoute:
 
 class PaperAgents:
     offered_version = "1.0.7"
+    strangers: tuple[Stranger, ...] = ()
 
     def __init__(self, folder_of: Callable[[str], Path]) -> None:
         self._folder_of = folder_of
@@ -113,8 +117,11 @@ class PaperAgents:
             Hop("tls", None, "not tried"),
         )
 
-    def collect_logs(self, vm: str) -> tuple[GuestLog, ...]:
-        return ()
+    def examine(self, vm: str) -> Papers:
+        return Papers((), f"the guest {vm}, through its Azure Linux agent")
+
+    def mend(self, vm: str, action: str, word: str = "") -> str:
+        return f"{action} was done."
 
     def forget(self, vm: str) -> None:
         return
@@ -128,6 +135,9 @@ class PaperStorage:
 
     def close(self) -> None:
         return
+
+    def recent(self, vm: str) -> tuple[Seen, ...]:
+        return ()
 
     def forget(self, vm: str) -> None:
         return

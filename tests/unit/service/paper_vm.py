@@ -22,6 +22,7 @@ from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState, Finish, Readiness
 from quiesce.model.failure import VmFailure
 from quiesce.model.network import Hop, Proxy
+from quiesce.model.papers import Papers
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.presence import Presence
 from quiesce.model.snapshot import (
@@ -144,6 +145,9 @@ class PaperGuest:
 
     def presence(self) -> Presence:
         return Presence("7.2", executes=True, frozen=False)
+
+    def examine(self) -> Papers:
+        return Papers((), "the guest, through qga")
 
     def status(self) -> ExtensionState:
         return ExtensionState(True, "1", "1", "3.11", "7.2", "paper")

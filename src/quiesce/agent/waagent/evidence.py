@@ -13,6 +13,8 @@ from quiesce.agent.waagent.status import HandlerReport
 from quiesce.agent.waagent.vm_agent import Sight
 from quiesce.model.failure import AgentFailure, Evidence, ExtensionFailure, Failure
 
+TOOK = "the agent took this goal state"
+DID_NOT_TAKE = "the agent has not taken this goal state"
 _WIRE = "wire server"
 _STATUS = "status of the VM agent"
 _SAID_CODE = re.compile(r"\b((?:extension|agent)\.[a-z][a-z0-9-]{2,60})\b")
@@ -103,9 +105,9 @@ def _asked(sight: Sight, strangers: Sequence[Stranger]) -> list[Evidence]:
         fact = f"the agent was last heard of{where}; it asks every {sight.period_seconds:.0f} s"
         found.append(Evidence(fact, _WIRE, sight.last_seen))
     if sight.fetched_at is not None:
-        found.append(Evidence("the agent took this goal state", _WIRE, sight.fetched_at))
+        found.append(Evidence(TOOK, _WIRE, sight.fetched_at))
     else:
-        found.append(Evidence("the agent has not taken this goal state", _WIRE))
+        found.append(Evidence(DID_NOT_TAKE, _WIRE))
     found.extend(
         Evidence(
             f"{each.requests} requests from {each.address}, which is no VM that is known here",

@@ -66,6 +66,7 @@ class VmAgent:
         self._changed = threading.Condition()
         self._publishing = threading.RLock()
         self._turn = threading.Lock()
+        self._known_since = now()
         kept = book.load(vm)
         self.dossier = _read(kept) or Dossier.new(now())
         self._last_seen = self._saved_seen = kept.seen_at if kept else None
@@ -186,6 +187,8 @@ class VmAgent:
                 endpoint=self._endpoint,
                 message=self._words(),
                 handlers=tuple(each.state for each in status.handlers) if status else (),
+                last_poll=self._last_poll,
+                took_goal=self._took_goal(),
             )
 
     def wait(self, seconds: float) -> None:
@@ -315,6 +318,17 @@ class VmAgent:
         if self._unready_words or self._status is None or not self._status.ready:
             return AgentCondition.NOT_READY
         return AgentCondition.READY
+
+    def _took_goal(self) -> bool | None:
+        goal, status = self.dossier.goal, self._status
+        fetched = self._fetched is not None and self._fetched[0] >= goal.incarnation
+        if fetched or (status is not None and status.acknowledged >= goal.incarnation):
+            return True
+        age = (self._now() - goal.published_at).total_seconds()
+        # What a former server published it may have taken before this one began to listen; and it
+        # must have had its turn to ask.
+        fair = goal.published_at >= self._known_since and age > _STALE_PERIODS * self._period()
+        return False if fair else None
 
     def _words(self) -> str:
         if self._unready_words:

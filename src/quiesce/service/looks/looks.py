@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quiesce.model.diagnosis import Fact
+from quiesce.diagnosis.engine import diagnose
+from quiesce.diagnosis.reading import facts_of
+from quiesce.model.diagnosis import Fact, Verdict
 from quiesce.model.failure import FailureReport
 from quiesce.model.job import Job, JobKind, TaskName, TaskStatus
 from quiesce.model.papers import Papers
 from quiesce.model.snapshot import Route
 from quiesce.service.clock import Clock
 from quiesce.service.composition import Composition
+from quiesce.service.guest_side import GuestSide
 from quiesce.service.job_book import JobBook
+from quiesce.service.looks.agents import AgentsLook
 from quiesce.service.looks.channel import ChannelLook
+from quiesce.service.looks.endpoint import EndpointLook
+from quiesce.service.looks.failed import look_at_failure
 from quiesce.service.looks.history import HistoryLook
+from quiesce.service.looks.host import HostLook
 from quiesce.service.looks.hypervisor import HypervisorLook
+from quiesce.service.looks.inside import InsideLook
+from quiesce.service.looks.network import NetworkLook
 from quiesce.service.looks.panel import Case, Look, Panel
+from quiesce.service.network import Network
 from quiesce.service.points import Points
+from quiesce.service.settings import Settings
 from quiesce.service.vm_table import VmTable
 
 _SECONDS = 6.0
+_INSIDE_SECONDS = 26.0
+"""The collector ends itself within 7 s; an agent that polls comes for it within 6 s and starts
+Python first. On Windows each of its commands is slow to start, and a minute may not do."""
+_PROBE_SECONDS = 26.0
+"""The probe bounds each of its hops itself, all of them by about that much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +58,31 @@ class Looks:
 
     def __init__(
         self,
+        settings: Settings,
         clock: Clock,
         table: VmTable,
         composition: Composition,
+        guest_side: GuestSide,
         points: Points,
         book: JobBook,
+        network: Network,
     ) -> None:
         self._clock = clock
         self._table = table
         self._book = book
         self._panel = Panel()
+        inside = InsideLook(composition, guest_side, facts_of)
+        outside = ("channel", "agents", "hypervisor")
         self._looks = (
+            Look("failure", look_at_failure, _SECONDS),
             Look("channel", ChannelLook(composition), _SECONDS),
             Look("hypervisor", HypervisorLook(composition, points, book), _SECONDS),
+            Look("guest", inside, _INSIDE_SECONDS, outside),
+            Look("agents", AgentsLook(guest_side, clock), _SECONDS),
+            Look("network", NetworkLook(network, _decided), _PROBE_SECONDS, (*outside, "guest")),
+            Look("endpoint", EndpointLook(guest_side, clock), _SECONDS),
             Look("history", HistoryLook(book), _SECONDS),
+            Look("host", HostLook(settings, guest_side), _SECONDS),
         )
 
     def facts(
@@ -96,3 +124,8 @@ class Looks:
                 if task.name is TaskName.TAKE_SNAPSHOT and task.status is TaskStatus.IN_PROGRESS:
                     return active.id
         return ""
+
+
+def _decided(failure: FailureReport, facts: Sequence[Fact]) -> bool:
+    """Whether more looks could not tell more about this failure."""
+    return diagnose(failure, facts).verdict is Verdict.PROVEN

@@ -1,0 +1,63 @@
+"""What the failure itself says: its route, the errno and the mount of a freeze."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from quiesce.model.diagnosis import Fact
+from quiesce.model.failure import Evidence, FailureReport
+from quiesce.model.snapshot import Route
+from quiesce.service.looks.panel import Case, Found
+
+_SOURCE = "the failure"
+_ERRNO = re.compile(r"\berrno \d+ \((E[A-Z0-9]+)\)")
+"""As the extension writes it (guest/freeze.py); elsewhere the bare name stands for itself."""
+_NAME = re.compile(r"\bE[A-Z]{3,14}\b")
+_MOUNT = re.compile(
+    r"(?:FIFREEZE on|the freeze call on|mount) (?P<mount>/.*?)(?: \(id \d+.*\)| was under way)?"
+)
+
+
+def look_at_failure(case: Case, _: Found) -> Found:
+    return Found(tuple(_facts(case)))
+
+
+def _facts(case: Case) -> Iterator[Fact]:
+    if case.route in (Route.HOST, Route.GUEST):
+        yield Fact("failed.route", case.route.value, f"the {case.route} route failed", _SOURCE)
+    innermost_first = tuple(reversed(case.failures))
+    found = next(filter(None, map(_errno, innermost_first)), None)
+    if found is not None:
+        name, evidence = found
+        words = f"the guest's kernel answered {name}"
+        yield Fact("failed.errno", name, words, evidence.source, evidence.observed_at, evidence.raw)
+    found = next(filter(None, map(_mount, innermost_first)), None)
+    if found is not None:
+        mount, evidence = found
+        words = f"the mount {mount} could not be frozen"
+        yield Fact(
+            "failed.mount", mount, words, evidence.source, evidence.observed_at, evidence.raw
+        )
+
+
+def _errno(failure: FailureReport) -> tuple[str, Evidence] | None:
+    for evidence in failure.evidence:
+        found = _ERRNO.search(evidence.raw) or _ERRNO.search(evidence.fact)
+        if found:
+            return found[1], evidence
+    for evidence in failure.evidence:
+        bare = _NAME.fullmatch(evidence.raw.strip())
+        if bare:
+            return bare[0], evidence
+    return None
+
+
+def _mount(failure: FailureReport) -> tuple[str, Evidence] | None:
+    if not failure.code.startswith("freeze."):
+        return None
+    for evidence in failure.evidence:
+        found = _MOUNT.fullmatch(evidence.fact)
+        if found:
+            return found["mount"], evidence
+    return None

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from quiesce.model.papers import Paper
 
@@ -23,13 +24,20 @@ _GUID = r"\{([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})\}"
 _WRITER_ID = re.compile(rf":\s*{_GUID}\s*$")
 _STATE = re.compile(r":\s*\[(\d{1,3})\]\s*(.*?)\s*$")
 _QUOTED = re.compile(r":\s*(['\"„“«])(.+?)['\"“”»]\s*$")
-_PROPERTY = re.compile(r"^ *(\w+) *[=:] ?(.*?) *$", re.MULTILINE)
-_EVENT = re.compile(r"<Event[ >].*?</Event>", re.DOTALL)
+_PROPERTY = re.compile(r"^ *(\w+) *[=:] ?(.*)$", re.MULTILINE)
+_EVENT_END = "</Event>"
 _PROVIDER = re.compile(r"<Provider Name=['\"]([^'\"]{1,200})['\"]")
 _EVENT_ID = re.compile(r"<EventID[^>]*>(\d{1,6})</EventID>")
 _CREATED = re.compile(r"<TimeCreated SystemTime=['\"]([0-9T:-]{19})")
 _MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 _DATA = re.compile(r"<Data(?: Name=['\"]([^'\"]*)['\"])?>(.*?)</Data>", re.DOTALL)
+
+_MOST_PARTS = 64
+_MOST_CHARS = 128 * 1024
+_LINE_CHARS = 500
+"""Bounds of what is read of one part and of one line, which a hostile guest may make as long as it
+likes: the collector keeps 64 KiB of a part."""
+_EVENT_CHARS = 16 * 1024
 
 NO_SERVICE = 1060
 """ERROR_SERVICE_DOES_NOT_EXIST (winerror.h): what sc.exe ends with."""
@@ -90,12 +98,21 @@ def parts(paper: Paper | None) -> tuple[Part, ...]:
     """What each line of a command printed; nothing for a paper that is not there."""
     if paper is None:
         return ()
-    heads = list(_PART.finditer(paper.text))
-    ends = [head.start() for head in heads[1:]] + [len(paper.text)]
+    heads = list(islice(_PART.finditer(paper.text), _MOST_PARTS))
+    ends = [head.start() for head in heads] + [len(paper.text)]
     return tuple(
-        Part(int(head[1]), head[2].strip(), paper.text[head.end() : end].strip("\r\n"))
-        for head, end in zip(heads, ends, strict=True)
+        Part(int(head[1]), head[2].strip(), _bounded(paper.text[head.end() : end]))
+        for head, end in zip(heads, ends[1:], strict=True)
     )
+
+
+def _bounded(text: str) -> str:
+    return text.strip("\r\n")[:_MOST_CHARS]
+
+
+def _lines(text: str) -> list[str]:
+    clean = text.replace("\0", "")
+    return [line[:_LINE_CHARS].rstrip() for line in clean.splitlines()]
 
 
 def services(paper: Paper | None) -> dict[str, Service]:
@@ -108,7 +125,7 @@ def services(paper: Paper | None) -> dict[str, Service]:
         name = asked[2]
         known = found.get(name.lower(), Service(name, False, None, None, ""))
         # sc prints "label : number WORD": the type comes first, then the state or the start type.
-        numbers = _NUMBERED.findall(part.text) if part.status == 0 else []
+        numbers = _NUMBERED.findall("\n".join(_lines(part.text))) if part.status == 0 else []
         second = int(numbers[1], 16) if len(numbers) > 1 else None
         raw = "\n".join(filter(None, (known.raw, part.text)))
         if asked[1] == "query":
@@ -131,7 +148,7 @@ def registry(part: Part) -> dict[str, RegistryValue]:
 
 
 def _values(text: str) -> Iterator[tuple[str, str, str]]:
-    for found in _VALUE.finditer(text.replace("\r", "")):
+    for found in _VALUE.finditer("\n".join(_lines(text))):
         yield found[1], found[2], found[3] or ""
 
 
@@ -141,14 +158,14 @@ def writers(paper: Paper | None) -> tuple[Writer, ...]:
     found: list[Writer] = []
     for part in parts(paper):
         name, guids, state = "", [], None
-        for line in part.text.splitlines():
-            if not line.strip():
+        for line in _lines(part.text):
+            if not line:
                 continue
             if (quoted := _QUOTED.search(line)) and not line.startswith((" ", "\t")):
                 name, guids, state = quoted[2], [], None
             elif name and (guid := _WRITER_ID.search(line)):
                 guids.append(guid[1].lower())
-            elif name and guids and (stated := _STATE.search(line)):
+            elif name and guids and state is None and (stated := _STATE.search(line)):
                 state = (int(stated[1]), stated[2])
             elif name and guids and state is not None:
                 error = line.partition(":")[2].strip()
@@ -159,8 +176,7 @@ def writers(paper: Paper | None) -> tuple[Writer, ...]:
 
 def properties(text: str) -> list[tuple[str, str]]:
     """Names and values of `wmic … /value` and of PowerShell's Format-List, in their order."""
-    clean = text.replace("\r", "").replace("\0", "")
-    return [(name, value) for name, value in _PROPERTY.findall(clean) if value]
+    return [pair for pair in _PROPERTY.findall("\n".join(_lines(text))) if pair[1]]
 
 
 def events(paper: Paper | None) -> tuple[Event, ...]:
@@ -168,7 +184,7 @@ def events(paper: Paper | None) -> tuple[Event, ...]:
     sends as XML is not to be believed to be any."""
     found: list[Event] = []
     for part in parts(paper):
-        for raw in _EVENT.findall(part.text):
+        for raw in _raw_events(part.text):
             provider, number = _PROVIDER.search(raw), _EVENT_ID.search(raw)
             if provider is None or number is None:
                 continue
@@ -184,6 +200,13 @@ def events(paper: Paper | None) -> tuple[Event, ...]:
                 )
             )
     return tuple(found)
+
+
+def _raw_events(text: str) -> Iterator[str]:
+    for chunk in text.split(_EVENT_END)[:-1]:
+        start = chunk.rfind("<Event ")
+        if start >= 0 and len(chunk) - start <= _EVENT_CHARS:
+            yield chunk[start:] + _EVENT_END
 
 
 def _instant(raw: str) -> datetime | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 from typing import Any
 
-from quiesce.diagnosis.conditions import Condition
+from quiesce.diagnosis.conditions import Rule
 from quiesce.diagnosis.conditions import parse as condition
 from quiesce.diagnosis.remedies import filled
 from quiesce.model.diagnosis import MendAction
@@ -42,7 +42,7 @@ class CatalogueEntry:
     `symptom`   the code names no cause by itself
     `explains`  the codes that may be seen when this is the cause
     `proof`     lists of conditions: all of any one list prove it
-    `against`   conditions of which any one rules it out
+    `against`   lists of conditions: all of any one list rule it out
     `mend_by`   what Quiesce does about it by itself, in the order it is tried
     `phrases`   patterns of foreign error texts that mean it, in any case
     """
@@ -57,8 +57,8 @@ class CatalogueEntry:
     see_also: tuple[str, ...] = ()
     symptom: bool = False
     explains: tuple[str, ...] = ()
-    proof: tuple[tuple[Condition, ...], ...] = ()
-    against: tuple[Condition, ...] = ()
+    proof: tuple[Rule, ...] = ()
+    against: tuple[Rule, ...] = ()
     mend_by: tuple[MendAction, ...] = ()
     phrases: tuple[re.Pattern[str], ...] = ()
 
@@ -152,14 +152,16 @@ def _entry(code: str, fields: Mapping[str, Any]) -> CatalogueEntry:
         see_also=tuple(fields.get("see_also", ())),
         symptom=bool(fields.get("symptom", False)),
         explains=tuple(fields.get("explains", ())),
-        proof=tuple(
-            tuple(condition(each) for each in conditions) for conditions in fields.get("proof", ())
-        ),
-        against=tuple(condition(each) for each in fields.get("against", ())),
+        proof=_rules(fields.get("proof", ())),
+        against=_rules(fields.get("against", ())),
         mend_by=tuple(MendAction(each) for each in fields.get("mend_by", ())),
         phrases=tuple(re.compile(each, re.IGNORECASE) for each in fields.get("phrases", ())),
     )
-    if not all(entry.proof):
-        raise ValueError(f"{code}: a proof without conditions would prove it always")
+    if not all((*entry.proof, *entry.against)):
+        raise ValueError(f"{code}: a rule without conditions would hold always")
     entry.remedy  # noqa: B018 - raises for a placeholder that is not known
     return entry
+
+
+def _rules(lists: Iterable[Iterable[str]]) -> tuple[Rule, ...]:
+    return tuple(tuple(condition(each) for each in conditions) for conditions in lists)

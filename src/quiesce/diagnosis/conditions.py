@@ -5,7 +5,8 @@
     NAME > N                  NAME < N
     failure is CODE           failure is not CODE      failure is one of CODE, CODE
 
-`failure` stands for all codes of the failure's chain of causes; `network.*` for a family. A
+`failure` stands for all codes of the failure's chain of causes; `network.*` for a family, `*` for
+any. A
 condition over a fact that nobody has seen is not known, and so is one over a fact that two looks at
 the same instant contradict each other in. Nothing is proven by what is not known.
 """
@@ -25,7 +26,7 @@ Truth = bool | None
 """None: not known."""
 
 FAILED = "failure"
-_CODE = re.compile(r"[a-z]+\.(\*|[a-z0-9]+(-[a-z0-9]+)*)")
+_CODE = re.compile(r"\*|[a-z]+\.(\*|[a-z0-9]+(-[a-z0-9]+)*)")
 _FORM = re.compile(
     r"(?P<name>[a-z0-9.-]+) (?:(?P<how>is not empty|is empty|is known)"
     r"|(?P<how_many>is one of|is not|is|>|<) (?P<value>\S.*))"
@@ -68,6 +69,10 @@ class Seen:
             if len({fact.value for fact in each}) == 1
         }
 
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        return tuple(self._facts.values())
+
     def fact(self, name: str) -> Fact | None:
         return self._facts.get(name)
 
@@ -76,8 +81,8 @@ class Seen:
         return None if fact is None else fact.value
 
     def failed(self, code: str) -> bool:
-        """Whether the code, or one of the family `network.*`, is in the chain."""
-        if code.endswith(".*"):
+        """Whether the code, one of the family `network.*`, or any for `*`, is in the chain."""
+        if code.endswith("*"):
             return any(each.startswith(code[:-1]) for each in self.codes)
         return code in self.codes
 
@@ -141,6 +146,14 @@ class Condition:
             How.BELOW: "is less than",
         }
         return f"{subject} {said.get(self.how, self.how.value)} {values}".rstrip()
+
+
+Rule = tuple[Condition, ...]
+"""Conditions that must hold together."""
+
+
+def all_hold(rule: Rule, seen: Seen) -> bool:
+    return all(each.holds(seen) for each in rule)
 
 
 def _written(value: FactValue) -> str:

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from quiesce.diagnosis.catalogue import Catalogue, CatalogueEntry, catalogue
-from quiesce.diagnosis.conditions import Condition, Seen
+from quiesce.diagnosis.conditions import Condition, Rule, Seen, all_hold
 from quiesce.diagnosis.remedies import remedy_for
 from quiesce.model.diagnosis import Candidate, Diagnosis, Fact, RuledOut, Verdict
 from quiesce.model.failure import Evidence, FailureReport
 
 _CANDIDATES = 5
 """More would be no answer."""
-
-Proof = tuple[Condition, ...]
+_ROUTE = "failed.route"
+_ONLY = {
+    **dict.fromkeys(("agent.never-seen", "agent.silent", "agent.stale"), "guest"),
+    **dict.fromkeys(("agent.hung", "agent.channel-lost", "agent.exec-timeout"), "host"),
+}
+"""Codes that only one route raises."""
+_NEVER = datetime.min.replace(tzinfo=UTC)
+"""When something is concluded and not observed."""
 
 
 class _Word(StrEnum):
@@ -34,7 +41,7 @@ class _Judged:
 
     entry: CatalogueEntry
     word: _Word
-    by: tuple[Condition, ...]
+    by: Rule
 
 
 def diagnose(
@@ -46,7 +53,9 @@ def diagnose(
     """
     known = source or catalogue()
     chain = tuple(_chain(failure))
-    seen = Seen(facts, [each.code for each in chain])
+    codes = [each.code for each in chain]
+    facts = _with_route(facts, codes)
+    seen = Seen(facts, codes)
     innermost = next((each for each in reversed(chain) if each.code in known.entries), None)
     own_evidence = _distinct(evidence for each in chain for evidence in each.evidence)
     if innermost is None:
@@ -73,8 +82,8 @@ def diagnose(
             aliases=first.entry.aliases,
         )
     # What was raised tells its own cause, unless it names none or the facts contradict it.
-    certain = itself.word is _Word.PROVEN or not symptom.symptom
-    certain = certain and not any(each.holds(seen) for each in symptom.against)
+    contradicted = any(all_hold(rule, seen) for rule in symptom.against)
+    certain = itself.word is _Word.PROVEN or not (symptom.symptom or contradicted)
     return Diagnosis(
         symptom=symptom.code,
         code=symptom.code,
@@ -93,35 +102,57 @@ def diagnose(
 
 def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple[Diagnosis, ...]:
     """What the facts prove to be wrong though nothing need have failed yet, each cause once: what
-    only follows from another one is in its `also`."""
+    only follows from another one is in its `also`.
+
+    A cause of one route counts if this VM has that route: what would fail if it were taken.
+    """
     known = source or catalogue()
-    seen = Seen(facts)
-    proven = [
-        each
-        for each in (_judge(entry, seen) for entry in known.entries.values())
-        if each.word is _Word.PROVEN
-    ]
-    roots = _deepest(proven, known)
+    proven: dict[str, _Judged] = {}
+    views: dict[str, Seen] = {}
+    for supposed in _routes(Seen(facts)):
+        seen = Seen([*_without_route(facts), *supposed])
+        for entry in known.entries.values():
+            judged = _judge(entry, seen)
+            if judged.word is _Word.PROVEN and entry.code not in proven:
+                proven[entry.code], views[entry.code] = judged, seen
     return tuple(
         Diagnosis(
             symptom=root.entry.code,
             code=root.entry.code,
             verdict=Verdict.PROVEN,
             cause=root.entry.cause,
-            evidence=_evidence(root.by, seen),
-            also=tuple(
-                sorted(
-                    each.entry.code
-                    for each in proven
-                    if each is not root and each.entry.code in _reach(root.entry, known)
-                )
+            evidence=_evidence(
+                (each for each in root.by if not each.about_failure), views[root.entry.code]
             ),
-            remedy=remedy_for(root.entry, facts),
+            also=tuple(sorted(_reach(root.entry, known) & set(proven))),
+            remedy=remedy_for(root.entry, views[root.entry.code].facts),
             retry_helps=root.entry.retryable,
             aliases=root.entry.aliases,
         )
-        for root in roots
+        for root in _deepest(list(proven.values()), known)
     )
+
+
+def _with_route(facts: Sequence[Fact], codes: Sequence[str]) -> Sequence[Fact]:
+    """The facts, with the route that failed where the codes alone tell it."""
+    told = {_ONLY[code] for code in codes if code in _ONLY}
+    if len(told) != 1 or any(fact.name == _ROUTE for fact in facts):
+        return facts
+    [route] = told
+    return [*facts, Fact(_ROUTE, route, f"the {route} route failed", "the failure's code", _NEVER)]
+
+
+def _without_route(facts: Sequence[Fact]) -> Iterator[Fact]:
+    return (fact for fact in facts if fact.name != _ROUTE)
+
+
+def _routes(seen: Seen) -> Iterator[tuple[Fact, ...]]:
+    """No route, and each that this VM has; without a server to ask, each whose agent is there."""
+    yield ()
+    for route, agent in (("host", "qga"), ("guest", "waagent")):
+        configured = seen.value(f"{agent}.configured")
+        if configured or (configured is None and seen.value(f"{agent}.installed")):
+            yield (Fact(_ROUTE, route, f"the VM has the {route} route", "supposed", _NEVER),)
 
 
 def _chain(failure: FailureReport) -> Iterator[FailureReport]:
@@ -149,22 +180,22 @@ def _behind(symptom: CatalogueEntry, seen: Seen, known: Catalogue) -> list[_Judg
 
 
 def _judge(entry: CatalogueEntry, seen: Seen) -> _Judged:
-    excluding = tuple(each for each in entry.against if each.holds(seen))
-    if excluding:
-        return _Judged(entry, _Word.RULED_OUT, excluding)
-    holding = [proof for proof in entry.proof if all(each.holds(seen) for each in proof)]
+    for rule in entry.against:
+        if all_hold(rule, seen):
+            return _Judged(entry, _Word.RULED_OUT, rule)
+    holding = [rule for rule in entry.proof if all_hold(rule, seen)]
     if holding:
         return _Judged(entry, _Word.PROVEN, max(holding, key=len))
-    false = [[each for each in proof if each.holds(seen) is False] for proof in entry.proof]
+    false = [[each for each in rule if each.holds(seen) is False] for rule in entry.proof]
     if false and all(false):
         return _Judged(entry, _Word.RULED_OUT, tuple(each for some in false for each in some))
-    still = [proof for proof, no in zip(entry.proof, false, strict=True) if not no]
-    nearest = min(still, key=lambda proof: (_lacking(proof, seen), -len(proof)), default=())
+    still = [rule for rule, no in zip(entry.proof, false, strict=True) if not no]
+    nearest = min(still, key=lambda rule: (_lacking(rule, seen), -len(rule)), default=())
     return _Judged(entry, _Word.OPEN, nearest)
 
 
-def _lacking(proof: Proof, seen: Seen) -> int:
-    return sum(each.holds(seen) is None for each in proof)
+def _lacking(rule: Rule, seen: Seen) -> int:
+    return sum(each.holds(seen) is None for each in rule)
 
 
 def _deepest(proven: Sequence[_Judged], known: Catalogue) -> list[_Judged]:
@@ -225,7 +256,7 @@ def _candidates(judged: Iterable[_Judged], seen: Seen) -> Iterator[Candidate]:
 
 
 def _evidence(conditions: Iterable[Condition], seen: Seen) -> tuple[Evidence, ...]:
-    facts = (seen.fact(condition.name) for condition in conditions)
+    facts = (seen.fact(each.name) for each in conditions if each.name != _ROUTE)
     return _distinct(fact.evidence() for fact in facts if fact is not None)
 
 

@@ -147,6 +147,9 @@ FACTS: Mapping[str, Kind] = {
     ),
     # the extension in the guest
     "extension.installed": _is(GUEST, "the backup extension's files are there"),
+    "extension.vanished": _is(
+        GUEST, "the agent had installed it, by its own notes, and its files are gone"
+    ),
     "extension.intact": _is(GUEST, "they are what was shipped"),
     "extension.version": _text(GUEST, "its version"),
     "extension.outdated": _is(GUEST, "its version is older than the server's"),

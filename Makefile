@@ -54,7 +54,7 @@ bench-routes: system-test $(STAMP)  ## freeze and duration of both routes side b
 	PYTHONPATH=tests/e2e:tests/agent $(BIN)/python tests/bench/bench_routes.py build/bench --tries $(or $(TRIES),10)
 
 bench-diagnosis: system-test $(STAMP)  ## every fault of the lab, and the cause that is found; ONLY="name…"
-	PYTHONPATH=tests/e2e:tests/agent $(BIN)/python tests/bench/bench_diagnosis.py $(if $(ONLY),--only $(ONLY),--page docs/explanation/diagnosis-scoreboard.md)
+	PYTHONPATH=tests/support:tests/e2e:tests/agent $(BIN)/python tests/bench/bench_diagnosis.py $(if $(ONLY),--only $(ONLY),--page docs/explanation/diagnosis-scoreboard.md)
 
 bench-agents: $(STAMP)  ## 1,000 polling agents against one server; QUICK=1: 200 for 20 s
 	$(BIN)/python tests/bench/bench_agents.py $(if $(QUICK),--agents 200 --seconds 20)

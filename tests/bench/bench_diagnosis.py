@@ -1,6 +1,6 @@
 """Every fault of the lab set into a real guest, and what Quiesce makes of it.
 
-    PYTHONPATH=tests/e2e:tests/agent python tests/bench/bench_diagnosis.py
+    PYTHONPATH=tests/support:tests/e2e:tests/agent python tests/bench/bench_diagnosis.py
         [--only NAME…] [--family NAME] [--quick] [--list] [--json OUT] [--page PAGE] [--resume]
 
 Per fault a line: the cause that was set in, the cause that was found and by what verdict, how long

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quiesce.model.diagnosis import MendAction
 from quiesce.model.failure import FailureReport
 
 _HOPS: Mapping[str, str] = {
@@ -68,28 +67,6 @@ def goal_words(served: int, acknowledged: int) -> str:
     if acknowledged == served:
         return f"{served}, acknowledged"
     return f"{served}, acknowledged up to {acknowledged}" if acknowledged else str(served)
-
-
-_MENDS: Mapping[MendAction, str] = {
-    MendAction.THAW: "End what a lost session left in the guest",
-    MendAction.RESTART_AGENT: "Restart the agent through the other one",
-    MendAction.AUTO_RESTART: "Have systemd restart the agent whenever it ends",
-    MendAction.ENABLE_EXTENSIONS: "Switch on what the agent's configuration blocks",
-    MendAction.SET_ENDPOINT: "Exempt the host's address from the agent's proxy",
-    MendAction.REINSTALL_EXTENSION: "Uninstall the extension and install it anew",
-    MendAction.RENEW_ACCESS: "Renew the SAS or the certificate",
-    MendAction.CLEAN_STALE: "Remove snapshots and bitmaps that belong to no job",
-    MendAction.WAIT: "Wait until the load or the other work has ended",
-    MendAction.OTHER_ROUTE: "Take the point by the other route",
-    MendAction.OFFLINE: "Back up the disks of the VM while it is off",
-    MendAction.SKIP_MOUNT: "Leave the mount out of the freeze",
-    MendAction.FULL_READ: "Read everything and start change tracking anew",
-}
-
-
-def mend_title(action: MendAction) -> str:
-    """What an action of self-healing does, for lists and switches."""
-    return _MENDS[action]
 
 
 def retry_words(helps: bool) -> str:

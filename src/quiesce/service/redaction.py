@@ -68,6 +68,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"(\s(?:-u|-U|--user|--proxy-user)[ \t=]{1,8}[^\s:\"'<>]{1,256}:)[^\s\"'<>]+",
             rf"\1{HIDDEN}",
         ),
+        # A proxy without a scheme; URLs have a rule of their own below.
+        (
+            rf"(proxy[\w.-]{{0,32}}{_QUOTE}?[ \t]{{0,8}}[:=][ \t]{{0,8}}{_QUOTE}?"
+            r"[^\s:/@\"'<>]{1,128}:)(?!//)[^\s\"'<>]{1,256}(?=@)",
+            rf"\1{HIDDEN}",
+        ),
         # A SAS's signature, also in a URL within a URL.
         (r"((?:(?<![a-z])|%(?:25)?(?:3F|26))sig(?:=|%3D|%253D))[^&\s\"'<>;]+", rf"\1{HIDDEN}"),
         # A JSON web token, wherever it stands.

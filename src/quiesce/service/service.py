@@ -15,9 +15,11 @@ from quiesce.service.clock import Clock, SystemClock
 from quiesce.service.composition import Composition
 from quiesce.service.console import Cancellations
 from quiesce.service.database import Database
+from quiesce.service.doctor import Doctor
 from quiesce.service.home import Home
 from quiesce.service.job_book import JobBook
 from quiesce.service.jobs import Jobs
+from quiesce.service.log_collection import LogCollection
 from quiesce.service.looks import Looks
 from quiesce.service.network import Network
 from quiesce.service.points import Points
@@ -41,8 +43,8 @@ class Service:
     """A started service. One in a process, and one on a data folder.
 
     `vms`, `policies`, `jobs`, `points` and `network` hold the operations, `looks` finds out what
-    bears on a failure; `api_token` and `portal_password` are the secrets that the faces compare
-    with.
+    bears on a failure, `doctor` examines and mends, `guest_logs` makes log bundles; `api_token`
+    and `portal_password` are the secrets that the faces compare with.
     """
 
     def __init__(
@@ -86,6 +88,10 @@ class Service:
             )
             self.looks = Looks(
                 settings, clock, table, composition, guest_side, self.points, book, self.network
+            )
+            self.doctor = Doctor(table, self.policies, book, composition, self.looks)
+            self.guest_logs = LogCollection(
+                clock, table, composition, guest_side, self.network, self.doctor
             )
             self._parts = Parts(
                 clock, composition, guest_side, book, Cancellations(book), self.vms, self.points

@@ -20,6 +20,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "[https://st.example/c?sig={}]\nsecond line": ("%-._~+/=", "second line"),
     "GET /c?comp=page&url=https%3A%2F%2Fx%3Fsig%3D{}": ("%-._~", "comp=page"),
     "https_proxy=http://web:{}@10.0.0.3:3128": ("%-._~!$*+,;=:@/", "@10.0.0.3:3128"),
+    "https_proxy=web:{}@10.0.0.3:3128": ("%-._~!$*+,;=:@/", "@10.0.0.3:3128"),
     "proxies http://a:b@first:1,http://web:{}@second:2/": ("%-._~!$*+;=", "@second:2/"),
     '{{"password": "{}", "user": "web"}}': ("%-._~!$*+,;=:@/#&<>' ", '"user": "web"'),
     '"settings": "{{\\"token\\":\\"{}\\",\\"a\\":1}}"': ("%-._~!$*+,;=:@/#& ", '\\"a\\":1'),
@@ -109,7 +110,7 @@ def test_redacting_twice_changes_no_more(text: str) -> None:
     "piece",
     ['password="', "password", "-----BEGIN PRIVATE KEY-----", "<password", "http://", "eyJ",
      "protectedSettings:{", "http://a:b/", "--password ", "password=\\\\'", " ", "sig=",
-     "-----END PRIVATE KEY", "authorization:", "&quot;token&quot;:&quot;", "a.b-c_d"],
+     "-----END PRIVATE KEY", "authorization:", "proxy=a:", "&quot;token&quot;:&quot;", "a.b-c_d"],
 )  # fmt: skip
 def test_no_text_of_a_guest_makes_it_slow(piece: str) -> None:
     # Quadratic time would be minutes here, which the test's own time limit ends.

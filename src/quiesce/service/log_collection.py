@@ -1,0 +1,116 @@
+"""Collecting a guest's logs through whatever channel still works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import unquote, urlsplit
+
+import structlog
+
+from quiesce.model.failure import AgentFailure, Evidence, Failure
+from quiesce.model.vm import VmAddress
+from quiesce.service.clock import Clock
+from quiesce.service.composition import Composition
+from quiesce.service.doctor import Doctor
+from quiesce.service.guest_side import GuestSide
+from quiesce.service.log_bundle import LogBundle, pack
+from quiesce.service.network import Network
+from quiesce.service.vm_table import VmTable
+
+log = structlog.get_logger(__name__)
+
+
+class LogCollection:
+    """What CLI, REST and portal call."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        table: VmTable,
+        composition: Composition,
+        guest_side: GuestSide,
+        network: Network,
+        doctor: Doctor,
+    ) -> None:
+        self._clock = clock
+        self._table = table
+        self._composition = composition
+        self._guest_side = guest_side
+        self._network = network
+        self._doctor = doctor
+
+    def collect(self, name: str, *, verbose: bool = False) -> LogBundle:
+        """The guest's logs with what the doctor makes of them, without secrets. Where the guest's
+        inside cannot be reached, the bundle says so and holds what is seen from outside.
+
+        `verbose` has the guest's agent log more, tests the network so that there is something to
+        log, and switches it back whatever happens.
+
+        :raise NotFoundFailure: vm.unknown
+        :raise PolicyFailure: policy.in-progress
+        :raise Failure: `verbose`, and no agent of the VM lets itself be switched
+        """
+        address = self._table.address(name)
+        if not verbose:
+            return self._packed(address, verbose=False)
+        with self._verbose(address):
+            try:
+                self._network.test(address.name)
+            except Failure as failure:
+                # What keeps the test from running is what the logs are to tell.
+                log.info("no network test", vm=address.name, reason=str(failure))
+            return self._packed(address, verbose=True)
+
+    def _packed(self, address: VmAddress, *, verbose: bool) -> LogBundle:
+        findings = self._doctor.findings(address.name)
+        return pack(
+            address.name,
+            findings.seen.papers,
+            findings.seen.facts,
+            findings.examination,
+            at=self._clock.now(),
+            verbose=verbose,
+            known=self._passwords(address.name),
+        )
+
+    @contextmanager
+    def _verbose(self, address: VmAddress) -> Iterator[None]:
+        self._doctor.check_idle(address.name)
+        self._switch(address, "verbose-on")
+        try:
+            yield
+        finally:
+            self._switch(address, "verbose-off")
+
+    def _switch(self, address: VmAddress, action: str) -> None:
+        """Through the first agent that does it; the one that needs no network is asked first.
+
+        :raise AgentFailure: agent.mend-failed
+        """
+        refusals: list[Failure] = []
+        for switch in self._switches(address):
+            try:
+                switch(action)
+            except Failure as failure:
+                refusals.append(failure)
+            else:
+                return
+        log.error("verbose logging is not switched", vm=address.name, action=action)
+        raise AgentFailure(
+            "agent.mend-failed",
+            f"No agent of the VM {address.name} has done {action}.",
+            evidence=[Evidence(str(refusal), "agent") for refusal in refusals],
+        ) from (refusals[-1] if refusals else None)
+
+    def _switches(self, address: VmAddress) -> Iterator[Callable[[str], str]]:
+        if (guest := self._composition.guest(address)) is not None:
+            yield guest.mend
+        if address.agent.waagent:
+            yield lambda action: self._guest_side.agents().mend(address.name, action)
+
+    def _passwords(self, vm: str) -> tuple[str, ...]:
+        """Those of the VM's proxies, as they are and as they stand in URLs."""
+        proxy = self._table.proxy_of(vm)
+        found = (urlsplit(url).password for url in (proxy.http, proxy.https))
+        return tuple(each for word in found if word for each in (word, unquote(word)))

@@ -1,0 +1,120 @@
+"""The doctor and log bundles, on a VM of paper."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pytest
+from paper_machine import PaperMachine, eventually
+
+from quiesce.model.diagnosis import Light, MendAction
+from quiesce.model.failure import Failure, NotFoundFailure, PolicyFailure
+from quiesce.service.log_bundle import LogBundle
+from quiesce.service.service import Service
+
+
+def noted(machine: PaperMachine) -> list[str]:
+    notes = machine.folder / "mended"
+    return notes.read_text().split() if notes.exists() else []
+
+
+def test_a_mount_that_is_left_out_is_amber_with_the_line_that_skips_it(service: Service) -> None:
+    service.vms.protect("web", "daily")
+    found = service.doctor.examine("web")
+    assert found.subject == "web"
+    mounts = {check.title: check for check in found.checks if check.area == "mounts"}
+    assert mounts["freeze plan"].words == "will be frozen: /"
+    loop = mounts["/mnt/loop"]
+    assert loop.light is Light.AMBER
+    assert "a loop on /" in loop.words
+    assert "`quiesce policy update daily --skip-mount /mnt/loop`" in loop.remedy[0]
+    assert "`MountsToSkip = /mnt/loop`" in loop.remedy[1]
+    assert found.light in (Light.AMBER, Light.RED)
+
+
+def test_an_examination_changes_nothing_in_the_guest(
+    service: Service, machine: PaperMachine
+) -> None:
+    before = sorted(machine.folder.rglob("*"))
+    service.doctor.examine("web")
+    assert sorted(machine.folder.rglob("*")) == before
+
+
+def test_nothing_is_examined_mended_or_collected_while_a_backup_runs(
+    service: Service, machine: PaperMachine
+) -> None:
+    (machine.folder / "hold-read").touch()
+    service.jobs.start_backup("web")
+    eventually(lambda: (machine.folder / "at-read").exists(), "read")
+    for call in (
+        lambda: service.doctor.examine("web"),
+        lambda: service.doctor.fix("web", {MendAction.RESTART_AGENT}),
+        lambda: service.guest_logs.collect("web"),
+        lambda: service.guest_logs.collect("web", verbose=True),
+    ):
+        with pytest.raises(PolicyFailure) as refused:
+            call()
+        assert refused.value.code == "policy.in-progress"
+    assert noted(machine) == []
+
+
+def test_what_is_not_in_the_plan_is_not_done(service: Service, machine: PaperMachine) -> None:
+    with pytest.raises(PolicyFailure) as refused:
+        service.doctor.fix("web", {MendAction.AUTO_RESTART})
+    assert refused.value.code == "policy.mend-not-planned"
+    assert "auto-restart" in refused.value.message
+    assert noted(machine) == []
+
+
+def test_an_unknown_vm_cannot_be_examined(service: Service) -> None:
+    with pytest.raises(NotFoundFailure):
+        service.doctor.examine("nobody")
+
+
+def test_verbose_logging_is_switched_back_when_the_logs_are_there(
+    service: Service, machine: PaperMachine
+) -> None:
+    bundle = service.guest_logs.collect("web", verbose=True)
+    assert noted(machine) == ["verbose-on", "verbose-off"]
+    assert "logged verbosely" in member(bundle, "README")
+    assert json.loads(member(bundle, "examination.json"))["subject"] == "web"
+
+
+def test_verbose_logging_is_switched_back_after_any_failure(
+    service: Service, machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(service.doctor, "findings", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        service.guest_logs.collect("web", verbose=True)
+    assert noted(machine) == ["verbose-on", "verbose-off"]
+
+
+def test_logs_are_not_verbose_unless_asked_for(service: Service, machine: PaperMachine) -> None:
+    bundle = service.guest_logs.collect("web")
+    assert noted(machine) == []
+    assert "verbosely" not in member(bundle, "README")
+
+
+def test_a_vm_without_an_agent_that_can_be_told_says_so(service: Service) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paper_vm.PaperGuest.mend", refuse)
+        with pytest.raises(Failure) as refused:
+            service.guest_logs.collect("web", verbose=True)
+    assert refused.value.code == "agent.mend-failed"
+    assert "no shell" in refused.value.evidence[0].fact
+
+
+def refuse(*_: object) -> str:
+    raise Failure("agent.exec-timeout", "no shell in the paper guest")
+
+
+def member(bundle: LogBundle, name: str) -> str:
+    with tarfile.open(fileobj=io.BytesIO(bundle.content)) as archive:
+        file = archive.extractfile(f"{bundle.name.removesuffix('.tar.gz')}/{name}")
+        assert file is not None
+        return file.read().decode()

@@ -34,8 +34,9 @@ _KNOWN_FIELDS = {"title", "cause", "remedy", "retryable", "mends", "aliases", "s
 class CatalogueEntry:
     """What one code means.
 
-    `steps`     what mends it, with exact commands in backticks and the placeholders of
-                `quiesce.diagnosis.remedies`
+    `remedy`    what mends it, with exact commands in backticks, of a guest of which nothing is
+                known; `remedies.remedy_for` has them for one that is
+    `steps`     the same as it is written, with the placeholders of `remedies`
     `mends`     what Quiesce does about it by itself; empty when it can do nothing
     `aliases`   names and numbers that other products use for it
     `see_also`  codes that stand behind this symptom or lie close to it
@@ -50,6 +51,7 @@ class CatalogueEntry:
     code: str
     title: str
     cause: str
+    remedy: tuple[str, ...]
     steps: tuple[str, ...]
     retryable: bool = False
     mends: str = ""
@@ -57,19 +59,22 @@ class CatalogueEntry:
     see_also: tuple[str, ...] = ()
     symptom: bool = False
     explains: tuple[str, ...] = ()
-    proof: tuple[Rule, ...] = ()
-    against: tuple[Rule, ...] = ()
+    proof: tuple[tuple[str, ...], ...] = ()
+    against: tuple[tuple[str, ...], ...] = ()
     mend_by: tuple[MendAction, ...] = ()
-    phrases: tuple[re.Pattern[str], ...] = ()
-
-    @property
-    def remedy(self) -> tuple[str, ...]:
-        """The steps for a guest of which nothing is known."""
-        return tuple(filled(step) for step in self.steps)
+    phrases: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
         return family_of(self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """An entry's `proof` and `against` as the engine reads them."""
+
+    proof: tuple[Rule, ...]
+    against: tuple[Rule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Catalogue:
 
     entries: Mapping[str, CatalogueEntry]
     families: Mapping[str, str]
+    rules: Mapping[str, Rules]
     causes: Mapping[str, tuple[CatalogueEntry, ...]]
     """Per code, the entries that explain it directly."""
 
@@ -105,7 +111,7 @@ def parse(text: str) -> Catalogue:
 
     :raise ValueError: a code without a family, title, cause or remedy, an unknown field, a
         `see_also` or `explains` to nowhere, one alias for two codes, a condition that is none, a
-        mend that is none, or an entry that explains itself by way of others
+        mend or pattern that is none, or an entry that explains itself by way of others
     """
     tables: dict[str, dict[str, Any]] = tomllib.loads(text)
     families: dict[str, str] = tables.pop("families", {})
@@ -126,7 +132,8 @@ def parse(text: str) -> Catalogue:
         for code in entries
     }
     _check_order(entries)
-    return Catalogue(entries=entries, families=families, causes=causes)
+    rules = {entry.code: _rules(entry) for entry in entries.values()}
+    return Catalogue(entries, families, rules, causes)
 
 
 def _check_order(entries: Mapping[str, CatalogueEntry]) -> None:
@@ -145,6 +152,7 @@ def _entry(code: str, fields: Mapping[str, Any]) -> CatalogueEntry:
         code=code,
         title=str(fields["title"]),
         cause=str(fields["cause"]),
+        remedy=tuple(filled(step) for step in fields["remedy"]),
         steps=tuple(fields["remedy"]),
         retryable=bool(fields.get("retryable", False)),
         mends=str(fields.get("mends", "")),
@@ -152,16 +160,23 @@ def _entry(code: str, fields: Mapping[str, Any]) -> CatalogueEntry:
         see_also=tuple(fields.get("see_also", ())),
         symptom=bool(fields.get("symptom", False)),
         explains=tuple(fields.get("explains", ())),
-        proof=_rules(fields.get("proof", ())),
-        against=_rules(fields.get("against", ())),
+        proof=tuple(map(tuple, fields.get("proof", ()))),
+        against=tuple(map(tuple, fields.get("against", ()))),
         mend_by=tuple(MendAction(each) for each in fields.get("mend_by", ())),
-        phrases=tuple(re.compile(each, re.IGNORECASE) for each in fields.get("phrases", ())),
+        phrases=tuple(fields.get("phrases", ())),
     )
     if not all((*entry.proof, *entry.against)):
         raise ValueError(f"{code}: a rule without conditions would hold always")
-    entry.remedy  # noqa: B018 - raises for a placeholder that is not known
+    for phrase in entry.phrases:
+        re.compile(phrase)
     return entry
 
 
-def _rules(lists: Iterable[Iterable[str]]) -> tuple[Rule, ...]:
-    return tuple(tuple(condition(each) for each in conditions) for conditions in lists)
+def _rules(entry: CatalogueEntry) -> Rules:
+    def parsed(lists: Iterable[Iterable[str]]) -> tuple[Rule, ...]:
+        return tuple(tuple(condition(each) for each in conditions) for conditions in lists)
+
+    try:
+        return Rules(parsed(entry.proof), parsed(entry.against))
+    except ValueError as error:
+        raise ValueError(f"{entry.code}: {error}") from None

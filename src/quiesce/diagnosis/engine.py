@@ -65,7 +65,7 @@ def diagnose(
     symptom = known.entries[innermost.code]
     judged = _behind(symptom, seen, known)
     proven = _deepest([each for each in judged if each.word is _Word.PROVEN], known)
-    itself = _judge(symptom, seen)
+    itself = _judge(symptom, seen, known)
     ruled_out = tuple(_excluded(judged, seen))
     if proven:
         first = proven[0]
@@ -82,7 +82,7 @@ def diagnose(
             aliases=first.entry.aliases,
         )
     # What was raised tells its own cause, unless it names none or the facts contradict it.
-    contradicted = any(all_hold(rule, seen) for rule in symptom.against)
+    contradicted = any(all_hold(rule, seen) for rule in known.rules[symptom.code].against)
     certain = itself.word is _Word.PROVEN or not (symptom.symptom or contradicted)
     return Diagnosis(
         symptom=symptom.code,
@@ -112,7 +112,7 @@ def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple
     for supposed in _routes(Seen(facts)):
         seen = Seen([*_without_route(facts), *supposed])
         for entry in known.entries.values():
-            judged = _judge(entry, seen)
+            judged = _judge(entry, seen, known)
             if judged.word is _Word.PROVEN and entry.code not in proven:
                 proven[entry.code], views[entry.code] = judged, seen
     return tuple(
@@ -173,23 +173,24 @@ def _behind(symptom: CatalogueEntry, seen: Seen, known: Catalogue) -> list[_Judg
             for cause in known.causes[entry.code]:
                 if cause.code in found or not cause.proof:
                     continue
-                found[cause.code] = judged = _judge(cause, seen)
+                found[cause.code] = judged = _judge(cause, seen, known)
                 if judged.word is not _Word.RULED_OUT:
                     edge.append(cause)
     return list(found.values())
 
 
-def _judge(entry: CatalogueEntry, seen: Seen) -> _Judged:
-    for rule in entry.against:
+def _judge(entry: CatalogueEntry, seen: Seen, known: Catalogue) -> _Judged:
+    rules = known.rules[entry.code]
+    for rule in rules.against:
         if all_hold(rule, seen):
             return _Judged(entry, _Word.RULED_OUT, rule)
-    holding = [rule for rule in entry.proof if all_hold(rule, seen)]
+    holding = [rule for rule in rules.proof if all_hold(rule, seen)]
     if holding:
         return _Judged(entry, _Word.PROVEN, max(holding, key=len))
-    false = [[each for each in rule if each.holds(seen) is False] for rule in entry.proof]
+    false = [[each for each in rule if each.holds(seen) is False] for rule in rules.proof]
     if false and all(false):
         return _Judged(entry, _Word.RULED_OUT, tuple(each for some in false for each in some))
-    still = [rule for rule, no in zip(entry.proof, false, strict=True) if not no]
+    still = [rule for rule, no in zip(rules.proof, false, strict=True) if not no]
     nearest = min(still, key=lambda rule: (_lacking(rule, seen), -len(rule)), default=())
     return _Judged(entry, _Word.OPEN, nearest)
 

@@ -33,7 +33,9 @@ class HypervisorLook:
             seen = hypervisor.survey(bases=self._points.generations(case.vm), active=active)
         except VmFailure as failure:
             return _absent(failure)
-        facts = [*_power(seen), *_port(seen), *_tracking(seen.disks), _left_over(seen, active)]
+        facts = [*_power(seen), *_tracking(seen.disks), _left_over(seen, active)]
+        if case.address.agent.qga:
+            facts += _port(seen)
         if seen.power is PowerState.RUNNING:
             percent = hypervisor.processor_percent(seen)
             if percent is not None:
@@ -78,6 +80,8 @@ def _port(seen: VmSurvey) -> Iterator[Fact]:
 
 
 def _tracking(disks: tuple[DiskSurvey, ...]) -> Iterator[Fact]:
+    if not disks:
+        return
     # A disk whose format keeps no bitmaps has a cause of its own for having none.
     told = [
         disk

@@ -1,15 +1,19 @@
-"""A guest that has no processor or memory left for a backup."""
+"""A guest that has no processor or memory left for a backup, and a host with too much to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from quiesce.lab.faults.fault import Scene, fault
 
-GUEST = "guest"
+LOAD = "load"
 
 
-@fault("processor-hog", GUEST, "guest.overloaded")
+@fault("processor-hog", LOAD, "guest.overloaded")
 def processor_hog(scene: Scene) -> Iterator[None]:
     """Programs of real-time priority leave the others a twentieth of the processor."""
     # The kernel's own limit for them; without it not even the lab would get through.
@@ -20,7 +24,7 @@ def processor_hog(scene: Scene) -> Iterator[None]:
     scene.hand.run("systemctl kill --signal=KILL hog; true", seconds=120)
 
 
-@fault("memory-hog", GUEST, "guest.overloaded")
+@fault("memory-hog", LOAD, "guest.overloaded")
 def memory_hog(scene: Scene) -> Iterator[None]:
     """A program holds nearly all memory, and everything else is read from the disk anew."""
     program = (
@@ -36,3 +40,31 @@ def memory_hog(scene: Scene) -> Iterator[None]:
     )
     yield
     scene.hand.run("systemctl kill --signal=KILL hog; true", seconds=120)
+
+
+_GROUP = 20
+_IMAGE_BYTES = 16 << 20
+
+
+def _all_at_once(scene: Scene) -> Mapping[str, Any]:
+    """The job of the VM itself, or one of the others that went less well."""
+    others = [f"member {number}" for number in range(1, _GROUP)]
+    with tempfile.TemporaryDirectory(prefix="qg-") as folder:
+        for name in others:
+            image = Path(folder) / f"{name}.img"
+            image.write_bytes(os.urandom(_IMAGE_BYTES))
+            disks = {"vda": str(image)}
+            body = {"name": name, "qmp_socket": f"{folder}/no-such.sock", "disks": disks}
+            scene.server.post("vms", body=body)
+        ids = [scene.server.begin(name) for name in (*others, scene.vm)]
+        jobs = [scene.server.end_of(job_id, seconds=300) for job_id in ids]
+        for name in others:
+            scene.server.call("DELETE", "vms", name)
+    return next((job for job in jobs if not job["point_id"]), jobs[-1])
+
+
+@fault("twenty-vms-at-once", LOAD, "", backup=_all_at_once, usual=False)
+def twenty_vms_at_once(scene: Scene) -> Iterator[None]:
+    """Twenty VMs of one group are due at the same moment; nineteen of them are powered off, so
+    that it is the queue that is tried and not twenty guests."""
+    yield

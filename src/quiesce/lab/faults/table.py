@@ -10,7 +10,7 @@ _ORDER = (
     extension.SCRIPT,
     freeze.FREEZE,
     storage.STORAGE,
-    load.GUEST,
+    load.LOAD,
     tracking.TRACKING,
     vm.VM,
 )

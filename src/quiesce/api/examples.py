@@ -8,8 +8,20 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from quiesce.api.answers import Examined
 from quiesce.diagnosis.allowlist import AllowlistFormat, allowlist
 from quiesce.model.agent import AgentCondition, AgentState, HandlerState
+from quiesce.model.diagnosis import (
+    Check,
+    Diagnosis,
+    Examination,
+    Light,
+    Mend,
+    MendAction,
+    MendStatus,
+    RuledOut,
+    Verdict,
+)
 from quiesce.model.failure import Evidence, FailureReport
 from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Progress, Task, TaskName, TaskStatus
 from quiesce.model.network import Hop, NetworkReport, Proxy
@@ -145,6 +157,57 @@ _VM = VmView(
     proxy=Proxy(https="http://web1:***@10.0.0.3:3128", no_proxy="168.63.129.16"),
 )
 
+_STOPPED = Evidence(
+    "the agent's service is inactive", "the guest, through waagent", _TAKEN, "ActiveState=inactive"
+)
+_START = "Start it: `systemctl start qemu-guest-agent`"
+
+_DIAGNOSIS = Diagnosis(
+    symptom="agent.silent",
+    code="agent.not-running",
+    verdict=Verdict.PROVEN,
+    cause="The agent's service is stopped in the guest.",
+    evidence=(_STOPPED,),
+    ruled_out=(
+        RuledOut(
+            "agent.disk-full",
+            "The root file system has room.",
+            Evidence("3 GiB free on /", "the guest, through waagent", _TAKEN),
+        ),
+    ),
+    remedy=(_START,),
+    aliases=("GuestAgentSnapshotTaskStatusError",),
+    seconds=1.8,
+)
+
+_MEND = Mend(
+    MendAction.RESTART_AGENT,
+    "agent.not-running",
+    "Restart the agent through the other one.",
+    MendStatus.PLANNED,
+    _TAKEN,
+)
+
+_EXAMINATION = Examination(
+    subject="web1",
+    checks=(
+        Check(
+            "agent",
+            "QEMU guest agent",
+            Light.RED,
+            "its service is inactive",
+            (_STOPPED,),
+            ("agent.not-running",),
+            (_START,),
+        ),
+        Check("space", "root file system", Light.GREEN, "3 GiB free"),
+    ),
+    diagnoses=(_DIAGNOSIS,),
+    plan=(_MEND,),
+    channels=("waagent",),
+    seconds=6.2,
+)
+
 _RESTORE = Job(
     id="7be2915c04aa",
     kind=JobKind.RESTORE,
@@ -174,6 +237,7 @@ _EXAMPLES: dict[str, object] = {
     "vault": _VAULT,
     "extensions": _EXTENSIONS,
     "network": _NETWORK,
+    "examination": Examined.of(_EXAMINATION),
     "needs": _NEEDS,
     "allowlist": {"format": "nft", "text": allowlist(_NEEDS, AllowlistFormat.NFT)},
 }

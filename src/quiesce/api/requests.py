@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from quiesce.model.diagnosis import MendAction
 from quiesce.model.network import Proxy
 from quiesce.model.policy import RoutePreference, SnapshotOptions
 from quiesce.model.vm import AgentKind, VmAddress
@@ -132,7 +133,7 @@ class Snapshots(_Body):
 
 class PolicyBody(_Body):
     """`at` is the local time of day, "HH:MM", in the IANA time zone `zone`; null means only on
-    demand."""
+    demand. `mends_off` is what Quiesce must not do by itself about a failure."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -147,6 +148,7 @@ class PolicyBody(_Body):
     keep_daily: int = Field(default=30, ge=0, le=100_000)
     snapshot: Snapshots = Snapshots()
     compression_level: int = Field(default=1, ge=1, le=19)
+    mends_off: list[MendAction] = Field(default_factory=list, max_length=64)
 
 
 class PolicyAdd(PolicyBody):
@@ -182,6 +184,16 @@ class RestoreStart(_Body):
     disks: list[Text] | None = Field(default=None, min_length=1, max_length=64)
     format: Literal["raw", "qcow2"] = "raw"
     overwrite: bool = False
+
+
+class Mends(_Body):
+    """Actions of the plan that an examination has shown."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"actions": ["restart-agent"]}}
+    )
+
+    actions: list[MendAction] = Field(min_length=1, max_length=64)
 
 
 class VerifyStart(_Body):

@@ -6,9 +6,9 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel
 
 import quiesce
+from quiesce.api.answers import Allowlist, Health
 from quiesce.api.examples import example
 from quiesce.api.problem import problem_responses
 from quiesce.api.requests import (
@@ -56,16 +56,6 @@ def _service(request: Request) -> Service:
 Running = Annotated[Service, Depends(_service)]
 Channel = Literal["qga", "waagent"]
 """Through which of a VM's agents."""
-
-
-class Health(BaseModel):
-    status: str
-    version: str
-
-
-class Allowlist(BaseModel):
-    format: AllowlistFormat
-    text: str
 
 
 @open_router.get("/health", tags=["server"])
@@ -376,6 +366,7 @@ def _policy_view(name: str, body: PolicyBody) -> PolicyView:
         keep_daily=body.keep_daily,
         snapshot=body.snapshot.options(),
         compression_level=body.compression_level,
+        mends_off=tuple(body.mends_off),
     )
 
 

@@ -251,12 +251,14 @@ def test_a_guest_frozen_by_another_program_through_the_agent_is_busy(
     assert caught.value.code == "freeze.busy"
 
 
-def test_the_collected_logs_tell_of_the_session(extension: QgaGuest, task: str) -> None:
+def test_an_examination_tells_of_the_session(extension: QgaGuest, task: str) -> None:
     extension.prepare(task, SnapshotOptions())
     extension.recover(task)
-    logs = {log.path: log.text for log in extension.collect_logs()}
-    assert task in logs["/var/log/quiesce/extension.log"]
-    assert any("qemu-guest-agent" in path for path in logs)
+    papers = extension.examine()
+    assert papers.warnings == ()
+    texts = {paper.path: paper.text for paper in papers.papers}
+    assert task in texts["/var/log/quiesce/extension.log"]
+    assert "qemu-ga" in texts["command:processes"]
 
 
 def test_uninstalling_leaves_nothing(vm: LabGuest, extension: QgaGuest, task: str) -> None:

@@ -437,7 +437,8 @@ _SESSION = b"""{"task": "attempt", "state": "done", "version": "1.2.3", "pid": 7
 "held": true, "hold_seconds": 1.5, "thawed_by": "session"}, "warnings": ["w"], "failure": null}"""
 _REPORT = b"""{"attempt": "attempt", "task": "t", "version": "1.2.3", "stage": "done", "taken_at":
 "2026-11-22T23:01:02.1234560Z", "session": %s, "hops": [{"name": "tls", "ok": true, "detail": "d",
-"milliseconds": 3.5, "code": "", "raw": ""}], "logs": [{"path": "/var/log/x", "text": "l"}],
+"milliseconds": 3.5, "code": "", "raw": ""}], "papers": {"token":
+"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "data": "eJwDAAAAAAE=", "shortened": ["x"]}, "mended": "m",
 "failure": %s}"""
 _FAILURE = b"""{"code": "network.refused", "message": "m", "retryable": true, "remedy": "r",
 "evidence": [{"fact": "f", "source": "s", "raw": "r"}]}"""

@@ -163,7 +163,8 @@ json_values = st.recursive(
 STATUS_KEYS = ["aggregateStatus", "guestAgentStatus", "formattedMessage", "handlerAggregateStatus"]
 STATUS_KEYS += ["runtimeSettingsStatus", "settingsStatus", "status", "substatus", "sequenceNumber"]
 STATUS_KEYS += ["handlerName", "code", "inSvdSeqNo", "goalStateAggregateStatus", "guestOSInfo"]
-REPORT_KEYS = ["attempt", "stage", "session", "hops", "failure", "logs", "version", "task"]
+REPORT_KEYS = ["attempt", "stage", "session", "hops", "failure", "papers", "version", "task"]
+REPORT_KEYS += ["token", "data", "shortened", "mended"]
 
 
 def bent(document: object, key: str, value: object) -> object:
@@ -179,12 +180,13 @@ def bent(document: object, key: str, value: object) -> object:
 
 
 def test_any_status_and_report_is_taken_or_refused(host: AgentHost) -> None:
-    report = {"attempt": "attempt", "stage": "preparing", "hops": [{}], "logs": [{}]}
+    report = {"attempt": "attempt", "stage": "preparing", "hops": [{}], "mended": "m"}
+    report |= {"papers": {"token": "a" * 32, "data": "eJwDAAAAAAE=", "shortened": ["x"]}}
 
     @fuzzing
     @given(st.sampled_from(STATUS_KEYS), st.sampled_from(REPORT_KEYS), json_values)
     def check(status_key: str, report_key: str, value: object) -> None:
-        for said in (report | {report_key: value}, report):
+        for said in (bent(report, report_key, value), report):
             handler = handler_status(sequence=3, report=said)
             whole = status(acknowledged=3, handler=handler)
             document = whole if said is not report else bent(whole, status_key, value)

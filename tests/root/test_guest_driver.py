@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -256,22 +258,42 @@ def test_the_other_agents_session_ends_an_attempt_that_was_given_up(stand: Stand
     assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
 
 
-def test_the_probe_and_the_logs_can_be_asked_for(stand: Stand) -> None:
+def test_the_probe_and_an_examination_can_be_asked_for(stand: Stand) -> None:
     stand.order(1, "attempt-1", command="probe")
     stand.enable(1)
     report = stand.handler.await_stage(1, "done", "failed")
     assert report["failure"] is None
     hops = {one["name"]: one for one in report["hops"]}
     assert (hops["tls"]["ok"], hops["http"]["ok"]) == (True, True)
-    stand.order(2, "attempt-2", command="logs")
+    stand.order(2, "attempt-2", command="examine")
     stand.enable(2)
     stand.handler.await_stage(2, "done")
-    wait_for("the logs", lambda: stand.reported("attempt-2") is not None)
     blob = stand.reported("attempt-2")
-    assert blob is not None
-    paths = [one["path"] for one in json.loads(blob.body)["logs"]]
-    assert "/var/log/quiesce/extension.log" in paths
+    assert blob is not None, "the blob is there before the status file says that it is done"
+    papers = json.loads(blob.body)["papers"]
+    plain = zlib.decompress(base64.b64decode(papers["data"])).decode("utf-8", "replace")
+    assert f"#{papers['token']} command processes 0\n" in plain
+    assert " /var/log/quiesce/extension.log\n" in plain
+    assert "papers" not in stand.handler.report(2)
     assert stand.storage.snapshots == []
+
+
+def test_an_examination_comes_by_the_agent_when_the_storage_endpoint_is_out_of_reach(
+    stand: Stand,
+) -> None:
+    stand.storage.close()
+    stand.order(1, "attempt-1", command="examine")
+    stand.enable(1)
+    papers = stand.handler.await_stage(1, "done")["papers"]
+    plain = zlib.decompress(base64.b64decode(papers["data"])).decode("utf-8", "replace")
+    assert f"\n#{papers['token']} end " in plain
+
+
+def test_nothing_but_what_is_known_to_mend_is_done(stand: Stand) -> None:
+    stand.order(1, "attempt-1", command="mend", action="reboot")
+    stand.enable(1)
+    failure = stand.handler.await_stage(1, "failed")["failure"]
+    assert failure["code"] == "extension.usage"
 
 
 def test_an_attempt_is_begun_once(stand: Stand) -> None:

@@ -23,6 +23,7 @@ from .version import VERSION
 _LONGEST_HOLD_SECONDS = 300.0
 _BIRTH_SECONDS = 10.0
 _OTHER_PATIENCE_SECONDS = 10.0
+_MOST_PAPERS_CHARS = 4 << 20
 
 
 def main(arguments: List[str]) -> int:
@@ -61,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--hold", required=True, type=float, metavar="SECONDS")
     one.add_argument("--wait", default=120.0, type=float, metavar="SECONDS")
     command("recover", _recover).add_argument("--task", required=True)
-    command("collect-logs", _collect_logs)
+    command("examine", _examine)
+    mend = command("mend", _mend)
+    mend.add_argument("action")
+    mend.add_argument("word", nargs="?", default="")
     command("uninstall", _uninstall)
     command("handler", _handler).add_argument("action")
     command("probe", _probe).add_argument("--settings", required=True, metavar="FILE|-")
@@ -190,11 +194,18 @@ def _recover(options: argparse.Namespace) -> Dict[str, Any]:
     return recover(Folder(options.task), Log(options.task))
 
 
-def _collect_logs(options: argparse.Namespace) -> Dict[str, Any]:
-    """the ends of the logs that matter"""
-    from . import evidence
+def _examine(options: argparse.Namespace) -> Dict[str, Any]:
+    """what a diagnosis wants to read, packed"""
+    from . import papers
 
-    return {"logs": evidence.logs()}
+    return {"papers": papers.collect().packed(_MOST_PAPERS_CHARS)}
+
+
+def _mend(options: argparse.Namespace) -> Dict[str, Any]:
+    """mend one thing in the guest"""
+    from . import mending
+
+    return {"mended": mending.mend(options.action, options.word)}
 
 
 def _uninstall(options: argparse.Namespace) -> Dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import attempts
+from .delivery import ask, deliver
 from .detach import leave_control_group
 from .dial import Way
 from .endpoint import Answer, Connection, prepare, require_success
@@ -29,7 +30,6 @@ from .settings import read_settings
 _CONNECT_SECONDS = 15.0
 _REQUEST_SECONDS = 30.0
 """For the snapshot requests after the thaw, each."""
-_LOG_SECONDS, _REPORT_SECONDS = 5.0, 20.0
 _PREPARE_SECONDS = 3600.0
 """Longer than a pre-script may take (1800 s at most, and once more for each retry)."""
 _WAIT_SECONDS = 60.0
@@ -100,10 +100,14 @@ class Driver:
             self._snapshot(self._way)
         elif order.command == "probe":
             self._probe()
-        elif order.command == "logs":
-            from . import evidence
+        elif order.command == "examine":
+            from . import papers
 
-            self._report.logs = evidence.logs()
+            self._report.papers = papers.collect()
+        elif order.command == "mend":
+            from . import mending
+
+            self._report.document["mended"] = mending.mend(order.action, order.word)
         self._report.document["stage"] = "done"
 
     def _find_way(self) -> None:
@@ -187,7 +191,7 @@ class Driver:
         """Each disk's share of the point, which the first request has taken of all of them."""
         for name, request in requests:
             try:
-                require_success(self._ask(connection, request, _REQUEST_SECONDS), way)
+                require_success(ask(connection, request, _REQUEST_SECONDS), way)
             except Failure as failure:
                 text = "The point was taken of all disks, but it was not confirmed for {}: {} [{}]"
                 self._warnings.append(text.format(printable(name), failure, failure.code))
@@ -256,17 +260,6 @@ class Driver:
         self._report.document["taken_at"] = said
         self._log.say("snapshot taken: " + said)
 
-    def _ask(self, connection: Connection, request: bytes, seconds: float) -> Answer:
-        until = time.monotonic() + seconds
-        if connection.stands():
-            try:
-                return connection.exchange(request, until)
-            except Failure as failure:
-                if failure.code != "network.connection-lost":
-                    raise
-        connection.open(until)
-        return connection.exchange(request, until)
-
     def _require_going(self, state: Dict[str, Any]) -> None:
         """:raise Failure: the session's own, when it has ended"""
         if state["state"] not in ("finishing", "done", "failed"):
@@ -319,39 +312,20 @@ class Driver:
             self._log.say("the status file cannot be written: {}".format(error))
 
     def _hand_over(self) -> None:
-        """By both ways, since either may be what is broken."""
+        """By both ways, since either may be what is broken. Papers go into the status file only
+        when the other way has failed: the agent sends that file again and again."""
         report = self._report
         said = report.failure
-        self._publish(report.stage)
+        if report.papers is None:
+            self._publish(report.stage)
         self._log.say("{message} [{code}]".format(**said) if said else "done")
         self._log.flush()
-        if self._way is None:
-            return
-        connection = self._connection or Connection(self._way)
-        # The log goes first: with the report the server has what it wants, and closes the door.
-        self._put(connection, self._order.log_url, self._log.of_task(), "text/plain", _LOG_SECONDS)
-        self._put(
-            connection,
-            self._order.report_url,
-            report.as_blob(),
-            "application/json",
-            _REPORT_SECONDS,
-        )
+        undelivered = deliver(self._order, report, self._way, self._connection, self._log)
+        if report.papers is not None:
+            if undelivered:
+                report.shorten_papers()
+            self._publish(report.stage)
         self._log.flush()
-        connection.close()
-
-    def _put(
-        self, connection: Connection, url: str, content: bytes, kind: str, seconds: float
-    ) -> None:
-        """A block blob, as well as it goes."""
-        if not url or self._way is None:
-            return
-        headers = {"x-ms-blob-type": "BlockBlob", "Content-Type": kind}
-        try:
-            request = prepare(self._way, "PUT", url, headers, content)
-            require_success(self._ask(connection, request, seconds), self._way)
-        except Failure as failure:
-            self._log.say("not handed over: {} [{}]".format(failure, failure.code))
 
 
 def _only_a_script(state: Dict[str, Any]) -> bool:

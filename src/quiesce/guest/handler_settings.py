@@ -24,7 +24,7 @@ from .mounts import printable
 from .proxy import ProxySettings, proxy_settings
 
 NAME = "Quiesce.VmBackup"
-COMMANDS = ("snapshot", "probe", "logs", "idle")
+COMMANDS = ("snapshot", "probe", "examine", "mend", "idle")
 _LARGEST_BYTES = 1 << 20
 _OPENSSL_SECONDS = 20.0
 _THUMBPRINT = re.compile(r"[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}")
@@ -63,6 +63,8 @@ class Order(NamedTuple):
     log_url: str = ""
     proxy: Optional[ProxySettings] = None
     secret_failure: Optional[Failure] = None
+    action: str = ""
+    word: str = ""
 
 
 def read_environment(package_folder: str) -> Environment:
@@ -148,6 +150,8 @@ def _public(path: str, sequence: str, public: Dict[str, Any]) -> Order:
         deadline=_instant(public.get("deadline"), path),
         endpoint_url=_text(endpoint, "url", path),
         ca_pem=_text(endpoint, "ca_pem", path),
+        action=_text(public, "action", path),
+        word=_text(public, "word", path),
     )
 
 

@@ -14,25 +14,30 @@ Source: WALinuxAgent, ga/exthandlers.py, parse_ext_status and collect_ext_status
 import json
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
 from .failure import Failure
 from .handler_settings import NAME, Order
 from .version import VERSION
 
+if TYPE_CHECKING:  # compiled anew on every start, and few need it
+    from .papers import Collection
+
 LARGEST_REPORT_BYTES = 64 * 1024
-LARGEST_LOG_REPORT_BYTES = 120 * 1024
+_LARGEST_EXAMINATION_BYTES = 120 * 1024
+_REST_BYTES = 4 * 1024
+"""Of a report, without its papers. An examination has neither session nor hops."""
 _LARGEST_FILE_BYTES = 120 * 1024
 _MOST_ENTRIES = 50
 ENDED = ("done", "failed")
 
 
 class Report:
-    """One attempt as it stands. `document` has the fields of the contract, without the logs."""
+    """One attempt as it stands. `document` has the fields of the contract, without the papers."""
 
     def __init__(self, document: Dict[str, Any]) -> None:
         self.document = document
-        self.logs: Optional[List[Dict[str, str]]] = None
+        self.papers: "Optional[Collection]" = None
 
     @classmethod
     def begun(cls, order: Order) -> "Report":
@@ -71,17 +76,16 @@ class Report:
         self.document.update(stage="failed", failure=failure.as_json())
 
     def as_blob(self) -> bytes:
-        """The content of the report blob, logs included."""
-        if self.logs is None:
+        """The content of the report blob, with all of the papers that it can take."""
+        if self.papers is None:
             return _fitting(self.document, _fits_alone).encode("ascii")
-        document = dict(self.document, logs=self.logs)
-        longest = max([len(one["text"]) for one in self.logs] or [0])
-        while len(json.dumps(document)) > LARGEST_LOG_REPORT_BYTES and longest > 64:
-            longest //= 2
-            document["logs"] = [
-                {"path": one["path"], "text": one["text"][-longest:]} for one in self.logs
-            ]
-        return json.dumps(document).encode("ascii")
+        packed = self.papers.packed(_LARGEST_EXAMINATION_BYTES - _REST_BYTES)
+        return json.dumps(dict(self.document, papers=packed)).encode("ascii")
+
+    def shorten_papers(self) -> None:
+        """For a report that has only the status file to travel by."""
+        if self.papers is not None:
+            self.document["papers"] = self.papers.packed(LARGEST_REPORT_BYTES - _REST_BYTES)
 
 
 class StatusFile:

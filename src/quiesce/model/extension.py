@@ -83,12 +83,3 @@ class ExtensionState:
     @property
     def update_pending(self) -> bool:
         return self.version != self.offered_version
-
-
-@dataclass(frozen=True, slots=True)
-class GuestLog:
-    """The end of one log file or journal inside the guest. `text` is made of printable
-    characters, tabs and line ends only."""
-
-    path: str
-    text: str

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +15,14 @@ from waagent_guest import PaperGuest, session, until
 from waagent_scene import Caller, Later, Scene, element, handler_status
 
 from quiesce.agent.waagent.host import AgentHost
+from quiesce.agent.waagent.report import read_report
 from quiesce.model.extension import GuestPoint
 from quiesce.model.failure import (
     AgentFailure,
     ExtensionFailure,
     Failure,
     FreezeFailure,
+    InputFailure,
     NetworkFailure,
     ServerFailure,
     SnapshotFailure,
@@ -536,15 +541,91 @@ def test_a_probe_brings_its_hops_home(scene: Scene, host: AgentHost) -> None:
     assert hops[0].milliseconds == 3.5
 
 
-def test_logs_are_brought_home(scene: Scene, host: AgentHost) -> None:
+def packed(raw: bytes, token: str = "a" * 32) -> dict[str, object]:
+    data = base64.b64encode(zlib.compress(raw)).decode()
+    return {"token": token, "data": data, "shortened": []}
+
+
+def test_an_examination_is_brought_home(scene: Scene, host: AgentHost) -> None:
+    mark = b"#" + b"a" * 32
+    raw = (
+        mark + b" file 9 640 0 1700000000 /var/log/waagent.log\na\x1b[0m\nb\n" + mark + b" end 17\n"
+    )
+
     def do(guest: PaperGuest) -> None:
-        if guest.public.get("command") == "logs":
-            guest.says("done", logs=[{"path": "/var/log/waagent.log", "text": "a\x1b[0m\nb"}])
+        if guest.public.get("command") == "examine":
+            guest.says("done", papers={**packed(raw), "shortened": ["journal"]})
 
     with PaperGuest(scene, host, on_goal=do):
-        (log,) = host.collect_logs("web")
-    assert log.path == "/var/log/waagent.log"
-    assert "\x1b" not in log.text
+        papers = host.examine("web")
+    (log,) = papers.papers
+    assert (log.path, log.text, log.mode) == ("/var/log/waagent.log", "a\\x1b[0m\nb", 0o640)
+    assert papers.source == "the guest, through its Azure Linux agent"
+    assert "journal" in papers.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "papers",
+    [
+        5,
+        {},
+        {"token": "no", "data": ""},
+        {"token": "a" * 32, "data": "?"},
+        {"token": "a" * 32, "data": "AAAA"},
+    ],
+)
+def test_papers_that_cannot_be_unpacked_are_said_so(papers: object) -> None:
+    raw = json.dumps({"attempt": "x", "stage": "done", "papers": papers}).encode()
+    with pytest.raises(ExtensionFailure) as refused:
+        read_report(raw)
+    assert refused.value.code == "extension.output-invalid"
+
+
+def test_papers_that_would_fill_the_memory_are_read_to_a_bound() -> None:
+    bomb = packed(b"#" + b"a" * 32 + b" command date 0\n" + b"0" * (64 << 20))
+    raw = json.dumps({"attempt": "x", "stage": "done", "papers": bomb}).encode()
+    assert len(raw) < 128 << 10
+    papers = read_report(raw).papers
+    assert papers is not None
+    assert len(papers.papers[0].text) <= 8 << 20
+    assert "cut off" in papers.warnings[-1]
+
+
+def test_what_is_to_be_mended_is_asked_for_and_its_outcome_brought_home(
+    scene: Scene, host: AgentHost
+) -> None:
+    asked: list[tuple[object, object]] = []
+
+    def do(guest: PaperGuest) -> None:
+        if guest.public.get("command") == "mend":
+            asked.append((guest.public.get("action"), guest.public.get("word")))
+            guest.says("done", mended="qemu-guest-agent was restarted.")
+
+    with PaperGuest(scene, host, on_goal=do):
+        assert host.mend("web", "restart-qga", "unmask") == "qemu-guest-agent was restarted."
+    assert asked == [("restart-qga", "unmask")]
+
+
+def test_why_nothing_could_be_mended_is_the_guests_own_word(scene: Scene, host: AgentHost) -> None:
+    why = {"code": "agent.mend-failed", "message": "The guest could not be mended: it is masked"}
+
+    def do(guest: PaperGuest) -> None:
+        if guest.public.get("command") == "mend":
+            guest.says("failed", failure=why)
+
+    with PaperGuest(scene, host, on_goal=do), pytest.raises(AgentFailure) as failed:
+        host.mend("web", "restart-qga")
+    assert failed.value.code == "agent.mend-failed"
+    assert "masked" in failed.value.message
+
+
+@pytest.mark.parametrize("words", [("rm -rf /", ""), ("restart-qga", "; reboot"), ("", "")])
+def test_nothing_but_what_is_known_to_mend_is_asked_for(
+    host: AgentHost, words: tuple[str, str]
+) -> None:
+    with pytest.raises(InputFailure) as refused:
+        host.mend("web", *words)
+    assert refused.value.code == "extension.usage"
 
 
 def test_install_returns_when_the_agent_says_so(scene: Scene, host: AgentHost) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from quiesce.guest.failure import Fact, Failure
 from quiesce.guest.handler_settings import Order
+from quiesce.guest.papers import Collection
 from quiesce.guest.report import Report, StatusFile
 
 ORDER = Order("1", "snapshot", "task-1", "attempt-1", 10.0, (), 0.0, "https://x", "PEM")
@@ -132,14 +135,27 @@ def test_text_that_has_to_be_escaped_twice_still_fits_the_file(tmp_path: Path) -
     assert inner["failure"]["code"] == "storage.rate-limit"
 
 
-def test_logs_travel_only_in_the_blob_and_their_ends_are_kept(tmp_path: Path) -> None:
-    report = Report.begun(ORDER._replace(command="logs"))
-    report.logs = [{"path": f"/var/log/{n}", "text": "x" * 90_000 + "THE END"} for n in range(4)]
+def test_papers_travel_in_the_blob_or_shorter_in_the_status_file(tmp_path: Path) -> None:
+    token, noise = "a" * 32, os.urandom(400_000).hex().encode()
+    mark = b"#" + token.encode()
+    raw = mark + b" command date 0\n1700000000\n" + mark + b" file 800000 640 0 17 /var/log/x\n"
+    raw += noise + b"THE END\n" + mark + b" end 1700000000\n"
+    report = Report.begun(ORDER._replace(command="examine"))
+    report.papers = Collection(token, raw)
+    report.document["stage"] = "done"
     blob = report.as_blob()
-    assert len(blob) <= 128 * 1024
-    assert all(one["text"].endswith("THE END") for one in json.loads(blob)["logs"])
     StatusFile(str(tmp_path / "1.status")).write(report)
-    assert "logs" not in read(tmp_path / "1.status")[1]
+    assert "papers" not in read(tmp_path / "1.status")[1]
+    report.shorten_papers()
+    StatusFile(str(tmp_path / "1.status")).write(report)
+    in_file = read(tmp_path / "1.status")[1]
+    assert len(blob) <= 128 * 1024
+    for found in (json.loads(blob), in_file):
+        papers = found["papers"]
+        plain = zlib.decompress(base64.b64decode(papers["data"]))
+        assert plain.startswith(mark + b" command date 0\n1700000000\n")
+        assert plain.endswith(b"THE END\n" + mark + b" end 1700000000\n")
+        assert papers["shortened"] == ["/var/log/x"]
 
 
 def test_the_folder_is_on_the_disk_too_so_that_power_loss_undoes_no_status(

@@ -20,9 +20,9 @@ from quiesce.agent.waagent.route import WaagentRoute
 from quiesce.agent.waagent.vm_agent import Clock, VmAgent
 from quiesce.agent.waagent.wire_server import WireServer
 from quiesce.model.agent import AgentState
-from quiesce.model.extension import GuestLog
 from quiesce.model.failure import Failure
 from quiesce.model.network import Hop
+from quiesce.model.papers import Papers
 
 log = structlog.get_logger(__name__)
 
@@ -142,9 +142,13 @@ class AgentHost:
         """:raise Failure: as `WaagentRoute.probe`"""
         return self.route(vm).probe()
 
-    def collect_logs(self, vm: str) -> tuple[GuestLog, ...]:
-        """:raise Failure: as `WaagentRoute.collect_logs`"""
-        return self.route(vm).collect_logs()
+    def examine(self, vm: str) -> Papers:
+        """:raise Failure: as `WaagentRoute.examine`"""
+        return self.route(vm).examine()
+
+    def mend(self, vm: str, action: str, word: str = "") -> str:
+        """:raise Failure: as `WaagentRoute.mend`"""
+        return self.route(vm).mend(action, word)
 
     def forget(self, vm: str) -> None:
         """Drop all that is kept of it. Nothing is asked of the guest."""

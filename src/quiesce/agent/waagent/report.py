@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import re
+import zlib
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from quiesce.agent.collection import MAX_RAW_BYTES, parse
 from quiesce.agent.framing import printable, quoted
 from quiesce.agent.session_state import SessionState, failure_of, json_object, session_of
-from quiesce.model.extension import GuestLog
 from quiesce.model.failure import Evidence, ExtensionFailure, Failure
 from quiesce.model.network import Hop
+from quiesce.model.papers import Papers
 
 MAX_REPORT_BYTES = 128 * 1024
 _MAX_HOPS = 64
-_MAX_LOGS = 64
-_LOG_CHARS = 128 * 1024
+_MAX_NAMES = 64
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+_ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 _SOURCE = "the extension's report"
+_PAPERS_SOURCE = "the guest, through its Azure Linux agent"
 
 
 class Stage(StrEnum):
@@ -43,7 +49,7 @@ class Stage(StrEnum):
 class Report:
     """`failure` says why an attempt failed; an attempt that failed without saying why has one of
     ours. `session` is None before there is one; `taken_at` is the snapshot that the endpoint's
-    answer named, in microseconds."""
+    answer named, in microseconds. `papers` and `mended` answer the commands of these names."""
 
     attempt: str
     task: str
@@ -53,7 +59,8 @@ class Report:
     session: SessionState | None
     hops: tuple[Hop, ...]
     failure: Failure | None
-    logs: tuple[GuestLog, ...]
+    papers: Papers | None
+    mended: str
 
 
 def read_report(raw: bytes) -> Report:
@@ -76,7 +83,8 @@ def read_report(raw: bytes) -> Report:
             failure=failure_of(failure)
             if failure is not None
             else (_mute(raw) if stage is Stage.FAILED else None),
-            logs=_logs(document.get("logs")),
+            papers=_papers(document.get("papers"), raw),
+            mended=_text(document.get("mended"), 1000).strip(),
         )
     except ValueError as inner:
         raise _invalid(raw) from inner
@@ -97,11 +105,28 @@ def read_hops(document: object) -> tuple[Hop, ...]:
     )
 
 
-def _logs(document: object) -> tuple[GuestLog, ...]:
-    return tuple(
-        GuestLog(_text(entry.get("path"), 1000), _text(entry.get("text"), _LOG_CHARS))
-        for entry in _entries(document, _MAX_LOGS)
-    )
+def _papers(document: object, raw: bytes) -> Papers | None:
+    """Packed as `guest/papers.py` states it."""
+    if document is None:
+        return None
+    if not isinstance(document, dict):
+        raise _invalid(raw)
+    token, data = document.get("token"), document.get("data")
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token) or not isinstance(data, str):
+        raise _invalid(raw)
+    try:
+        inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+        found = inflate.decompress(base64.b64decode(data, validate=True), MAX_RAW_BYTES)
+    except (ValueError, zlib.error) as inner:
+        raise _invalid(raw) from inner
+    papers = parse(found, token, _PAPERS_SOURCE)
+    names = document.get("shortened")
+    shortened = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if shortened:
+        listed = printable(", ".join(shortened[:_MAX_NAMES]), 2000)
+        warning = f"Older text was left out, for the report to be small enough, of: {listed}"
+        papers = replace(papers, warnings=(*papers.warnings, warning))
+    return papers
 
 
 def _session(document: object, raw: bytes) -> SessionState:

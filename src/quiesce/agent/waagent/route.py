@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from quiesce.agent.inside import checked
 from quiesce.agent.session_state import SessionState
 from quiesce.agent.waagent.deadlines import Deadlines
 from quiesce.agent.waagent.following import Following, Log
@@ -19,7 +20,7 @@ from quiesce.agent.waagent.recognition import Stranger
 from quiesce.agent.waagent.report import Report
 from quiesce.agent.waagent.settings import Command, Settings
 from quiesce.agent.waagent.vm_agent import Sight, VmAgent
-from quiesce.model.extension import Finish, GuestLog, GuestPoint, Readiness
+from quiesce.model.extension import Finish, GuestPoint, Readiness
 from quiesce.model.failure import (
     AgentFailure,
     Evidence,
@@ -29,10 +30,12 @@ from quiesce.model.failure import (
     SnapshotFailure,
 )
 from quiesce.model.network import Hop
+from quiesce.model.papers import Papers
 from quiesce.model.policy import SnapshotOptions
 
 log = structlog.get_logger(__name__)
 
+_REPORT = "the extension's report"
 _TURN_LOOK_SECONDS = 1.0
 _BEGUN_WITHIN = timedelta(minutes=30)
 """By the guest's clock. An attempt that is given up is withdrawn; this is for one whose server
@@ -95,12 +98,24 @@ class WaagentRoute:
             raise report.failure
         return report.hops
 
-    def collect_logs(self) -> tuple[GuestLog, ...]:
-        """The ends of the logs that matter. :raise Failure: as `snapshot`"""
-        report = _report(self._asked(Command.LOGS, _quiet))
-        if report.failure is not None:
-            raise report.failure
-        return report.logs
+    def examine(self) -> Papers:
+        """What the collector finds inside. :raise Failure: as `snapshot`"""
+        report = _report(self._asked(Command.EXAMINE, _quiet))
+        if report.papers is None:
+            raise report.failure or _empty(report, "no papers")
+        return report.papers
+
+    def mend(self, action: str, word: str) -> str:
+        """What was done, or found done already, in one sentence.
+
+        :raise InputFailure: extension.usage
+        :raise AgentFailure: agent.mend-failed, with the guest's own reason; as `snapshot`
+        """
+        checked(action, word)
+        report = _report(self._asked(Command.MEND, _quiet, action=action, word=word))
+        if report.failure is not None or not report.mended:
+            raise report.failure or _empty(report, "not what was mended")
+        return report.mended
 
     def install(self) -> None:
         """Returns when the agent says that the extension of the offered version is enabled."""
@@ -159,6 +174,8 @@ class WaagentRoute:
         disks: Sequence[str] = (),
         options: SnapshotOptions | None = None,
         take: Callable[[], datetime] | None = None,
+        action: str = "",
+        word: str = "",
     ) -> Sight:
         """With the report that ends the attempt. Whatever happens, the door is closed then and
         nothing is asked of the guest any more."""
@@ -182,6 +199,8 @@ class WaagentRoute:
                     attempt=attempt,
                     hold_seconds=options.hold_seconds,
                     skip_mounts=options.skip_mounts,
+                    action=action,
+                    word=word,
                     deadline=agent.now() + _BEGUN_WITHIN,
                     endpoint=self._doors.endpoint,
                     door=door,
@@ -254,7 +273,7 @@ class WaagentRoute:
             self._agent.yield_turn()
 
     def _claimed(self, patience_seconds: float, log: Log) -> bool:
-        """A network test or a collection of logs costs no backup its freeze: it comes after."""
+        """A network test or an examination costs no backup its freeze: it comes after."""
         until = time.monotonic() + patience_seconds
         said = False
         while not self._agent.claim():
@@ -330,9 +349,18 @@ def _unproven(report: Report, what: str) -> ExtensionFailure:
             Evidence(
                 f"stage {report.stage}, task {report.task or 'none'}, session {session or 'none'}, "
                 f"taken at {told}",
-                "the extension's report",
+                _REPORT,
             )
         ],
+    )
+
+
+def _empty(report: Report, what: str) -> ExtensionFailure:
+    return ExtensionFailure(
+        "extension.output-invalid",
+        f"The extension says that it is done, and names {what}.",
+        evidence=[Evidence(f"stage {report.stage}, version {report.version}", _REPORT)],
+        retryable=True,
     )
 
 

@@ -19,19 +19,23 @@ HANDLER = "Quiesce.VmBackup"
 class Command(StrEnum):
     SNAPSHOT = "snapshot"
     PROBE = "probe"
-    LOGS = "logs"
+    EXAMINE = "examine"
+    MEND = "mend"
     IDLE = "idle"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the extension is asked to do. `door` and `proxy` are secrets and travel encrypted."""
+    """What the extension is asked to do. `door` and `proxy` are secrets and travel encrypted.
+    `action` and `word` say what to mend."""
 
     command: Command
     task: str = ""
     attempt: str = ""
     hold_seconds: float = 0.0
     skip_mounts: tuple[str, ...] = ()
+    action: str = ""
+    word: str = ""
     deadline: datetime | None = None
     endpoint: Endpoint | None = None
     door: Door | None = field(default=None, repr=False)
@@ -55,6 +59,9 @@ class Settings:
         if self.command is Command.SNAPSHOT:
             public["hold_seconds"] = self.hold_seconds
             public["skip_mounts"] = list(self.skip_mounts)
+        if self.command is Command.MEND:
+            public["action"] = self.action
+            public["word"] = self.word
         if self.deadline is not None:
             public["deadline"] = f"{self.deadline:%Y-%m-%dT%H:%M:%SZ}"
         if self.endpoint is not None:

@@ -212,8 +212,9 @@ FACTS: Mapping[str, Kind] = {
     "windows.provider": _one(
         GUEST, "the VSS provider's service", "running", "stopped", "disabled", "manual", "absent"
     ),
-    "windows.writers-failed": _text(GUEST, "VSS writers that are not stable; empty: all are"),
+    "windows.writers-failed": _text(GUEST, "VSS writers that have failed; empty: none has"),
     "windows.sql-writer": _is(GUEST, "SQL Server's VSS writer is there"),
+    "windows.sql-backups": _is(GUEST, "SQL Server has taken backups of its own in the last week"),
     "windows.copy-backup": _is(GUEST, "VSS snapshots are of the type copy"),
     "windows.system-proxy": _text(GUEST, "the proxy of the account SYSTEM; empty: none"),
     "windows.events": _text(GUEST, "errors of VSS, volsnap and the agent in the event log"),

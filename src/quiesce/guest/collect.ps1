@@ -38,6 +38,7 @@ load | wmic.exe os get FreePhysicalMemory,TotalVisibleMemorySize /value <nul || 
 os | wmic.exe os get Caption,Version,SystemDrive /value <nul || powershell.exe -NoProfile -NonInteractive -Command "Get-WmiObject Win32_OperatingSystem | Format-List Caption,Version,SystemDrive"
 events | wevtutil.exe qe Application "/q:*[System[Provider[@Name='VSS' or @Name='SQLWRITER' or @Name='SQLVDI' or @Name='qemu-ga'] and (Level=1 or Level=2) and TimeCreated[timediff(@SystemTime) <= 86400000]]]" /c:20 /rd:true /f:RenderedXml
 events | wevtutil.exe qe System "/q:*[System[Provider[@Name='volsnap' or @Name='VDS Basic Provider' or @Name='Virtual Disk Service' or @Name='disk' or @Name='Ntfs'] and (Level=1 or Level=2) and TimeCreated[timediff(@SystemTime) <= 86400000]]]" /c:20 /rd:true /f:RenderedXml
+sql-backups | wevtutil.exe qe Application "/q:*[System[(EventID=18264 or EventID=18265 or EventID=18270) and TimeCreated[timediff(@SystemTime) <= 604800000]]]" /c:40 /rd:true /f:xml
 antivirus | wevtutil.exe qe "Microsoft-Windows-Windows Defender/Operational" "/q:*[System[(EventID=1116 or EventID=1117) and TimeCreated[timediff(@SystemTime) <= 604800000]]]" /c:20 /rd:true /f:RenderedXml
 providers | vssadmin.exe list providers
 writers | vssadmin.exe list writers

@@ -37,6 +37,8 @@ and these wait: a backup is at work, or one was left in the middle."""
 _COPY = 5
 """VSS_BT_COPY of vss.h; QEMU takes VSS_BT_FULL (1) when its registry says nothing."""
 _MOST_EVENTS = 5
+_LOG_BACKED_UP = 18265
+"""SQL Server's event; 18264 and 18270 are a full and a differential backup of a database."""
 _HOSTING_SERVICE = {
     "e8132975-6f93-4464-a53e-1050253ae220": "CryptSvc",
     _SQL_WRITER: "SQLWriter",
@@ -184,11 +186,27 @@ class _Reader:
             words = "SQL Server's VSS writer is registered" if sql else "there is no SQL VSS writer"
             raw = _writer(sql[0]) if sql else ""
             yield self._fact("windows.sql-writer", bool(sql), words, "vssadmin list writers", raw)
+        yield from self._sql_backups()
         for owner in (QGA, AZURE):
             holder = self._service(owner)
             if holder is not None and holder.present:
                 yield from self._copy_facts_of[owner]()
                 return
+
+    def _sql_backups(self) -> Iterator[Fact]:
+        """Through VSS the SQL writer backs data up, to a virtual device, and never logs."""
+        paper = self._papers.command("sql-backups")
+        if paper is None or any(part.status != 0 for part in parts(paper)):
+            return
+        own = [
+            event
+            for event in events(paper)
+            if event.id == _LOG_BACKED_UP or "VIRTUAL_DEVICE" not in " ".join(event.data)
+        ]
+        what = f"event {own[0].id}: {' '.join(own[0].data)[:300]}" if own else ""
+        words = f"SQL Server has backups of its own ({what})" if own else "it has none in its log"
+        raw, at = (own[0].raw, own[0].at) if own else ("", None)
+        yield self._fact("windows.sql-backups", bool(own), words, "event log", raw, at)
 
     def _qga_copy(self) -> Iterator[Fact]:
         part = self._part("registry-qga-vss", "reg")

@@ -29,6 +29,7 @@ from windows_recorded import (
     paper,
     proxy,
     query,
+    sql_backup,
     writers,
 )
 
@@ -177,6 +178,27 @@ def test_a_writers_name_cannot_pass_for_another_writers_state() -> None:
 
 
 @pytest.mark.parametrize(
+    ("event", "device", "own"),
+    [
+        (18264, "DISK", True),
+        (18264, "URL", True),
+        (18264, "VIRTUAL_DEVICE", False),
+        (18270, "VIRTUAL_DEVICE", False),
+        (18265, "VIRTUAL_DEVICE", True),
+    ],
+)
+def test_sql_servers_own_backups_are_told_from_those_that_a_shadow_copy_makes(
+    event: int, device: str, own: bool
+) -> None:
+    assert facts(qga(), sql_backup(event, device))["windows.sql-backups"].value is own
+
+
+def test_a_log_that_could_not_be_read_says_nothing_of_sql_backups() -> None:
+    denied = paper("sql-backups", ("wevtutil.exe qe Application", "Access is denied.", 5))
+    assert "windows.sql-backups" not in facts(qga(), denied)
+
+
+@pytest.mark.parametrize(
     ("values", "copy"),
     [
         ((("VssOption", "REG_DWORD", "0x5"),), True),
@@ -312,7 +334,7 @@ def test_papers_of_another_system_yield_nothing() -> None:
 
 
 _NAMES = ["services", "writers", "registry-qga-vss", "registry-bcdragent", "winhttp-proxy"]
-_NAMES += ["system-proxy", "events", "antivirus", "space", "load", "os"]
+_NAMES += ["system-proxy", "events", "antivirus", "space", "load", "os", "sql-backups"]
 _LINES = st.lists(
     st.sampled_from(
         [

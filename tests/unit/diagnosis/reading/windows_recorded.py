@@ -159,6 +159,18 @@ QUARANTINE_EVENT = """<Event xmlns='http://schemas.microsoft.com/win/2004/08/eve
 <Data Name='Path'>file:_C:\\Packages\\Plugins\\Microsoft.Azure.RecoveryServices.VMSnapshot\\1.0\
 \\IaaSBcdrExtension.exe</Data><Data Name='Action Name'>Quarantine</Data></EventData></Event>"""
 
+
+def sql_backup(event: int, device: str) -> Paper:
+    """SQL Server's own words of a backup, as public recordings of its log hold them."""
+    raw = (
+        f"<Event ><System><Provider Name='MSSQLSERVER'/><EventID Qualifiers='16384'>{event}"
+        "</EventID><TimeCreated SystemTime='2026-11-22T20:00:00.000000000Z'/></System><EventData>"
+        "<Data>shop</Data><Data>2023/02/02(14:00:00)</Data><Data>350</Data>"
+        f"<Data>(FILE=1, TYPE={device}: {{'X'}})</Data></EventData></Event>"
+    )
+    return paper("sql-backups", ("wevtutil.exe qe Application", raw, 0))
+
+
 SPACE = "\r\r\n\r\r\nDeviceID=C:\r\r\nFreeSpace=1073741824\r\r\nSize=64424509440\r\r\n\r\r\n\r\r\n\
 DeviceID=E:\r\r\nFreeSpace=5\r\r\nSize=10\r\r\n"
 SPACE_OF_POWERSHELL = """'wmic.exe' is not recognized as an internal or external command,

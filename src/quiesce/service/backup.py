@@ -4,6 +4,7 @@ and the vault's job id: one that was interrupted is simply called again."""
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import structlog
 
@@ -14,6 +15,8 @@ from quiesce.model.policy import Policy, SnapshotOptions
 from quiesce.model.snapshot import Route, Snapshot
 from quiesce.model.units import size_text
 from quiesce.service.codec import from_json, to_json
+from quiesce.service.console import Console
+from quiesce.service.healing import JobMender
 from quiesce.service.retention import plan_retention
 from quiesce.service.sweep import sweep
 from quiesce.service.work import (
@@ -55,26 +58,46 @@ def take(parts: Parts, job_id: str) -> str:
 def _take(parts: Parts, job: Job, *, interrupted: bool) -> str:
     console = parts.console(job.id, _TAKE)
     address = parts.vms.address(job.vm)
-    hypervisor = parts.composition.hypervisor(address)
-    routes = parts.routes(address)
     if interrupted:
         console.note("warning", "The server was interrupted while it took the snapshot; anew.")
-        recover(hypervisor, routes, job.id, committed=False, log=console.note)
-    console.stop_if_cancelled()
-    sweep(parts, job.vm, keep=job.id)
-    parts.vms.look(job.vm)
-    snapshot = take_snapshot(
-        hypervisor,
-        routes,
-        job.id,
-        bases=parts.points.generations(job.vm),
-        options=_options(parts.vms.policy_of(job.vm)),
-        log=console.log,
-    )
+        hypervisor = parts.composition.hypervisor(address)
+        recover(hypervisor, parts.routes(address), job.id, committed=False, log=console.note)
+    policy = parts.vms.policy_of(job.vm)
+    mender = JobMender(parts, job, policy, console)
+    for attempt in count():
+        console.stop_if_cancelled()
+        try:
+            snapshot = _snapshot(parts, job, policy, mender, console)
+            break
+        except Failure as failure:
+            pause = mender.pause_before_retry(failure, attempt)
+            if pause is None:
+                raise
+            mender.pause(pause, failure)
+    mender.settled(snapshot)
     parts.book.move_task(
         job.id, _TAKE, TaskStatus.COMPLETED, lambda job: _with_snapshot(job, snapshot)
     )
     return to_json(snapshot)
+
+
+def _snapshot(
+    parts: Parts, job: Job, policy: Policy | None, mender: JobMender, console: Console
+) -> Snapshot:
+    sweep(parts, job.vm, keep=job.id)
+    # First, so that the address knows the disks of a VM that goes off in the middle of this.
+    parts.vms.look(job.vm)
+    address = parts.vms.address(job.vm)
+    return take_snapshot(
+        parts.composition.hypervisor(address),
+        parts.routes(address),
+        job.id,
+        bases=parts.points.generations(job.vm),
+        options=SnapshotOptions() if policy is None else policy.snapshot,
+        log=console.log,
+        mender=mender,
+        mends_off=() if policy is None else policy.mends_off,
+    )
 
 
 def _taken(parts: Parts, job: Job) -> str:
@@ -161,8 +184,25 @@ def retain(parts: Parts, job_id: str, point_id: str) -> None:
         _warn_of(parts, job_id, "Old points could not be removed", error)
 
 
+def mend(parts: Parts, job_id: str) -> None:
+    """What is broken and was got round is mended now, so that the next backup is whole. Called
+    again, it goes on with what it has not tried yet. Its failure costs nothing."""
+    job = parts.book.get(job_id)
+    cancelled = any(task.status is TaskStatus.CANCELLED for task in job.tasks)
+    if job.status.ended or cancelled or not job.diagnoses:
+        return
+    try:
+        policy = parts.vms.policy_of(job.vm)
+        console = parts.console(job_id, _TRANSFER)
+        JobMender(parts, job, policy, console).mend_what_is_broken()
+    except JobFailure as stopped:
+        parts.book.log(job_id, "info", f"What is broken is not mended: {stopped.message}")
+    except Exception as error:  # noqa: BLE001 - reported and logged by _warn_of
+        _warn_of(parts, job_id, "What is broken could not be mended", error)
+
+
 def _warn_of(parts: Parts, job_id: str, what: str, error: Exception) -> None:
-    """Nothing may pass a step, see `run_task`; what these two could not do costs no point."""
+    """Nothing may pass a step, see `run_task`; what these could not do costs no point."""
     if not isinstance(error, Failure):
         log.error("a defect stopped a step", job=job_id, exc_info=error)
     report = report_of(error)
@@ -202,10 +242,6 @@ def _status(job: Job) -> JobStatus:
     return backup_status(
         task_status(job, _TAKE), task_status(job, _TRANSFER), warnings=bool(job.warnings)
     )
-
-
-def _options(policy: Policy | None) -> SnapshotOptions:
-    return SnapshotOptions() if policy is None else policy.snapshot
 
 
 def _with_snapshot(job: Job, snapshot: Snapshot) -> Job:

@@ -15,13 +15,16 @@ from quiesce.service.clock import Clock, SystemClock
 from quiesce.service.composition import Composition
 from quiesce.service.console import Cancellations
 from quiesce.service.database import Database
+from quiesce.service.diagnosing import Diagnosing
 from quiesce.service.doctor import Doctor
 from quiesce.service.home import Home
 from quiesce.service.job_book import JobBook
 from quiesce.service.jobs import Jobs
 from quiesce.service.log_collection import LogCollection
 from quiesce.service.looks import Looks
+from quiesce.service.mending import Mending
 from quiesce.service.network import Network
+from quiesce.service.patience import Patience
 from quiesce.service.points import Points
 from quiesce.service.policies import FIRST_POLICY, Policies
 from quiesce.service.protections import Protections
@@ -53,6 +56,7 @@ class Service:
         *,
         composition: Composition | None = None,
         clock: Clock | None = None,
+        patience: Patience | None = None,
     ) -> None:
         """Make what is missing, take the data folder, recover what a former process left.
 
@@ -89,12 +93,25 @@ class Service:
             self.looks = Looks(
                 settings, clock, table, composition, guest_side, self.points, book, self.network
             )
-            self.doctor = Doctor(table, self.policies, book, composition, self.looks)
+            patience = patience or Patience()
+            self._parts = Parts(
+                clock,
+                composition,
+                guest_side,
+                book,
+                Cancellations(book),
+                self.vms,
+                self.points,
+                self.looks,
+                Diagnosing(book, self.looks, seconds=patience.diagnosis),
+                patience,
+                settings.agent_address,
+            )
+            self.doctor = Doctor(
+                table, self.policies, book, composition, self.looks, Mending(self._parts)
+            )
             self.guest_logs = LogCollection(
                 clock, table, composition, guest_side, self.network, self.doctor
-            )
-            self._parts = Parts(
-                clock, composition, guest_side, book, Cancellations(book), self.vms, self.points
             )
             # Before the engine, which goes on with jobs that may wait for a guest to report.
             guest_side.start()

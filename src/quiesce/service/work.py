@@ -14,8 +14,10 @@ from quiesce.model.vm import VmAddress
 from quiesce.service.clock import Clock
 from quiesce.service.composition import Composition
 from quiesce.service.console import Cancellations, Console
+from quiesce.service.diagnosing import Diagnosing, Looking
 from quiesce.service.guest_side import GuestSide
 from quiesce.service.job_book import JobBook
+from quiesce.service.patience import Patience
 from quiesce.service.points import Points
 from quiesce.service.vms import Vms
 from quiesce.snapshot.take import Routes
@@ -31,7 +33,8 @@ between the task's end and the engine's record of it."""
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the steps of jobs work with; made once by `Service`."""
+    """What the steps of jobs work with; made once by `Service`. `host_address` is where guests
+    find this server; empty when they cannot."""
 
     clock: Clock
     composition: Composition
@@ -40,6 +43,10 @@ class Parts:
     cancellations: Cancellations
     vms: Vms
     points: Points
+    looks: Looking
+    diagnosing: Diagnosing
+    patience: Patience
+    host_address: str
 
     def console(self, job_id: str, task: TaskName) -> Console:
         return Console(self.book, self.cancellations, job_id, task)
@@ -82,8 +89,11 @@ def run_task(parts: Parts, job_id: str, name: TaskName, work: Callable[[], str])
 
 
 def end_task(parts: Parts, job_id: str, name: TaskName, report: FailureReport) -> None:
-    """End one task by a failure or a cancellation; tasks still waiting are skipped."""
+    """End one task by a failure or a cancellation; tasks still waiting are skipped. Why it failed
+    is looked for first, while the evidence is fresh."""
     cancelled = report.code == CANCELLED
+    if not cancelled:
+        _diagnose(parts, job_id, report)
     status = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
     parts.book.log(
         job_id,
@@ -93,6 +103,15 @@ def end_task(parts: Parts, job_id: str, name: TaskName, report: FailureReport) -
     parts.book.move_task(
         job_id, name, status, lambda job: job if cancelled else replace(job, failure=report)
     )
+
+
+def _diagnose(parts: Parts, job_id: str, report: FailureReport) -> None:
+    """Nothing may pass, see `run_task`: a job that failed must not go on for ever since finding
+    out why failed too."""
+    try:
+        parts.diagnosing.on_job(job_id, report)
+    except Exception as error:
+        log.error("a failure was not diagnosed", exc_info=error)
 
 
 def finish(parts: Parts, job_id: str, status_of: Callable[[Job], JobStatus]) -> None:
@@ -116,6 +135,7 @@ def finish(parts: Parts, job_id: str, status_of: Callable[[Job], JobStatus]) -> 
             end_task(parts, job_id, task.name, stopped.report())
     parts.book.update(job_id, end)
     parts.cancellations.forget(job_id)
+    parts.diagnosing.forget(job_id)
 
 
 _STATUS_BY_TASK = {

@@ -170,6 +170,8 @@ def _backup(job_id: str) -> None:
     point_id = _step("transfer", backup.transfer, job_id, snapshot) if snapshot else ""
     _step("release", backup.release, job_id, point_id)
     _step("retention", backup.retain, job_id, point_id)
+    # The last but one: a job begun by a version without it has recorded the steps before.
+    _step("mend", backup.mend, job_id)
     _step("end", backup.end, job_id)
 
 

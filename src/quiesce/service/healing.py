@@ -1,0 +1,218 @@
+"""Self-healing on one job: what fails is diagnosed, what may be mended is, and each step is a line
+of its log and an entry in `Job.mends`.
+
+A step is taken once per job, and never one that the policy switches off. A deterministic failure
+is not tried again; a passing one is, after a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from quiesce.diagnosis.catalogue import catalogue
+from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus
+from quiesce.model.failure import Evidence, Failure, FailureReport, FreezeFailure, SnapshotFailure
+from quiesce.model.job import Job, Progress
+from quiesce.model.policy import Policy, SnapshotOptions
+from quiesce.model.snapshot import Route, Snapshot
+from quiesce.service.console import Console
+from quiesce.service.diagnosing import Found
+from quiesce.service.mending import IN_THE_SNAPSHOT, WORDS, Mending, told
+from quiesce.service.work import Parts
+from quiesce.snapshot.ports import Again
+
+_TRIED = (MendStatus.DONE, MendStatus.FAILED)
+_PASSING_FAMILIES = frozenset({"vm", "snapshot", "hypervisor", "storage"})
+_PASSING_CODES = frozenset({"agent.channel-lost"})
+"""What ended the whole task and may pass by itself. Of the others, which are a route's, each route
+was given its one more try already."""
+_NOT_RUNNING = frozenset({"vm.shut-down-inside-guest", "vm.paused", "vm.crashed"})
+
+
+class JobMender:
+    """Fulfils `quiesce.snapshot.ports.Mender` for one job. Every method may raise job.cancelled."""
+
+    def __init__(self, parts: Parts, job: Job, policy: Policy | None, console: Console) -> None:
+        self._parts, self._console = parts, console
+        self._job_id, self._vm = job.id, job.vm
+        self._off = () if policy is None else policy.mends_off
+        self._mending = Mending(parts)
+        self._routes: dict[FailureReport, Route] = {}
+
+    # --- while the snapshot is taken
+
+    def failed(self, route: Route, failure: Failure) -> None:
+        """See `Mender.failed`."""
+        self._routes[failure.report()] = route
+        self._found(failure.report(), route)
+
+    def mend(self, route: Route, failure: Failure, options: SnapshotOptions) -> Again | None:
+        """See `Mender.mend`."""
+        found = self._found(failure.report(), route)
+        plan = self._plan(found.diagnosis)
+        changed = options
+        if any(mend.action is MendAction.SKIP_MOUNT for mend in plan):
+            changed = self._less_one_mount(plan, found, options)
+        done = self._carried_out(plan, route)
+        if done or changed is not options:
+            return Again(changed)
+        if plan or not _may_pass(failure, found.diagnosis):
+            return None
+        self._pause(self._parts.patience.retries[0], failure)
+        return Again(options)
+
+    # --- when the snapshot task has failed
+
+    def pause_before_retry(self, failure: Failure, attempt: int) -> float | None:
+        """How long to wait before the whole task is tried again, `attempt` times after the first;
+        None when it is not, since it would end in the same way or has been tried enough."""
+        passing = failure.code in _PASSING_CODES or (
+            failure.code.partition(".")[0] in _PASSING_FAMILIES
+        )
+        retries = self._parts.patience.retries
+        if not (failure.retryable and passing) or attempt >= len(retries):
+            return None
+        found = self._found(failure.report(), None)
+        self._carried_out(self._plan(found.diagnosis), None)
+        return retries[attempt]
+
+    def pause(self, seconds: float, failure: Failure) -> None:
+        self._pause(seconds, failure)
+
+    # --- when the snapshot is taken
+
+    def settled(self, snapshot: Snapshot) -> None:
+        """Diagnose what made the point less than it could have been, and note by what ways it was
+        taken all the same."""
+        for report in snapshot.setbacks:
+            route = self._routes.get(report)
+            found = self._found(report, route)
+            if report.code in _NOT_RUNNING and snapshot.freeze is None:
+                self._note_way(MendAction.OFFLINE, report.code)
+            elif snapshot.freeze is not None and route not in (None, snapshot.session.route):
+                self._note_way(MendAction.OTHER_ROUTE, found.diagnosis.code)
+        if snapshot.session.route is not Route.OFFLINE:
+            for report in _full_reads(snapshot):
+                self._found(report, None)
+                self._note_way(MendAction.FULL_READ, report.code)
+
+    # --- when the point is in the vault
+
+    def mend_what_is_broken(self) -> None:
+        """Everything that the job's diagnoses name and that was not tried yet, so that the next
+        backup is whole."""
+        job = self._parts.book.get(self._job_id)
+        route = _broken_route(job)
+        for diagnosis in job.diagnoses:
+            plan = self._plan(diagnosis)
+            self._carried_out([m for m in plan if m.action is not MendAction.WAIT], route)
+
+    # --- what these share
+
+    def _found(self, report: FailureReport, route: Route | None) -> Found:
+        return self._parts.diagnosing.on_job(
+            self._job_id, report, route=route, pause=lambda: self._console.log("debug", "")
+        )
+
+    def _plan(self, diagnosis: Diagnosis) -> tuple[Mend, ...]:
+        """What this job has not tried yet. What the policy switches off is noted, and left out."""
+        known = {mend.action: mend.status for mend in self._parts.book.get(self._job_id).mends}
+        plan = []
+        for mend in self._mending.plan(self._vm, diagnosis, self._off):
+            if mend.status is MendStatus.SWITCHED_OFF:
+                if mend.action not in known:
+                    self._note(mend)
+            elif known.get(mend.action) not in _TRIED:
+                plan.append(mend)
+        return tuple(plan)
+
+    def _carried_out(self, plan: Sequence[Mend], route: Route | None) -> list[Mend]:
+        """Those that were done."""
+        done = []
+        for mend in plan:
+            if mend.action in IN_THE_SNAPSHOT:
+                continue
+            self._console.log("info", f"Mending, because of {mend.because}: {mend.words}")
+            ended = self._mending.carry_out(
+                self._vm, mend, route=route, job=self._job_id, show=self._show
+            )
+            self._note(ended)
+            if ended.status is MendStatus.DONE:
+                done.append(ended)
+        return done
+
+    def _less_one_mount(
+        self, plan: tuple[Mend, ...], found: Found, options: SnapshotOptions
+    ) -> SnapshotOptions:
+        """The options without the one mount that the failure names; the same ones when it names
+        none, or the root, without which a freeze is worth nothing."""
+        mend = next(mend for mend in plan if mend.action is MendAction.SKIP_MOUNT)
+        mount = str(found.value("failed.mount") or "")
+        if not mount or mount == "/" or mount in options.skip_mounts:
+            why = FreezeFailure(
+                "freeze.failed",
+                "No mount can be left out: "
+                + (
+                    "the root was not frozen."
+                    if mount == "/"
+                    else "the failure names no single one."
+                ),
+            )
+            self._note(replace(mend, status=MendStatus.FAILED, failure=why.report()))
+            return options
+        words = f"The mount {mount} is left out of the freeze."
+        self._note(replace(mend, status=MendStatus.DONE, words=words))
+        return replace(options, skip_mounts=(*options.skip_mounts, mount))
+
+    def _note_way(self, action: MendAction, because: str) -> None:
+        self._note(Mend(action, because, WORDS[action], MendStatus.DONE))
+
+    def _note(self, mend: Mend) -> None:
+        """Into the job and its log, unless the job has it."""
+        mend = replace(mend, at=self._parts.clock.now())
+        job = self._parts.book.get(self._job_id)
+        if any(_same(mend, old) for old in job.mends):
+            return
+        self._parts.book.update(job.id, lambda job: replace(job, mends=(*job.mends, mend)))
+        failed = mend.status is MendStatus.FAILED
+        self._console.note("warning" if failed else "info", told(mend))
+
+    def _pause(self, seconds: float, failure: Failure) -> None:
+        self._console.log("info", f"Tried again in {seconds:g} s, since it may pass: {failure} ")
+        self._parts.patience.wait(seconds, f"Waiting because of {failure.code}", self._show)
+
+    def _show(self, words: str) -> None:
+        self._console.progress(Progress(phase=words))
+        self._console.log("debug", words)
+
+
+def _same(one: Mend, other: Mend) -> bool:
+    return (one.action, one.because, one.status) == (other.action, other.because, other.status)
+
+
+def _may_pass(failure: Failure, diagnosis: Diagnosis) -> bool:
+    """Whether the same again may end otherwise: who raised it says so, and so does the catalogue
+    of the cause, which is more than a symptom."""
+    entry = catalogue().entries.get(diagnosis.code)
+    return failure.retryable and diagnosis.retry_helps and not (entry is None or entry.symptom)
+
+
+def _full_reads(snapshot: Snapshot) -> Iterator[FailureReport]:
+    """Why disks are read whole of which only the changes were to be expected. A reason begins with
+    its code, see `quiesce.hypervisor.bitmaps`."""
+    for disk in snapshot.session.disks:
+        code, _, words = disk.full_read_reason.partition(": ")
+        if code.startswith("bitmap."):
+            message = f"{words[:1].upper()}{words[1:]}."
+            fact = Evidence(
+                f"disk {disk.name} is read whole", "hypervisor", snapshot.session.taken_at
+            )
+            yield SnapshotFailure(code, message, evidence=[fact]).report()
+
+
+def _broken_route(job: Job) -> Route | None:
+    """The one that did not give the point; None when that is not known."""
+    if job.freeze is None or job.route not in (Route.HOST, Route.GUEST):
+        return None
+    return Route.GUEST if job.route is Route.HOST else Route.HOST

@@ -1,0 +1,344 @@
+"""What Quiesce does about a cause by itself: planned from the catalogue, carried out step by step.
+
+A step never raises because it did not work: that is its status, with the failure whole. What runs
+in the guest goes through an agent that answers; the agent that is broken is mended through the
+other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+
+from quiesce.diagnosis.catalogue import catalogue
+from quiesce.diagnosis.engine import standing
+from quiesce.hypervisor.names import generation_task
+from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus
+from quiesce.model.failure import (
+    AgentFailure,
+    Evidence,
+    Failure,
+    VmFailure,
+    report_of,
+)
+from quiesce.model.snapshot import Route
+from quiesce.model.vm import PowerState, VmAddress
+from quiesce.service.composition import ExtensionGuest
+from quiesce.service.guest_side import Agents
+from quiesce.service.job_book import backup_slot
+from quiesce.service.patience import Show
+from quiesce.service.sweep import sweep
+from quiesce.service.work import Parts
+
+log = structlog.get_logger(__name__)
+
+WORDS: Mapping[MendAction, str] = {
+    MendAction.THAW: "End what a lost session has left in the guest, and thaw it.",
+    MendAction.RESTART_AGENT: "Restart the agent through the other one.",
+    MendAction.AUTO_RESTART: "Let systemd restart the agent whenever it ends.",
+    MendAction.ENABLE_EXTENSIONS: "Switch on again what the agent's configuration forbids.",
+    MendAction.SET_ENDPOINT: "Exempt the host's address from the agent's proxy.",
+    MendAction.REINSTALL_EXTENSION: "End what hangs of the extension, remove it, install it anew.",
+    MendAction.RENEW_ACCESS: "Give the guest new access: a new goal state, with a new certificate.",
+    MendAction.CLEAN_STALE: "Remove snapshots and bitmaps of ours that belong to no job.",
+    MendAction.WAIT: "Wait for it to end.",
+    MendAction.OTHER_ROUTE: "Take the point by the other route.",
+    MendAction.OFFLINE: "Back up the disks of the VM that does not run.",
+    MendAction.SKIP_MOUNT: "Leave the mount out of the freeze, and say so in the label.",
+    MendAction.FULL_READ: "Read everything, and start the change tracking anew.",
+}
+
+IN_THE_SNAPSHOT = frozenset(
+    {MendAction.OTHER_ROUTE, MendAction.OFFLINE, MendAction.SKIP_MOUNT, MendAction.FULL_READ}
+)
+"""These are ways to take a point, and happen there or not at all."""
+
+
+def _silent(_: str) -> None:
+    return
+
+
+class Mending:
+    """Stateless, over the parts that jobs work with. `job` is the one on whose behalf it acts:
+    nothing is mended in a VM that another job takes its snapshot of."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._steps: Mapping[MendAction, Callable[[_Case], str]] = {
+            MendAction.THAW: self._thaw,
+            MendAction.RESTART_AGENT: self._restart_agent,
+            MendAction.AUTO_RESTART: self._auto_restart,
+            MendAction.ENABLE_EXTENSIONS: self._enable_extensions,
+            MendAction.SET_ENDPOINT: self._set_endpoint,
+            MendAction.REINSTALL_EXTENSION: self._reinstall,
+            MendAction.RENEW_ACCESS: self._renew,
+            MendAction.CLEAN_STALE: self._clean,
+            MendAction.WAIT: self._wait,
+        }
+
+    def plan(self, vm: str, diagnosis: Diagnosis, off: Collection[MendAction]) -> tuple[Mend, ...]:
+        """What would be done about a cause, in that order; `off` is what the policy forbids. Does
+        nothing. A symptom whose cause is not proven is mended only by what its own entry names."""
+        planned: dict[MendAction, Mend] = {}
+        for code in (diagnosis.code, *diagnosis.also):
+            entry = catalogue().entries.get(code)
+            for action in () if entry is None else entry.mend_by:
+                status = MendStatus.SWITCHED_OFF if action in off else MendStatus.PLANNED
+                planned.setdefault(action, Mend(action, code, WORDS[action], status))
+        return tuple(planned.values())
+
+    def carry_out(
+        self,
+        vm: str,
+        mend: Mend,
+        *,
+        route: Route | None = None,
+        job: str = "",
+        show: Show = _silent,
+    ) -> Mend:
+        """Do what is planned. The same step again does no harm. `route` is the one that failed;
+        without it, the agent that does not answer is taken for the broken one. `show` is called
+        all through long waits, and what it raises is raised.
+
+        Returns the step as done, with what was done, or as failed, with why. One that is not
+        planned, or happens in taking a snapshot only, is returned as it is.
+
+        :raise NotFoundFailure: vm.unknown
+        :raise PolicyFailure: policy.in-progress
+        """
+        address = self._parts.vms.address(vm)
+        if self._parts.book.holder(backup_slot(address.name)) != job:
+            self._parts.book.check_idle(address.name)
+        step = self._steps.get(mend.action)
+        if step is None or mend.status is not MendStatus.PLANNED:
+            return mend
+        case = _Case(self._parts, address, mend, route, job, show)
+        try:
+            words = step(case)
+        except Failure as failure:
+            if failure.code == "job.cancelled":
+                raise
+            return _ended(case, MendStatus.FAILED, mend.words, failure)
+        except Exception as defect:
+            log.error("a defect stopped a mend", vm=vm, action=mend.action, exc_info=defect)
+            return _ended(case, MendStatus.FAILED, mend.words, defect)
+        return _ended(case, MendStatus.DONE, words, None)
+
+    # --- the agents
+
+    def _restart_agent(self, case: _Case) -> str:
+        if case.broken is Route.GUEST:
+            began = case.now()
+            done = case.qga().mend("restart-waagent")
+            case.await_waagent(began)
+        else:
+            done = case.waagent().mend(case.vm, "restart-qga")
+            case.await_qga()
+        return done
+
+    def _auto_restart(self, case: _Case) -> str:
+        return case.by_any_agent(f"auto-restart-{case.broken_name}")
+
+    def _enable_extensions(self, case: _Case) -> str:
+        if case.broken is Route.GUEST:
+            began = case.now()
+            done = case.qga().mend("enable-extensions")
+            case.await_waagent(began)
+        else:
+            done = case.waagent().mend(case.vm, "allow-qga")
+            case.await_qga()
+        return done
+
+    def _set_endpoint(self, case: _Case) -> str:
+        return case.by_any_agent("exempt-host", self._parts.host_address)
+
+    # --- the extension
+
+    def _reinstall(self, case: _Case) -> str:
+        # A driver that hangs keeps its agent from coming to the end of anything.
+        with suppress(Failure):
+            case.by_any_agent("end-extension")
+        if case.broken is Route.GUEST:
+            agents = case.waagent()
+            agents.uninstall(case.vm)
+            agents.install(case.vm)
+        else:
+            guest = case.qga()
+            guest.uninstall()
+            guest.install()
+        return "The extension was removed and installed anew."
+
+    def _renew(self, case: _Case) -> str:
+        case.waagent().install(case.vm)
+        return "A new goal state was published, and the guest has worked it off."
+
+    def _thaw(self, case: _Case) -> str:
+        guest = case.qga_if_any()
+        ended = []
+        if guest is not None:
+            for session in guest.status().sessions:
+                if session.task_id not in self._parts.book.active_ids() or (
+                    session.task_id == case.job
+                ):
+                    guest.recover(session.task_id)
+                    ended.append(session.task_id)
+        if guest is None or not ended:
+            case.by_any_agent("end-extension")
+        return f"Ended in the guest: {', '.join(ended) or 'what was left of the extension'}."
+
+    # --- the hypervisor
+
+    def _clean(self, case: _Case) -> str:
+        parts = self._parts
+        released = list(sweep(parts, case.vm, keep=case.job))
+        hypervisor = parts.composition.hypervisor(case.address)
+        survey = hypervisor.survey(
+            bases=parts.points.generations(case.vm), active=parts.book.active_ids()
+        )
+        owners = (generation_task(name) for disk in survey.disks for name in disk.stale)
+        for task_id in dict.fromkeys(owner for owner in owners if owner is not None):
+            hypervisor.release(task_id, committed=False)
+            released.append(task_id)
+        return f"Released what was left of {len(released)} backup(s)."
+
+    def _wait(self, case: _Case) -> str:
+        """Until the facts do not show the cause any more; at least for one pause."""
+        patience = self._parts.patience
+        title = catalogue().entries[case.mend.because].title
+        waited = 0.0
+        while waited < patience.cause:
+            case.show_for(patience.look, f"Waiting: {title}")
+            waited += patience.look
+            if not self._still_there(case):
+                return f"Waited for {waited:.0f} s: {title}."
+        raise VmFailure(
+            case.mend.because,
+            f"It has not ended within {patience.cause:.0f} s: {title}.",
+            retryable=True,
+        )
+
+    def _still_there(self, case: _Case) -> bool:
+        if case.mend.because == "vm.migrating":
+            state = self._parts.composition.hypervisor(case.address).state()
+            return state.power is PowerState.MIGRATING
+        facts = self._parts.looks.facts(case.vm).facts
+        return case.mend.because in {each.code for each in standing(tuple(facts))}
+
+
+class _Case:
+    """One step on one VM."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        address: VmAddress,
+        mend: Mend,
+        route: Route | None,
+        job: str,
+        show: Show,
+    ) -> None:
+        self._parts, self.address, self.mend, self._route = parts, address, mend, route
+        self.vm, self.job, self._show = address.name, job, show
+
+    def now(self) -> datetime:
+        return self._parts.clock.now()
+
+    def show_for(self, seconds: float, words: str) -> None:
+        self._parts.patience.wait(seconds, words, self._show)
+
+    @property
+    def broken(self) -> Route:
+        """The route whose agent, or whose extension, is to be mended."""
+        if self._route is not None:
+            return self._route
+        agent = self.address.agent
+        if not (agent.qga and agent.waagent):
+            return Route.GUEST if agent.waagent else Route.HOST
+        try:
+            self.qga().presence()
+        except Failure:
+            return Route.HOST
+        return Route.GUEST
+
+    @property
+    def broken_name(self) -> str:
+        return "waagent" if self.broken is Route.GUEST else "qga"
+
+    def qga_if_any(self) -> ExtensionGuest | None:
+        return self._parts.composition.guest(self.address)
+
+    def qga(self) -> ExtensionGuest:
+        guest = self.qga_if_any()
+        if guest is None:
+            raise _no_channel(self.vm, "the QEMU guest agent")
+        return guest
+
+    def waagent(self) -> Agents:
+        if not self.address.agent.waagent:
+            raise _no_channel(self.vm, "the Azure Linux agent")
+        return self._parts.guest_side.agents()
+
+    def by_any_agent(self, action: str, word: str = "") -> str:
+        """Through the agent that needs no network, else through the other one.
+
+        :raise Failure: of the agent that was asked last
+        """
+        guest = self.qga_if_any()
+        if guest is None:
+            return self.waagent().mend(self.vm, action, word)
+        try:
+            return guest.mend(action, word)
+        except AgentFailure:
+            if not self.address.agent.waagent:
+                raise
+            return self.waagent().mend(self.vm, action, word)
+
+    def await_waagent(self, since: datetime) -> None:
+        """:raise AgentFailure: agent.silent, it has not come since"""
+        words = "Waiting for the Azure Linux agent to come"
+        for _ in range(round(self._parts.patience.agent)):
+            state = self._parts.guest_side.state(self.vm)
+            if state is not None and state.last_seen is not None and state.last_seen > since:
+                return
+            self.show_for(1.0, words)
+        raise AgentFailure(
+            "agent.silent",
+            "The Azure Linux agent was restarted and has not come since.",
+            evidence=[Evidence("nothing was heard of it since", "wire server", since)],
+            retryable=True,
+        )
+
+    def await_qga(self) -> None:
+        """:raise AgentFailure: it does not answer yet"""
+        for _ in range(round(self._parts.patience.agent / 5)):
+            with suppress(AgentFailure):
+                self.qga().presence()
+                return
+            self.show_for(1.0, "Waiting for the QEMU guest agent to answer")
+        self.qga().presence()
+
+
+def _no_channel(vm: str, agent: str) -> AgentFailure:
+    return AgentFailure(
+        "agent.channel-missing",
+        f"It would take {agent} to mend that from here, and the VM {vm} is not reached by it.",
+        remedy=f"Do it in the guest, or give the VM both agents: `quiesce vm set {vm} "
+        "--agent both`.",
+    )
+
+
+def _ended(case: _Case, status: MendStatus, words: str, error: Exception | None) -> Mend:
+    report = None if error is None else report_of(error)
+    return replace(case.mend, status=status, words=words, at=case.now(), failure=report)
+
+
+def told(mend: Mend) -> str:
+    """One line of a job's story."""
+    end = f": {mend.failure.message} [{mend.failure.code}]" if mend.failure else ""
+    if mend.status is MendStatus.DONE:
+        return f"Mended ({mend.action}, because of {mend.because}): {mend.words}"
+    return f"Not mended ({mend.action}, because of {mend.because}), {mend.status}{end}"

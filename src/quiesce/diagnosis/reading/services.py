@@ -1,0 +1,219 @@
+"""Units and processes: are the agents installed, do they run, and how often were they restarted?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from quiesce.diagnosis.reading.observed import is_gone, observed, text_paper
+from quiesce.model.diagnosis import Fact
+from quiesce.model.papers import Paper, Papers
+
+_WHOLE_LISTING = 60_000
+"""Characters; a longer listing of processes may have lost its beginning."""
+_UP_TO = timedelta(hours=1)
+_RESTART = re.compile(
+    r"^(\S+) \S+ systemd\[1\]: (\S+?)\.service: Scheduled restart job", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    name: str
+    units: tuple[str, ...]
+    process: re.Pattern[str]
+    title: str
+
+
+_AGENTS = (
+    _Agent(
+        "waagent",
+        ("walinuxagent", "waagent"),
+        re.compile(
+            r"(?:^|[/ ])waagent (?:-|--)(?:daemon|run-exthandlers|start)"
+            r"|WALinuxAgent-[\d.]+.*-run-exthandlers"
+        ),
+        "Azure Linux agent",
+    ),
+    _Agent(
+        "qga",
+        ("qemu-guest-agent", "qemu-ga"),
+        re.compile(r"^(?:\S*/)?qemu-ga(?:\s|$)"),
+        "QEMU guest agent",
+    ),
+)
+_EXTENSION = re.compile(r"Quiesce\.VmBackup-|/var/lib/quiesce/|quiesce-extension-")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of `ps -eo pid,ppid,stat,etimes,pcpu,rss,args`."""
+
+    pid: int
+    state: str
+    cpu_percent: float
+    rss_kib: int
+    command: str
+    line: str
+
+
+def processes(papers: Papers) -> tuple[Process, ...]:
+    """None when they were not listed."""
+    paper = papers.command("processes")
+    return () if paper is None else tuple(_processes(paper))
+
+
+def _processes(paper: Paper) -> Iterator[Process]:
+    for line in paper.text.splitlines():
+        fields = line.split(None, 6)
+        if len(fields) == 7 and fields[0].isdigit() and fields[5].isdigit():
+            try:
+                cpu = float(fields[4])
+            except ValueError:
+                continue
+            yield Process(int(fields[0]), fields[2][:1], cpu, int(fields[5]), fields[6], line)
+
+
+def service_facts(papers: Papers) -> Iterator[Fact]:
+    units = _units(papers.command("units"))
+    for agent in _AGENTS:
+        yield from _unit_facts(papers, agent, units)
+        yield from _process_facts(papers, f"{agent.name}.process", agent.process, agent.title)
+        yield from _installed(papers, agent, units)
+    yield from _process_facts(papers, "extension.process", _EXTENSION, "backup extension")
+    yield from _restarts(papers)
+
+
+def _units(paper: Paper | None) -> dict[str, dict[str, str]]:
+    """Unit's name without ".service" → its properties; empty where there is no systemd."""
+    found: dict[str, dict[str, str]] = {}
+    for block in (paper.text if paper else "").split("\n\n"):
+        properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in properties and "LoadState" in properties:
+            found[properties["Id"].removesuffix(".service")] = properties
+    return found
+
+
+def _chosen(agent: _Agent, units: dict[str, dict[str, str]]) -> dict[str, str] | None:
+    """The agent's unit: the loaded one, since every distribution has its own name for it."""
+    known = [units[name] for name in agent.units if name in units]
+    loaded = [each for each in known if each["LoadState"] != "not-found"]
+    return next(iter(loaded or known), None)
+
+
+def _unit_facts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) -> Iterator[Fact]:
+    unit = _chosen(agent, units)
+    paper = papers.command("units")
+    if unit is None or paper is None:
+        return
+    name = unit["Id"].removesuffix(".service")
+    state = _unit_state(unit)
+    words = {
+        "absent": f"The {agent.title} has no service.",
+        "masked": f"The service {name} is masked.",
+        "disabled": f"The service {name} does not run and is not started at boot.",
+    }.get(state, f"The service {name} is {state}.")
+    raw = "\n".join(
+        f"{key}={unit[key]}"
+        for key in ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Result")
+        if key in unit
+    )
+    yield observed(papers, paper, f"{agent.name}.unit", state, words, raw=raw)
+
+
+def _unit_state(unit: dict[str, str]) -> str:
+    load, active = unit["LoadState"], unit.get("ActiveState", "")
+    if load == "masked":
+        return "masked"
+    if load == "not-found":
+        return "absent"
+    if active in ("active", "reloading"):
+        return "active"
+    if active in ("failed", "activating"):
+        return active
+    return "disabled" if unit.get("UnitFileState") == "disabled" else "inactive"
+
+
+def _process_facts(
+    papers: Papers, name: str, pattern: re.Pattern[str], title: str
+) -> Iterator[Fact]:
+    paper = papers.command("processes")
+    if paper is None or paper.status not in (0, None) or not paper.text.strip():
+        return
+    found = [
+        each for each in _processes(paper) if pattern.search(each.command) and each.state != "Z"
+    ]
+    if not found:
+        if len(paper.text) < _WHOLE_LISTING and "PID" in paper.text[:200]:
+            yield observed(papers, paper, name, "absent", f"No process of the {title} runs.")
+        return
+    stopped = [each for each in found if each.state in "Tt"]
+    # One that waits for a disk at this very moment is no news; all of them are.
+    blocked = found if all(each.state == "D" for each in found) else []
+    state = "stopped" if stopped else "blocked" if blocked else "running"
+    words = {
+        "stopped": f"A process of the {title} is stopped (by a signal or a debugger).",
+        "blocked": f"The {title} waits in the kernel and cannot be interrupted.",
+        "running": f"The {title} runs.",
+    }[state]
+    lines = "\n".join(each.line for each in (stopped or blocked or found)[:3])
+    yield observed(papers, paper, name, state, words, raw=lines)
+
+
+def _installed(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) -> Iterator[Fact]:
+    unit, listing = _chosen(agent, units), papers.command("units")
+    running = [each for each in processes(papers) if agent.process.search(each.command)]
+    shown = papers.command("processes")
+    name = f"{agent.name}.installed"
+    if unit is not None and listing is not None and unit["LoadState"] == "loaded":
+        words = f"The {agent.title} is installed."
+        yield observed(papers, listing, name, True, words, raw=f"Id={unit['Id']}")
+    elif running and shown is not None:
+        words = f"The {agent.title} is installed: it runs."
+        yield observed(papers, shown, name, True, words, raw=running[0].line)
+    elif unit is not None and listing is not None and unit["LoadState"] == "not-found":
+        if agent.name == "waagent" and not is_gone(papers, "/etc/waagent.conf"):
+            return  # installed by hand, perhaps: its configuration lies there
+        words = f"The {agent.title} is not installed: it has neither a service nor a process."
+        yield observed(
+            papers, listing, name, False, words, raw=f"LoadState=not-found ({unit['Id']})"
+        )
+
+
+def _restarts(papers: Papers) -> Iterator[Fact]:
+    """systemd's own restarts of the last hour; what a person restarts is no trouble."""
+    journal = papers.command("journal")
+    if journal is None or journal.status not in (0, None):
+        return
+    for agent in _AGENTS:
+        found = [
+            match
+            for match in _RESTART.finditer(journal.text)
+            if match[2] in agent.units and _recent(papers, match[1])
+        ]
+        if found or "systemd[1]" in journal.text:
+            words = f"systemd started the {agent.title} anew {len(found)} times in the last hour."
+            raw = "\n".join(match[0] for match in found[-3:])
+            name = f"{agent.name}.restarts"
+            yield observed(papers, journal, name, float(len(found)), words, raw=raw)
+
+
+def _recent(papers: Papers, stamp: str) -> bool:
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError:
+        return True  # the collector asked for the last hour alone
+    if papers.taken_at is None or at.tzinfo is None:
+        return True
+    return papers.taken_at - at <= _UP_TO
+
+
+def unit_environment(papers: Papers) -> Iterator[tuple[Paper, str, str]]:
+    """(paper, unit's name, its Environment= as one line) of the agents' units."""
+    paper = text_paper(papers, "command:units")
+    if paper is not None:
+        for name, unit in _units(paper).items():
+            if unit.get("Environment"):
+                yield paper, name, unit["Environment"]

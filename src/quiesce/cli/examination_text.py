@@ -16,7 +16,7 @@ from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.diagnosis_text import show_diagnosis, show_mends
 from quiesce.cli.remote_failure import report_from_json
-from quiesce.model.diagnosis import Examination, Light
+from quiesce.model.diagnosis import Examination, Light, MendStatus
 
 _LIGHTS = {
     Light.GREEN: ("✓", "green"),
@@ -54,7 +54,16 @@ def show_examination(examination: Json) -> None:
     _show_checks(examination["checks"], said)
     if examination["plan"]:
         screen.out.print()
-        show_mends(examination["plan"], "What Quiesce would do by itself")
+        show_plan(examination)
+
+
+def show_plan(examination: Json) -> None:
+    """What was mended just now, and what Quiesce would mend when told to."""
+    begun = (MendStatus.DONE, MendStatus.FAILED)
+    done = [mend for mend in examination["plan"] if mend["status"] in begun]
+    show_mends(done, "Done")
+    rest = [mend for mend in examination["plan"] if mend not in done]
+    show_mends(rest, "What Quiesce would do when told to")
 
 
 def _headline(examination: Json) -> Text:
@@ -93,8 +102,7 @@ def _show_check(check: Json, *, brief: bool) -> None:
         raw = f"\n{screen.clean(item['raw'])}" if item["raw"] else ""
         words = Text(f"{screen.clean(item['source'])}{raw}", style="dim")
         screen.out.print(Padding(words, (0, 0, 0, 6)))
-    for step in check["remedy"]:
-        screen.out.print(Padding(screen.with_commands(step), (0, 0, 0, 6)))
+    screen.list_steps(check["remedy"], indent=6)
 
 
 def _plain(value: Any) -> Any:

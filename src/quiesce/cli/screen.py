@@ -8,8 +8,9 @@ visible, so that a guest's words cannot steer the operator's terminal.
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -173,20 +174,40 @@ def with_commands(text: str, console: Console = out) -> Text:
 
 
 def show_steps(steps: Sequence[str], console: Console = out) -> None:
-    """What to do next. A command that does not fit on its step's line stands on one of its own,
-    which only the terminal wraps: it is to be copied whole."""
+    """What to do next, under a heading."""
     if steps:
         console.print(Text("Next step" if len(steps) == 1 else "Next steps", style="bold"))
+    list_steps(steps, console)
+
+
+def list_steps(steps: Sequence[str], console: Console = out, *, indent: int = 2) -> None:
+    """Each wrapped between words, its commands whole: they are to be copied. One that is longer
+    than a line is left to the terminal to wrap."""
     for step in steps:
-        words = with_commands(step, console)
-        if len(words) + 2 <= console.width or "`" not in step:
-            console.print(Padding(words, (0, 0, 0, 2)))
+        line = Text(" " * indent)
+        for atom in _atoms(step, console):
+            if len(line) > indent and len(line) + len(atom.plain.rstrip()) > console.width:
+                console.print(line, soft_wrap=True)
+                line = Text(" " * indent)
+            line.append_text(atom)
+        console.print(line, soft_wrap=True)
+
+
+def _atoms(step: str, console: Console) -> Iterator[Text]:
+    """The parts of a sentence that a line may end behind: words, and whole commands with what
+    stands right beside them."""
+    atom = Text()
+    for index, part in enumerate(clean(step).split("`")):
+        if index % 2:
+            atom.append_text(with_commands(f"`{part}`", console))
             continue
-        for index, part in enumerate(clean(step).split("`")):
-            if index % 2:
-                console.print(Text("    ").append(part, style="bold cyan"), soft_wrap=True)
-            elif part.strip(" ,;:.…"):
-                console.print(Padding(Text(part.strip()), (0, 0, 0, 2)))
+        for word in re.split(r"(?<=\s)", part):
+            atom.append(word)
+            if word[-1:].isspace():
+                yield atom
+                atom = Text()
+    if atom:
+        yield atom
 
 
 def show_evidence(evidence: Sequence[Evidence], console: Console = out) -> None:

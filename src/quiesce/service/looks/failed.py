@@ -14,9 +14,12 @@ _SOURCE = "the failure"
 _ERRNO = re.compile(r"\berrno \d+ \((E[A-Z0-9]+)\)")
 """As the extension writes it (guest/freeze.py); elsewhere the bare name stands for itself."""
 _NAME = re.compile(r"\bE[A-Z]{3,14}\b")
-_MOUNT = re.compile(
-    r"(?:FIFREEZE on|the freeze call on|mount) (?P<mount>/.*?)(?: \(id \d+.*\)| was under way)?"
+_MOUNTS = (
+    re.compile(r"FIFREEZE on (/.*)", re.DOTALL),
+    re.compile(r"the freeze call on (/.*) was under way", re.DOTALL),
+    re.compile(r"mount (/.*) \(id -?\d+, [^()]*\)", re.DOTALL),
 )
+"""The same, of the mount."""
 
 
 def look_at_failure(case: Case, _: Found) -> Found:
@@ -57,7 +60,8 @@ def _mount(failure: FailureReport) -> tuple[str, Evidence] | None:
     if not failure.code.startswith("freeze."):
         return None
     for evidence in failure.evidence:
-        found = _MOUNT.fullmatch(evidence.fact)
-        if found:
-            return found["mount"], evidence
+        for pattern in _MOUNTS:
+            found = pattern.fullmatch(evidence.fact)
+            if found:
+                return found[1], evidence
     return None

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from quiesce.diagnosis.catalogue import catalogue
 from quiesce.diagnosis.engine import diagnose
 from quiesce.model.diagnosis import Diagnosis, Fact, FactValue, Verdict
 from quiesce.model.failure import Failure, FailureReport, report_of
@@ -20,6 +21,8 @@ from quiesce.service.job_book import JobBook
 
 log = structlog.get_logger(__name__)
 
+_SELF_MADE = frozenset({"input", "policy", "job", "auth", "internal", "script", "freeze", "bitmap"})
+"""Families whose failures say themselves what happened, as far as their entries allow."""
 _PAUSE_SECONDS = 0.2
 _MOST_KEPT = 20
 """Of one job; it fails for fewer reasons than that."""
@@ -142,7 +145,7 @@ class Diagnosing:
         pause: Callable[[], None],
     ) -> tuple[Seen | None, tuple[str, ...]]:
         """What was seen in time, and why not more. A look that hangs is left to its thread."""
-        if not vm:
+        if not vm or _says_all(failure):
             return None, ()
         answer: queue.SimpleQueue[Seen | FailureReport] = queue.SimpleQueue()
 
@@ -168,6 +171,19 @@ class Diagnosing:
         if isinstance(seen, FailureReport):
             return None, (f"The cause could not be looked for: {seen.message} [{seen.code}]",)
         return seen, ()
+
+
+def _says_all(failure: FailureReport) -> bool:
+    """Whether the failure needs no look: nothing stands behind its code, and what mends it is the
+    same in every guest."""
+    while failure.cause is not None:
+        failure = failure.cause
+    known = catalogue()
+    entry = known.entries.get(failure.code)
+    if entry is None or entry.family not in _SELF_MADE:
+        return False
+    rules = entry.symptom or entry.proof or entry.against or known.causes.get(entry.code)
+    return not (rules or entry.mend_by or any("{" in step for step in entry.steps))
 
 
 def _with(job: Job, diagnosis: Diagnosis) -> Job:

@@ -7,7 +7,7 @@ is not tried again; a passing one is, after a pause.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from quiesce.diagnosis.catalogue import catalogue
@@ -19,6 +19,7 @@ from quiesce.model.snapshot import Route, Snapshot
 from quiesce.service.console import Console
 from quiesce.service.diagnosing import Found
 from quiesce.service.mending import IN_THE_SNAPSHOT, WORDS, Mending, told
+from quiesce.service.patience import Show
 from quiesce.service.work import Parts
 from quiesce.snapshot.ports import Again
 
@@ -27,6 +28,9 @@ _PASSING_FAMILIES = frozenset({"vm", "snapshot", "hypervisor", "storage"})
 _PASSING_CODES = frozenset({"agent.channel-lost"})
 """What ended the whole task and may pass by itself. Of the others, which are a route's, each route
 was given its one more try already."""
+_WAYS = IN_THE_SNAPSHOT - {MendAction.SKIP_MOUNT}
+_LAST_RESORTS = frozenset({MendAction.WAIT, MendAction.SKIP_MOUNT})
+"""Not when something before them in the plan was done."""
 _NOT_RUNNING = frozenset({"vm.shut-down-inside-guest", "vm.paused", "vm.crashed"})
 
 
@@ -50,16 +54,21 @@ class JobMender:
     def mend(self, route: Route, failure: Failure, options: SnapshotOptions) -> Again | None:
         """See `Mender.mend`."""
         found = self._found(failure.report(), route)
-        plan = self._plan(found.diagnosis)
-        changed = options
-        if any(mend.action is MendAction.SKIP_MOUNT for mend in plan):
-            changed = self._less_one_mount(plan, found, options)
-        done = self._carried_out(plan, route)
-        if done or changed is not options:
-            return Again(changed)
-        if plan or not _may_pass(failure, found.diagnosis):
+        tried = [mend for mend in self._plan(found.diagnosis) if mend.action not in _WAYS]
+        done = False
+        for mend in tried:
+            if done and mend.action in _LAST_RESORTS:
+                continue
+            if mend.action is MendAction.SKIP_MOUNT:
+                ended, options = self._less_one_mount(mend, found, options)
+            else:
+                ended = self._carried_out(mend, route, self._show)
+            done = done or ended.status is MendStatus.DONE
+        if done:
+            return Again(options)
+        if tried or not _may_pass(failure, found.diagnosis):
             return None
-        self._pause(self._parts.patience.retries[0], failure)
+        self.pause(self._parts.patience.retries[0], failure)
         return Again(options)
 
     # --- when the snapshot task has failed
@@ -74,11 +83,15 @@ class JobMender:
         if not (failure.retryable and passing) or attempt >= len(retries):
             return None
         found = self._found(failure.report(), None)
-        self._carried_out(self._plan(found.diagnosis), None)
+        for mend in self._plan(found.diagnosis):
+            if mend.action not in IN_THE_SNAPSHOT:
+                self._carried_out(mend, None, self._show)
         return retries[attempt]
 
     def pause(self, seconds: float, failure: Failure) -> None:
-        self._pause(seconds, failure)
+        self._console.log("info", f"It is tried again in {seconds:g} s, as it may pass: {failure}")
+        self._parts.patience.wait(seconds, f"Waiting because of {failure.code}", self._show)
+        self._console.progress(Progress())
 
     # --- when the snapshot is taken
 
@@ -105,8 +118,9 @@ class JobMender:
         job = self._parts.book.get(self._job_id)
         route = _broken_route(job)
         for diagnosis in job.diagnoses:
-            plan = self._plan(diagnosis)
-            self._carried_out([m for m in plan if m.action is not MendAction.WAIT], route)
+            for mend in self._plan(diagnosis):
+                if mend.action not in (*IN_THE_SNAPSHOT, MendAction.WAIT):
+                    self._carried_out(mend, route, lambda words: self._console.log("debug", words))
 
     # --- what these share
 
@@ -127,43 +141,28 @@ class JobMender:
                 plan.append(mend)
         return tuple(plan)
 
-    def _carried_out(self, plan: Sequence[Mend], route: Route | None) -> list[Mend]:
-        """Those that were done."""
-        done = []
-        for mend in plan:
-            if mend.action in IN_THE_SNAPSHOT:
-                continue
-            self._console.log("info", f"Mending, because of {mend.because}: {mend.words}")
-            ended = self._mending.carry_out(
-                self._vm, mend, route=route, job=self._job_id, show=self._show
-            )
-            self._note(ended)
-            if ended.status is MendStatus.DONE:
-                done.append(ended)
-        return done
+    def _carried_out(self, mend: Mend, route: Route | None, show: Show) -> Mend:
+        self._console.log("info", f"Because of {mend.because}: {mend.words}")
+        ended = self._mending.carry_out(self._vm, mend, route=route, job=self._job_id, show=show)
+        self._note(ended)
+        return ended
 
     def _less_one_mount(
-        self, plan: tuple[Mend, ...], found: Found, options: SnapshotOptions
-    ) -> SnapshotOptions:
+        self, mend: Mend, found: Found, options: SnapshotOptions
+    ) -> tuple[Mend, SnapshotOptions]:
         """The options without the one mount that the failure names; the same ones when it names
         none, or the root, without which a freeze is worth nothing."""
-        mend = next(mend for mend in plan if mend.action is MendAction.SKIP_MOUNT)
         mount = str(found.value("failed.mount") or "")
         if not mount or mount == "/" or mount in options.skip_mounts:
-            why = FreezeFailure(
-                "freeze.failed",
-                "No mount can be left out: "
-                + (
-                    "the root was not frozen."
-                    if mount == "/"
-                    else "the failure names no single one."
-                ),
-            )
-            self._note(replace(mend, status=MendStatus.FAILED, failure=why.report()))
-            return options
-        words = f"The mount {mount} is left out of the freeze."
-        self._note(replace(mend, status=MendStatus.DONE, words=words))
-        return replace(options, skip_mounts=(*options.skip_mounts, mount))
+            reason = "it is the root" if mount == "/" else "the failure names no other single one"
+            why = FreezeFailure("freeze.failed", f"No mount can be left out: {reason}.")
+            mend = replace(mend, status=MendStatus.FAILED, failure=why.report())
+        else:
+            words = f"The mount {mount} is left out of the freeze."
+            mend = replace(mend, status=MendStatus.DONE, words=words)
+            options = replace(options, skip_mounts=(*options.skip_mounts, mount))
+        self._note(mend)
+        return mend, options
 
     def _note_way(self, action: MendAction, because: str) -> None:
         self._note(Mend(action, because, WORDS[action], MendStatus.DONE))
@@ -177,10 +176,6 @@ class JobMender:
         self._parts.book.update(job.id, lambda job: replace(job, mends=(*job.mends, mend)))
         failed = mend.status is MendStatus.FAILED
         self._console.note("warning" if failed else "info", told(mend))
-
-    def _pause(self, seconds: float, failure: Failure) -> None:
-        self._console.log("info", f"Tried again in {seconds:g} s, since it may pass: {failure} ")
-        self._parts.patience.wait(seconds, f"Waiting because of {failure.code}", self._show)
 
     def _show(self, words: str) -> None:
         self._console.progress(Progress(phase=words))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 
 import structlog
 
@@ -20,15 +19,14 @@ from quiesce.hypervisor.names import generation_task
 from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus
 from quiesce.model.failure import (
     AgentFailure,
-    Evidence,
+    ExtensionFailure,
     Failure,
     VmFailure,
     report_of,
 )
 from quiesce.model.snapshot import Route
-from quiesce.model.vm import PowerState, VmAddress
-from quiesce.service.composition import ExtensionGuest
-from quiesce.service.guest_side import Agents
+from quiesce.model.vm import PowerState
+from quiesce.service.agents_at_hand import AgentsAtHand
 from quiesce.service.job_book import backup_slot
 from quiesce.service.patience import Show
 from quiesce.service.sweep import sweep
@@ -68,7 +66,7 @@ class Mending:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._steps: Mapping[MendAction, Callable[[_Case], str]] = {
+        self._steps: Mapping[MendAction, Callable[[AgentsAtHand], str]] = {
             MendAction.THAW: self._thaw,
             MendAction.RESTART_AGENT: self._restart_agent,
             MendAction.AUTO_RESTART: self._auto_restart,
@@ -116,7 +114,7 @@ class Mending:
         step = self._steps.get(mend.action)
         if step is None or mend.status is not MendStatus.PLANNED:
             return mend
-        case = _Case(self._parts, address, mend, route, job, show)
+        case = AgentsAtHand(self._parts, address, mend, route, job, show)
         try:
             words = step(case)
         except Failure as failure:
@@ -130,7 +128,7 @@ class Mending:
 
     # --- the agents
 
-    def _restart_agent(self, case: _Case) -> str:
+    def _restart_agent(self, case: AgentsAtHand) -> str:
         if case.broken is Route.GUEST:
             began = case.now()
             done = case.qga().mend("restart-waagent")
@@ -140,10 +138,10 @@ class Mending:
             case.await_qga()
         return done
 
-    def _auto_restart(self, case: _Case) -> str:
+    def _auto_restart(self, case: AgentsAtHand) -> str:
         return case.by_any_agent(f"auto-restart-{case.broken_name}")
 
-    def _enable_extensions(self, case: _Case) -> str:
+    def _enable_extensions(self, case: AgentsAtHand) -> str:
         if case.broken is Route.GUEST:
             began = case.now()
             done = case.qga().mend("enable-extensions")
@@ -153,12 +151,12 @@ class Mending:
             case.await_qga()
         return done
 
-    def _set_endpoint(self, case: _Case) -> str:
+    def _set_endpoint(self, case: AgentsAtHand) -> str:
         return case.by_any_agent("exempt-host", self._parts.host_address)
 
     # --- the extension
 
-    def _reinstall(self, case: _Case) -> str:
+    def _reinstall(self, case: AgentsAtHand) -> str:
         # A driver that hangs keeps its agent from coming to the end of anything.
         with suppress(Failure):
             case.by_any_agent("end-extension")
@@ -172,27 +170,28 @@ class Mending:
             guest.install()
         return "The extension was removed and installed anew."
 
-    def _renew(self, case: _Case) -> str:
+    def _renew(self, case: AgentsAtHand) -> str:
         case.waagent().install(case.vm)
         return "A new goal state was published, and the guest has worked it off."
 
-    def _thaw(self, case: _Case) -> str:
-        guest = case.qga_if_any()
+    def _thaw(self, case: AgentsAtHand) -> str:
         ended = []
-        if guest is not None:
+        try:
+            guest = case.qga()
+            others = set(self._parts.book.active_ids()) - {case.job}
             for session in guest.status().sessions:
-                if session.task_id not in self._parts.book.active_ids() or (
-                    session.task_id == case.job
-                ):
+                if session.task_id not in others:
                     guest.recover(session.task_id)
                     ended.append(session.task_id)
-        if guest is None or not ended:
-            case.by_any_agent("end-extension")
-        return f"Ended in the guest: {', '.join(ended) or 'what was left of the extension'}."
+        except (AgentFailure, ExtensionFailure):
+            ended.clear()
+        if not ended:
+            return case.by_any_agent("end-extension")
+        return f"Ended in the guest, thawed: {', '.join(ended)}."
 
     # --- the hypervisor
 
-    def _clean(self, case: _Case) -> str:
+    def _clean(self, case: AgentsAtHand) -> str:
         parts = self._parts
         released = list(sweep(parts, case.vm, keep=case.job))
         hypervisor = parts.composition.hypervisor(case.address)
@@ -205,7 +204,7 @@ class Mending:
             released.append(task_id)
         return f"Released what was left of {len(released)} backup(s)."
 
-    def _wait(self, case: _Case) -> str:
+    def _wait(self, case: AgentsAtHand) -> str:
         """Until the facts do not show the cause any more; at least for one pause."""
         patience = self._parts.patience
         title = catalogue().entries[case.mend.because].title
@@ -221,7 +220,7 @@ class Mending:
             retryable=True,
         )
 
-    def _still_there(self, case: _Case) -> bool:
+    def _still_there(self, case: AgentsAtHand) -> bool:
         if case.mend.because == "vm.migrating":
             state = self._parts.composition.hypervisor(case.address).state()
             return state.power is PowerState.MIGRATING
@@ -229,109 +228,7 @@ class Mending:
         return case.mend.because in {each.code for each in standing(tuple(facts))}
 
 
-class _Case:
-    """One step on one VM."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        address: VmAddress,
-        mend: Mend,
-        route: Route | None,
-        job: str,
-        show: Show,
-    ) -> None:
-        self._parts, self.address, self.mend, self._route = parts, address, mend, route
-        self.vm, self.job, self._show = address.name, job, show
-
-    def now(self) -> datetime:
-        return self._parts.clock.now()
-
-    def show_for(self, seconds: float, words: str) -> None:
-        self._parts.patience.wait(seconds, words, self._show)
-
-    @property
-    def broken(self) -> Route:
-        """The route whose agent, or whose extension, is to be mended."""
-        if self._route is not None:
-            return self._route
-        agent = self.address.agent
-        if not (agent.qga and agent.waagent):
-            return Route.GUEST if agent.waagent else Route.HOST
-        try:
-            self.qga().presence()
-        except Failure:
-            return Route.HOST
-        return Route.GUEST
-
-    @property
-    def broken_name(self) -> str:
-        return "waagent" if self.broken is Route.GUEST else "qga"
-
-    def qga_if_any(self) -> ExtensionGuest | None:
-        return self._parts.composition.guest(self.address)
-
-    def qga(self) -> ExtensionGuest:
-        guest = self.qga_if_any()
-        if guest is None:
-            raise _no_channel(self.vm, "the QEMU guest agent")
-        return guest
-
-    def waagent(self) -> Agents:
-        if not self.address.agent.waagent:
-            raise _no_channel(self.vm, "the Azure Linux agent")
-        return self._parts.guest_side.agents()
-
-    def by_any_agent(self, action: str, word: str = "") -> str:
-        """Through the agent that needs no network, else through the other one.
-
-        :raise Failure: of the agent that was asked last
-        """
-        guest = self.qga_if_any()
-        if guest is None:
-            return self.waagent().mend(self.vm, action, word)
-        try:
-            return guest.mend(action, word)
-        except AgentFailure:
-            if not self.address.agent.waagent:
-                raise
-            return self.waagent().mend(self.vm, action, word)
-
-    def await_waagent(self, since: datetime) -> None:
-        """:raise AgentFailure: agent.silent, it has not come since"""
-        words = "Waiting for the Azure Linux agent to come"
-        for _ in range(round(self._parts.patience.agent)):
-            state = self._parts.guest_side.state(self.vm)
-            if state is not None and state.last_seen is not None and state.last_seen > since:
-                return
-            self.show_for(1.0, words)
-        raise AgentFailure(
-            "agent.silent",
-            "The Azure Linux agent was restarted and has not come since.",
-            evidence=[Evidence("nothing was heard of it since", "wire server", since)],
-            retryable=True,
-        )
-
-    def await_qga(self) -> None:
-        """:raise AgentFailure: it does not answer yet"""
-        for _ in range(round(self._parts.patience.agent / 5)):
-            with suppress(AgentFailure):
-                self.qga().presence()
-                return
-            self.show_for(1.0, "Waiting for the QEMU guest agent to answer")
-        self.qga().presence()
-
-
-def _no_channel(vm: str, agent: str) -> AgentFailure:
-    return AgentFailure(
-        "agent.channel-missing",
-        f"It would take {agent} to mend that from here, and the VM {vm} is not reached by it.",
-        remedy=f"Do it in the guest, or give the VM both agents: `quiesce vm set {vm} "
-        "--agent both`.",
-    )
-
-
-def _ended(case: _Case, status: MendStatus, words: str, error: Exception | None) -> Mend:
+def _ended(case: AgentsAtHand, status: MendStatus, words: str, error: Exception | None) -> Mend:
     report = None if error is None else report_of(error)
     return replace(case.mend, status=status, words=words, at=case.now(), failure=report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 
 from quiesce.lab import waagent
@@ -31,38 +32,81 @@ def extension_code_corrupt(scene: Scene) -> Iterator[None]:
     _forget_extension(scene)
 
 
-@fault("extension-deleted", EXTENSION, "extension.deleted-by-antivirus", first=True)
+@fault("extension-deleted", EXTENSION, "", first=True)
 def extension_deleted(scene: Scene) -> Iterator[None]:
-    """The folder of the installed extension was deleted, as by an eager antivirus."""
+    """The folder of the installed extension was deleted once: its agent unpacks it again."""
     scene.hand.run(f"rm -r {waagent.FOLDER}/Quiesce.VmBackup-*/")
     yield
     _forget_extension(scene)
 
 
 _STOPPER = """
-for i in $(seq 3000); do
-    for pid in $(pgrep -f 'Quiesce.VmBackup-[^ ]* (driver|handler)' -o; cat /run/quiesce/driver \\
-        2>/dev/null | grep -o '"pid": *[0-9]*' | grep -o '[0-9]*'); do
-        kill -STOP $pid 2>/dev/null && echo $pid >> /run/stopped
+import glob, json, os, time
+begun = time.time()
+while time.time() - begun < 120:
+    for path in glob.glob("/run/quiesce/*/state.json"):
+        try:
+            state, driver = json.load(open(path)), json.load(open("/run/quiesce/driver"))
+        except (OSError, ValueError):
+            continue
+        if state["state"] == "frozen":
+            os.kill(driver["pid"], {number})
+            open("/run/stopped", "w").write(str(driver["pid"]))
+            raise SystemExit
+    time.sleep(0.002)
+"""
+"""Sends a signal to the extension's process as soon as its session says that all is frozen. It runs
+before, since no program starts from a frozen disk."""
+
+
+def _when_frozen(scene: Scene, number: int) -> None:
+    scene.hand.put("/run/stopper.py", _STOPPER.format(number=int(number)))
+    scene.hand.run(
+        "rm -f /run/stopped; systemd-run --quiet --collect --unit=stopper python3 /run/stopper.py"
+    )
+
+
+@fault(
+    "extension-stuck",
+    EXTENSION,
+    "extension.stuck",
+    first=True,
+    policy={"hold_seconds": 4.0},
+)
+def extension_stuck(scene: Scene) -> Iterator[None]:
+    """The extension's process stands still while the guest is frozen (SIGSTOP)."""
+    _when_frozen(scene, signal.SIGSTOP)
+    yield
+    scene.hand.run(
+        "systemctl stop stopper 2>/dev/null; kill -KILL $(cat /run/stopped) 2>/dev/null; true"
+    )
+
+
+@fault("extension-killed", EXTENSION, "extension.crashed", first=True)
+def extension_killed(scene: Scene) -> Iterator[None]:
+    """The extension's process is killed while the guest is frozen."""
+    _when_frozen(scene, signal.SIGKILL)
+    yield
+    scene.hand.run("systemctl stop stopper 2>/dev/null; true")
+
+
+_ANTIVIRUS = """
+while sleep 0.05; do
+    for file in /var/lib/waagent/Quiesce.VmBackup-*/*.py /var/lib/waagent/Quiesce*.zip; do
+        test -e "$file" && rm -f "$file"
     done
-    test -s /run/stopped && exit
-    sleep 0.02
 done
 """
 
 
-@fault("extension-stuck", EXTENSION, "extension.stuck", first=True)
-def extension_stuck(scene: Scene) -> Iterator[None]:
-    """The extension's process stands still as soon as it is started (SIGSTOP)."""
-    scene.hand.put("/run/stopper", _STOPPER)
-    scene.hand.run(
-        "rm -f /run/stopped; systemd-run --quiet --unit=stopper --collect sh /run/stopper"
-    )
+@fault("extension-deleted-again-and-again", EXTENSION, "extension.deleted-by-antivirus", first=True)
+def extension_deleted_again(scene: Scene) -> Iterator[None]:
+    """Something like an antivirus program deletes the extension's code whenever it appears."""
+    scene.hand.put("/run/antivirus", _ANTIVIRUS)
+    scene.hand.run("systemd-run --quiet --unit=antivirus sh /run/antivirus; sleep 1")
     yield
-    scene.hand.run(
-        "systemctl stop stopper 2>/dev/null; for p in $(cat /run/stopped); do kill -CONT $p; done; "
-        "true"
-    )
+    scene.hand.run("systemctl stop antivirus")
+    _forget_extension(scene)
 
 
 @fault("python-missing", EXTENSION, "extension.runtime-missing", first=True, heals=False)

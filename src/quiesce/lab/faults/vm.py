@@ -155,33 +155,6 @@ def report_lost(scene: Scene) -> Iterator[None]:
     )
 
 
-_DRIVER_KILLER = """
-import glob, json, os, time
-begun = time.time()
-while time.time() - begun < 120:
-    for path in glob.glob("/run/quiesce/*/state.json"):
-        try:
-            state, driver = json.load(open(path)), json.load(open("/run/quiesce/driver"))
-        except (OSError, ValueError):
-            continue
-        if state["state"] == "frozen":
-            os.kill(driver["pid"], 9)
-            raise SystemExit
-    time.sleep(0.002)
-"""
-
-
-@fault("extension-killed-while-frozen", VM, "extension.crashed", first=True)
-def extension_killed(scene: Scene) -> Iterator[None]:
-    """The extension's process is killed while the guest is frozen."""
-    scene.hand.put("/run/driver-killer.py", _DRIVER_KILLER)
-    scene.hand.run(
-        "systemd-run --quiet --collect --unit=driver-killer python3 /run/driver-killer.py"
-    )
-    yield
-    scene.hand.run("systemctl stop driver-killer 2>/dev/null; true")
-
-
 # --- the server
 
 

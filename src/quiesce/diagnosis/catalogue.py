@@ -22,6 +22,7 @@ from quiesce.model.diagnosis import MendAction
 
 _KNOWN_FIELDS = {"title", "cause", "remedy", "retryable", "mends", "aliases", "see_also"} | {
     "symptom",
+    "circumstance",
     "explains",
     "proof",
     "against",
@@ -41,6 +42,8 @@ class CatalogueEntry:
     `aliases`   names and numbers that other products use for it
     `see_also`  codes that stand behind this symptom or lie close to it
     `symptom`   the code names no cause by itself
+    `circumstance`  it makes failures likely and breaks nothing: it is named as the cause when
+                nothing else is proven, and beside it otherwise
     `explains`  the codes that may be seen when this is the cause
     `proof`     lists of conditions: all of any one list prove it
     `against`   lists of conditions: all of any one list rule it out
@@ -58,6 +61,7 @@ class CatalogueEntry:
     aliases: tuple[str, ...] = ()
     see_also: tuple[str, ...] = ()
     symptom: bool = False
+    circumstance: bool = False
     explains: tuple[str, ...] = ()
     proof: tuple[tuple[str, ...], ...] = ()
     against: tuple[tuple[str, ...], ...] = ()
@@ -159,6 +163,7 @@ def _entry(code: str, fields: Mapping[str, Any]) -> CatalogueEntry:
         aliases=tuple(fields.get("aliases", ())),
         see_also=tuple(fields.get("see_also", ())),
         symptom=bool(fields.get("symptom", False)),
+        circumstance=bool(fields.get("circumstance", False)),
         explains=tuple(fields.get("explains", ())),
         proof=tuple(map(tuple, fields.get("proof", ()))),
         against=tuple(map(tuple, fields.get("against", ()))),

@@ -200,13 +200,14 @@ def _lacking(rule: Rule, seen: Seen) -> int:
 
 
 def _deepest(proven: Sequence[_Judged], known: Catalogue) -> list[_Judged]:
-    """Those that no other explains, the one with the most particular proof first."""
+    """Those that no other explains, the one with the most particular proof first, circumstances
+    last."""
     explained: set[str] = set()
     for each in proven:
         explained |= _reach(each.entry, known)
     return sorted(
         (each for each in proven if each.entry.code not in explained),
-        key=lambda each: (-len(each.by), each.entry.code),
+        key=lambda each: (each.entry.circumstance, -len(each.by), each.entry.code),
     )
 
 

@@ -38,6 +38,9 @@ _INSIDE_SECONDS = 26.0
 Python first. On Windows each of its commands is slow to start, and a minute may not do."""
 _PROBE_SECONDS = 26.0
 """The probe bounds each of its hops itself, all of them by about that much."""
+_ALL_SECONDS = 36.0
+"""Of which a look at a failure seldom takes more than five."""
+_DEEP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ class Looks:
         address = self._table.address(vm)
         taking = self._taking(address.name, job)
         case = Case(address, self._clock.now(), failure, route, job, taking, deep)
-        found = self._panel.run(case, self._looks)
+        seconds = _DEEP_SECONDS if deep else _ALL_SECONDS
+        found = self._panel.run(case, self._looks, seconds=seconds)
         return Seen(
             found.facts,
             found.problems,

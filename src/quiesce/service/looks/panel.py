@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -101,16 +102,17 @@ class Panel:
         self._turns: dict[str, threading.Lock] = {}
         self._hanging: dict[tuple[str, str], threading.Thread] = {}
 
-    def run(self, case: Case, looks: Sequence[Look]) -> Found:
-        """Never raises: what goes wrong with a look is among the problems. Of facts with one name
-        the look that comes first in `looks` has the say."""
+    def run(self, case: Case, looks: Sequence[Look], *, seconds: float = math.inf) -> Found:
+        """What they have found after that time at the latest, not counting the wait for a turn.
+        Never raises: what goes wrong with a look is among the problems. Of facts with one name the
+        look that comes first in `looks` has the say."""
         with self._lock:
             turn = self._turns.setdefault(case.vm, threading.Lock())
         with turn:
-            ended = self._run(case, looks)
+            ended = self._run(case, looks, time.monotonic() + seconds)
         return together([ended[look.name] for look in looks])
 
-    def _run(self, case: Case, looks: Sequence[Look]) -> dict[str, Found]:
+    def _run(self, case: Case, looks: Sequence[Look], until: float) -> dict[str, Found]:
         answers: queue.SimpleQueue[tuple[str, Found]] = queue.SimpleQueue()
         waiting = {look.name: look for look in looks}
         running: dict[str, tuple[Look, threading.Thread, float]] = {}
@@ -118,12 +120,16 @@ class Panel:
         while waiting or running:
             for look in _ready(waiting, running):
                 del waiting[look.name]
+                if time.monotonic() >= until:
+                    ended[look.name] = _unanswered(look, "no time was left for it")
+                    continue
                 before = together([ended[name] for name in look.after if name in ended])
                 thread = self._begin(look, case, before, answers)
                 if thread is None:
                     ended[look.name] = _unanswered(look, "an earlier one still hangs")
                 else:
-                    running[look.name] = (look, thread, time.monotonic() + look.seconds)
+                    deadline = min(until, time.monotonic() + look.seconds)
+                    running[look.name] = (look, thread, deadline)
             if not running:
                 assert not waiting or ended, "looks wait for each other"
                 continue
@@ -134,7 +140,7 @@ class Panel:
                 for look, thread, deadline in list(running.values()):
                     if deadline <= time.monotonic():
                         del running[look.name]
-                        ended[look.name] = _unanswered(look, f"none within {look.seconds:g} s")
+                        ended[look.name] = _unanswered(look, "none by its deadline")
                         with self._lock:
                             self._hanging[case.vm, look.name] = thread
                 continue

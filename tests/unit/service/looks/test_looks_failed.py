@@ -22,9 +22,7 @@ def looked(**given: Any) -> dict[str, object]:
 
 
 def mount(point: str) -> Mount:
-    return Mount(
-        **dict.fromkeys(Mount._fields) | {"point": point, "id": 42, "device": "8:1"}
-    )
+    return Mount(**dict.fromkeys(Mount._fields) | {"point": point, "id": 42, "device": "8:1"})
 
 
 def as_the_server_has_it(guest: Any) -> Any:

@@ -106,6 +106,17 @@ def test_a_look_that_hangs_is_a_problem_and_the_others_facts_are_kept(stuck: Stu
     assert "stuck" in found.problems[0].message
 
 
+def test_what_was_found_by_the_end_of_all_time_is_kept(stuck: Stuck) -> None:
+    looks = [
+        Look("good", yields(fact("good")), LONG),
+        Look("stuck", stuck, LONG, ("good",)),
+        Look("later", yields(fact("later")), LONG, ("stuck",)),
+    ]
+    found = Panel().run(case(), looks, seconds=1.0)
+    assert names(found) == ["good"]
+    assert codes(found) == ["server.look-unanswered"] * 2
+
+
 def test_a_look_that_still_hangs_is_not_begun_again_for_that_vm(stuck: Stuck) -> None:
     board, looks = Panel(), [Look("stuck", stuck, SHORT)]
     board.run(case(), looks)

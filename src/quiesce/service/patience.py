@@ -20,14 +20,14 @@ class Patience:
     `retries`: pauses before a snapshot task that failed for a passing reason is tried again.
     `agent`: until an agent that was restarted is heard of. `cause`: until a load has fallen, a
     migration or somebody else's freeze has ended; looked at every `look`. `diagnosis`: for the
-    looks at one failure.
+    looks at one failure, which bound themselves before that and are seldom longer than five.
     """
 
     retries: tuple[float, ...] = (5.0, 20.0, 60.0)
     agent: float = 90.0
     cause: float = 600.0
     look: float = 15.0
-    diagnosis: float = 8.0
+    diagnosis: float = 45.0
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, seconds: float, words: str, show: Show) -> None:

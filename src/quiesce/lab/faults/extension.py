@@ -26,8 +26,9 @@ def extension_corrupt(scene: Scene) -> Iterator[None]:
 @fault("extension-code-corrupt", EXTENSION, "extension.package-corrupt", first=True)
 def extension_code_corrupt(scene: Scene) -> Iterator[None]:
     """The extension's own code has some bytes flipped; its manifest and handler are whole."""
-    code = f"{waagent.FOLDER}/Quiesce.VmBackup-*/*.py"
-    scene.hand.run(["python3", "-c", FLIP, code])
+    folder = f"{waagent.FOLDER}/Quiesce.VmBackup-*"
+    # Python would go on with what it has compiled of a source whose time and size are the same.
+    scene.hand.run(["python3", "-c", FLIP, f"{folder}/*.py", f"{folder}/__pycache__/*"])
     yield
     _forget_extension(scene)
 

@@ -9,7 +9,6 @@ import shlex
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from quiesce.diagnosis.checks import checks
 from quiesce.diagnosis.engine import standing
@@ -22,32 +21,12 @@ from quiesce.model.vm import VmAddress
 from quiesce.service.composition import Composition
 from quiesce.service.job_book import JobBook
 from quiesce.service.looks import Looks, Seen
+from quiesce.service.mending import IN_THE_SNAPSHOT, Mending
 from quiesce.service.policies import Policies
 from quiesce.service.vm_table import VmTable
 
-SAFE = frozenset(
-    {
-        MendAction.THAW,
-        MendAction.RESTART_AGENT,
-        MendAction.AUTO_RESTART,
-        MendAction.ENABLE_EXTENSIONS,
-        MendAction.SET_ENDPOINT,
-        MendAction.REINSTALL_EXTENSION,
-        MendAction.RENEW_ACCESS,
-        MendAction.CLEAN_STALE,
-    }
-)
-"""What may be done outside of a job. The others decide how a point is taken."""
-
-
-class Mending(Protocol):
-    """As `quiesce.service.mending` has it."""
-
-    def plan(
-        self, vm: str, diagnosis: Diagnosis, off: Collection[MendAction]
-    ) -> tuple[Mend, ...]: ...
-
-    def carry_out(self, vm: str, mend: Mend) -> Mend: ...
+IN_JOBS_ONLY = IN_THE_SNAPSHOT | {MendAction.WAIT}
+"""What makes no sense outside of a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +47,7 @@ class Doctor:
         book: JobBook,
         composition: Composition,
         looks: Looks,
-        mending: Mending | None = None,
+        mending: Mending,
     ) -> None:
         self._table = table
         self._policies = policies
@@ -99,9 +78,7 @@ class Doctor:
         if missing := set(actions) - {mend.action for mend in wanted}:
             raise _not_planned(name, missing, plan)
         vm = self._table.address(name).name
-        mending = self._mending
-        assert mending is not None or not wanted, "without it the plan is empty"
-        done = tuple(mending.carry_out(vm, mend) for mend in wanted if mending)
+        done = tuple(self._mending.carry_out(vm, mend) for mend in wanted)
         after = self.examine(name)
         return replace(after, plan=(*done, *after.plan))
 
@@ -137,13 +114,11 @@ class Doctor:
         self, vm: str, diagnoses: tuple[Diagnosis, ...], policy: Policy | None
     ) -> tuple[Mend, ...]:
         """Each action once, with the first cause that wants it."""
-        if self._mending is None:
-            return ()
         off = policy.mends_off if policy else ()
         plan: dict[MendAction, Mend] = {}
         for diagnosis in diagnoses:
             for mend in self._mending.plan(vm, diagnosis, off):
-                if mend.action in SAFE:
+                if mend.action not in IN_JOBS_ONLY:
                     plan.setdefault(mend.action, mend)
         return tuple(plan.values())
 

@@ -7,14 +7,13 @@ tests/e2e. What is under test is the order of the calls and the label of the out
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
+from recorded_parts import ROOT, RecordedGuest, RecordedHypervisor, RecordedRoute, Stage
 
 from quiesce.model.failure import (
     AgentFailure,
     ExtensionFailure,
-    Failure,
     FreezeFailure,
     JobFailure,
     NetworkFailure,
@@ -30,88 +29,16 @@ from quiesce.model.snapshot import (
     MountFreeze,
     Route,
     Snapshot,
-    SnapshotSession,
 )
-from quiesce.model.vm import PowerState, VmState
+from quiesce.model.vm import PowerState
 from quiesce.snapshot.ports import (
     Finish,
-    Guest,
-    GuestPoint,
-    GuestRoute,
-    Hypervisor,
     Readiness,
     ScriptRun,
 )
 from quiesce.snapshot.take import Routes, recover, take_snapshot
 
 TASK = "0123456789ab"
-ROOT = MountFreeze("/", "ext4", freeze_ms=2.0, frozen_ms=30.0)
-
-
-class Stage:
-    """A hypervisor and a guest on one tape: `tape` is every call in order; `failing` maps a call
-    to the failure it raises."""
-
-    def __init__(self) -> None:
-        self.tape: list[str] = []
-        self.failing: dict[str, Failure] = {}
-        self.power = PowerState.RUNNING
-        self.readiness = Readiness("1.0", (ROOT,), scripts_configured=False, pre_script=None)
-        self.report = FreezeReport((ROOT,), held=True, hold_seconds=10)
-        self.finish = Finish(post_script=None)
-
-    def play(self, call: str) -> None:
-        self.tape.append(call)
-        if call in self.failing:
-            raise self.failing[call]
-
-
-class RecordedHypervisor(Hypervisor):
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-    def state(self) -> VmState:
-        return VmState(self.stage.power, (), "QEMU")
-
-    def prepare(self, task_id, *, bases, options):
-        self.stage.play("hypervisor.prepare")
-
-    def take(self, task_id):
-        self.stage.play("hypervisor.take")
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    def open(self, task_id):
-        self.stage.play("hypervisor.open")
-        return SnapshotSession(task_id, datetime(2026, 1, 1, tzinfo=UTC), Route.HOST, ())
-
-    def release(self, task_id, *, committed):
-        self.stage.play(f"hypervisor.release committed={committed}")
-
-    def leftovers(self):
-        return ()
-
-
-class RecordedGuest(Guest):
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-    def prepare(self, task_id, options):
-        self.stage.play("guest.prepare")
-        return self.stage.readiness
-
-    def freeze(self, task_id):
-        self.stage.play("guest.freeze")
-
-    def thaw(self, task_id):
-        self.stage.play("guest.thaw")
-        return self.stage.report
-
-    def finish(self, task_id):
-        self.stage.play("guest.finish")
-        return self.stage.finish
-
-    def recover(self, task_id):
-        self.stage.play("guest.recover")
 
 
 @pytest.fixture
@@ -293,23 +220,6 @@ def test_a_guest_whose_session_vanished_while_frozen_is_thawed_before_the_point_
 
 
 # --- two routes
-
-
-class RecordedRoute(GuestRoute):
-    """A guest that freezes itself and asks for the point, unless `failing` says otherwise."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.asks = True
-
-    def snapshot(self, task_id, disks, options, *, take, log):
-        self.stage.play("route.snapshot")
-        taken = take() if self.asks else datetime(2026, 1, 1, tzinfo=UTC)
-        self.stage.play("route.report")
-        return GuestPoint(taken, self.stage.readiness, self.stage.report, self.stage.finish)
-
-    def recover(self, task_id):
-        self.stage.play("route.recover")
 
 
 @pytest.fixture

@@ -52,10 +52,9 @@ _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 
 class QgaGuest:
-    """Fulfils `quiesce.snapshot.ports.Guest`. Thread-safe: operations take turns.
-
-    Keep one per VM: QEMU admits one client to an agent's channel. The channel is held from
-    `prepare` to `finish` or `recover`, and otherwise only during a call.
+    """Fulfils `quiesce.snapshot.ports.Guest`. Thread-safe: operations take turns. Keep one per VM:
+    QEMU admits one client to an agent's channel. The channel is held from `prepare` to `finish` or
+    `recover`, and otherwise only during a call.
     """
 
     def __init__(
@@ -276,13 +275,16 @@ class QgaGuest:
         with self._idle_turn():
             return inside.mended(self._agent, action, word)
 
+    def _occupied(self) -> tuple[str, ...]:
+        return tuple(self._sessions)
+
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         with self._lock:
             try:
                 yield
             finally:
-                if not self._sessions:
+                if not self._occupied():
                     self._agent.disconnect()
 
     @contextlib.contextmanager
@@ -292,13 +294,13 @@ class QgaGuest:
         :raise AgentFailure: agent.channel-busy during a session
         """
         with self._turn():
-            if self._sessions:
+            if open_tasks := self._occupied():
                 raise AgentFailure(
                     "agent.channel-busy",
                     "A backup is taking its snapshot of this VM.",
                     evidence=[
                         Evidence(fact=f"session {task} is open", source="this server")
-                        for task in self._sessions
+                        for task in open_tasks
                     ],
                     retryable=True,
                 )

@@ -80,7 +80,7 @@ def examined(agent: QemuGuestAgent) -> Papers:
     :raise FreezeFailure: freeze.busy
     """
     token = new_token()
-    system = _system(agent)
+    system = system_of(agent)
     try:
         windows = system == WINDOWS
         seconds = _EXAMINE_SECONDS_ON_WINDOWS if windows else _EXAMINE_SECONDS
@@ -99,7 +99,7 @@ def mended(agent: QemuGuestAgent, action: str, word: str) -> str:
     :raise AgentFailure: agent.mend-failed, with the guest's own reason; as `examined`
     """
     checked(action, word)
-    system = _system(agent)
+    system = system_of(agent)
     result = _run(agent, system, mender(system), [action, word], _MEND_SECONDS)
     words = printable(readable(result.stdout).strip(), 1000)
     if result.succeeded and words:
@@ -112,7 +112,7 @@ def mended(agent: QemuGuestAgent, action: str, word: str) -> str:
     )
 
 
-def _system(agent: QemuGuestAgent) -> str:
+def system_of(agent: QemuGuestAgent) -> str:
     """Empty for an agent that cannot say; those of Windows can."""
     try:
         return agent.operating_system().id

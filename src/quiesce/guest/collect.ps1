@@ -107,7 +107,7 @@ function Invoke-Line([string]$line) {
         [void][Diagnostics.Process]::Start($runner, "/d /c taskkill /t /f /pid $($process.Id) >nul 2>&1")
     }
     $status
-    Get-Text $kept.ToArray() $oem
+    (Get-Text $kept.ToArray() $oem) -replace "`r", ''  # wmic.exe ends lines with two of them
 }
 
 function Show-File($file) {

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from quiesce.agent.extension import QgaGuest
+from quiesce.agent.guest import VmGuest
 from quiesce.agent.waagent.host import AgentHost
 from quiesce.agent.waagent.ports import AgentBook, ProxyOf
 from quiesce.block.nbd import NbdSource
@@ -98,7 +98,7 @@ class Composition:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._guests: dict[tuple[Path, Path], QgaGuest] = {}
+        self._guests: dict[tuple[Path, Path], VmGuest] = {}
         self._lock = threading.Lock()
 
     def hypervisor(self, address: VmAddress) -> SurveyedHypervisor:
@@ -112,7 +112,7 @@ class Composition:
         with self._lock:
             return self._guests.setdefault(
                 (address.qga_socket, address.qmp_socket),
-                QgaGuest(address.qga_socket, frontend_open=self._qemu(address).agent_port_open),
+                VmGuest(address.qga_socket, frontend_open=self._qemu(address).agent_port_open),
             )
 
     def guest_side(

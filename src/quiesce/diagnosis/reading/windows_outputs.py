@@ -111,7 +111,7 @@ def _bounded(text: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    clean = text.replace("\0", "")
+    clean = text.replace("\0", "").replace("\\x0d", "")  # as `readable` shows it
     return [line[:_LINE_CHARS].rstrip() for line in clean.splitlines()]
 
 

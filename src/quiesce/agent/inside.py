@@ -104,7 +104,7 @@ def mended(agent: QemuGuestAgent, action: str, word: str) -> str:
     words = printable(readable(result.stdout).strip(), 1000)
     if result.succeeded and words:
         return words
-    why = printable(readable(result.stderr).strip(), 1000) or "it said nothing"
+    why = printable(readable(result.stderr).strip(), 1000) or words or "it said nothing"
     raise AgentFailure(
         "agent.mend-failed",
         f"The guest could not be mended by {action}: {why}",

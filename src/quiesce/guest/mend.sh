@@ -1,0 +1,484 @@
+#!/bin/sh
+# sh -s ACTION [WORD] < mend.sh: mends one thing in this guest, says in one sentence what it did or
+# found done already, and ends with 0; else with the reason on standard error and 1. What can be done
+# twice without harm is all there is. For dash, bash and busybox, with systemd, OpenRC or System V.
+#
+#   restart-waagent, restart-qga            start, or restart, a stopped or hung agent; with the word
+#                                           "unmask" also one that is masked or disabled
+#   auto-restart-waagent, auto-restart-qga  have systemd start it again whenever it ends
+#   enable-extensions                       Extensions.Enabled=y for the Azure Linux agent
+#   allow-qga                               unblock what a backup needs of the QEMU guest agent
+#   exempt-host ADDRESS                     NO_PROXY for that address, for the Azure Linux agent
+#   end-extension                           end the backup extension's sessions, then its processes
+#   verbose-on, verbose-off                 what both agents write to their logs
+#
+# An agent that this very script was started by is restarted two seconds later, so that it can still
+# say what we said. Files are replaced as a whole; the former one stays as FILE.quiesce-backup.
+
+PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+unset CDPATH ENV
+umask 022
+
+CONF=/etc/waagent.conf
+BACKUP=.quiesce-backup
+LATER_SECONDS=2
+STOP_SECONDS=15
+SESSION_SECONDS=60
+NL='
+'
+NEEDED="guest-ping guest-info guest-sync guest-sync-delimited guest-get-osinfo guest-get-fsinfo
+guest-set-time guest-exec guest-exec-status guest-file-open guest-file-close guest-file-read
+guest-file-write guest-file-seek guest-file-flush guest-fsfreeze-status guest-fsfreeze-freeze
+guest-fsfreeze-thaw"
+
+main() {
+    word=$2
+    [ "$(id -u)" = 0 ] || fail "Mending needs root."
+    limit=
+    timeout -s KILL 9 true 2>/dev/null && limit="timeout -s KILL"
+    case $word in
+        *[!A-Za-z0-9.:_-]*) fail "The word is not understood." ;;
+    esac
+    case $1 in
+        restart-waagent) restart waagent ;;
+        restart-qga) restart qga ;;
+        auto-restart-waagent) auto_restart waagent ;;
+        auto-restart-qga) auto_restart qga ;;
+        enable-extensions) enable_extensions ;;
+        allow-qga) allow_qga ;;
+        exempt-host) exempt_host ;;
+        end-extension) end_extension ;;
+        verbose-on | verbose-off) verbose "${1#verbose-}" ;;
+        *) fail "There is no such action." ;;
+    esac
+    printf '%s\n' "$said"
+}
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+say() { said=${said:+$said }$*; }
+
+# ---- services
+
+systemd() { [ -d /run/systemd/system ] && command -v systemctl >/dev/null; }
+
+property() { systemctl show -p "$1" "$unit" 2>/dev/null | sed -n "s/^$1=//p"; }
+
+# find_unit waagent|qga: into $unit, by the name that this distribution gives it. Empty: not there.
+find_unit() {
+    case $1 in
+        waagent) names="walinuxagent waagent" title="The Azure Linux agent" ;;
+        qga) names="qemu-guest-agent qemu-ga" title="The QEMU guest agent" ;;
+    esac
+    for name in $names; do
+        if systemd; then
+            unit=$name.service
+            case $(property LoadState) in
+                not-found | "") ;;
+                *) return ;;
+            esac
+        else
+            unit=$name
+            [ -x "/etc/init.d/$name" ] && return
+        fi
+    done
+    unit=
+}
+
+require_unit() {
+    find_unit "$1"
+    [ -n "$unit" ] || fail "$title is not installed: there is no service ${names% *} or ${names#* }."
+}
+
+# limited SECONDS COMMAND…
+limited() {
+    seconds=$1
+    shift
+    ${limit:+$limit "$seconds"} "$@"
+}
+
+restart() {
+    disabled='' killed=''
+    require_unit "$1"
+    if systemd; then
+        permit
+    fi
+    pids=$(processes "$1")
+    if started_by "$pids"; then
+        restart_later
+    elif systemd; then
+        restart_now "$1"
+    else
+        for pid in $pids; do kill -CONT "$pid"; done
+        service_ restart || fail "$unit could not be restarted: $why"
+        say "$unit was restarted."
+    fi
+}
+
+# Only an operator who says so may undo what an operator has done.
+permit() {
+    if [ "$(property LoadState)" = masked ]; then
+        [ "$word" = unmask ] || fail "$unit is masked: somebody forbade to start it."
+        systemctl unmask "$unit" >/dev/null 2>&1
+        systemctl unmask --runtime "$unit" >/dev/null 2>&1
+        systemctl daemon-reload
+        [ "$(property LoadState)" = masked ] && fail "$unit is masked and could not be unmasked."
+        say "$unit was unmasked."
+    fi
+    if [ "$(property UnitFileState)" = disabled ]; then
+        if [ "$word" = unmask ]; then
+            systemctl enable "$unit" >/dev/null 2>&1 || fail "$unit could not be enabled."
+            say "$unit was enabled."
+        else
+            disabled=" It is disabled, and will not be started at the next boot."
+        fi
+    fi
+}
+
+restart_now() {
+    for pid in $pids; do kill -CONT "$pid" 2>/dev/null; done
+    systemctl reset-failed "$unit" 2>/dev/null
+    if ! why=$(limited "$STOP_SECONDS" systemctl restart "$unit" 2>&1); then
+        for pid in $pids; do kill -KILL "$pid" 2>/dev/null; done
+        why=$(limited "$STOP_SECONDS" systemctl start "$unit" 2>&1) \
+            || fail "$unit could not be started: ${why:-it took more than $STOP_SECONDS s}"
+        killed=" Its former process had to be killed."
+    fi
+    sleep 2 # whoever ends at once has ended by then
+    state=$(property ActiveState)
+    [ "$state" = active ] || fail "$unit was started and is $state:" \
+        "$(property Result), status $(property ExecMainStatus)."
+    verb=started
+    [ -n "$pids" ] && verb=restarted
+    say "$unit was $verb.$killed$disabled"
+}
+
+restart_later() {
+    if systemd; then
+        order="systemctl --no-block restart $unit"
+    else
+        order="service $unit restart"
+    fi
+    detached=
+    command -v setsid >/dev/null && detached=setsid
+    $detached sh -c "sleep $LATER_SECONDS; $order" </dev/null >/dev/null 2>&1 &
+    say "$unit will be restarted in $LATER_SECONDS seconds.$disabled"
+}
+
+service_() {
+    if command -v rc-service >/dev/null; then
+        why=$(limited 60 rc-service "$unit" "$1" 2>&1)
+    elif command -v service >/dev/null; then
+        why=$(limited 60 service "$unit" "$1" 2>&1)
+    else
+        why=$(limited 60 "/etc/init.d/$unit" "$1" 2>&1)
+    fi
+}
+
+# ---- processes
+
+# processes waagent|qga|extension: process ids of root's.
+processes() {
+    for folder in /proc/[0-9]*; do
+        [ -O "$folder" ] || continue
+        pid=${folder#/proc/}
+        if [ "$1" = qga ]; then
+            read -r comm 2>/dev/null < "$folder/comm" || continue
+            [ "$comm" = qemu-ga ] && echo "$pid"
+        elif grep -q -e waagent -e WALinuxAgent -e Quiesce.VmBackup -e quiesce-extension \
+            "$folder/cmdline" 2>/dev/null; then
+            words=$NL$(tr '\0' '\n' 2>/dev/null < "$folder/cmdline")$NL
+            case $1:$words in
+                waagent:${NL}*python*${NL}*/waagent${NL}* | waagent:${NL}*/waagent${NL}* | \
+                    waagent:${NL}*python*WALinuxAgent-*.egg${NL}*) echo "$pid" ;;
+                extension:*/Quiesce.VmBackup-* | extension:*/quiesce-extension-*) echo "$pid" ;;
+            esac
+        fi
+    done
+}
+
+# Whether one of these processes has started this one.
+started_by() {
+    for pid in $(ancestors); do
+        case " $(echo $1) " in *" $pid "*) return 0 ;; esac
+    done
+    return 1
+}
+
+ancestors() {
+    pid=$$
+    while [ "${pid:-0}" -gt 1 ]; do
+        echo "$pid"
+        read -r line 2>/dev/null < "/proc/$pid/stat" || return
+        set -- ${line##*) }
+        pid=$2
+    done
+}
+
+# ---- files
+
+# replace FILE SED-ARGUMENT…: whether that changes it. Owner and mode stay, and so does a link to it.
+replace() {
+    file=$(readlink -f "$1") || fail "$1 cannot be found."
+    shift
+    new=$file.quiesce-new
+    rm -f "$new"
+    cp -p "$file" "$new" || fail_with "$new"
+    sed "$@" "$file" > "$new" || fail_with "$new"
+    if cmp -s "$file" "$new"; then
+        rm -f "$new"
+        return 1
+    fi
+    cp -p "$file" "$file$BACKUP" || fail_with "$new"
+    mv -f "$new" "$file" || fail_with "$new"
+}
+
+# put FILE TEXT: whether that changes it.
+put() {
+    [ -f "$1" ] && [ "$(cat "$1")" = "$2" ] && return 1
+    mkdir -p "${1%/*}" || fail "${1%/*} cannot be made."
+    rm -f "$1.quiesce-new"
+    printf '%s\n' "$2" > "$1.quiesce-new" || fail_with "$1.quiesce-new"
+    mv -f "$1.quiesce-new" "$1" || fail_with "$1.quiesce-new"
+}
+
+fail_with() {
+    rm -f "$1"
+    fail "$1 could not be written: is the disk full, or read-only?"
+}
+
+# ---- actions
+
+auto_restart() {
+    require_unit "$1"
+    systemd || fail "This guest has no systemd that could restart $unit."
+    drop_in=/etc/systemd/system/$unit.d/90-quiesce-restart.conf
+    if put "$drop_in" "# Quiesce: whenever the agent ends, it is started again.
+[Unit]
+StartLimitIntervalSec=300
+StartLimitBurst=20
+[Service]
+Restart=always
+RestartSec=5"; then
+        systemctl daemon-reload || fail "systemd did not read $drop_in."
+        say "$unit is restarted from now on whenever it ends ($drop_in)."
+    else
+        say "$unit was set already to be restarted whenever it ends ($drop_in)."
+    fi
+}
+
+require_conf() {
+    [ -f "$CONF" ] || fail "There is no $CONF: the Azure Linux agent is not installed."
+}
+
+enable_extensions() {
+    require_conf
+    if replace "$CONF" 's/^[[:space:]]*Extensions\.Enabled[[:space:]]*=.*/Extensions.Enabled=y/'; then
+        say "Extensions.Enabled=y was set in $CONF."
+        restart waagent
+    else
+        say "Extensions were enabled already in $CONF."
+    fi
+}
+
+allow_qga() {
+    require_unit qga
+    set --
+    for name in $NEEDED; do
+        in_list="[=, \"']$name"
+        set -- "$@" \
+            -e "/allow-rpcs/{/$in_list[, \"']/!{/$in_list\$/!s/\(allow-rpcs *= *[^ \"']*\)/\1,$name/;};}" \
+            -e "/allow-rpcs/!s/\([=, \"']\)$name\([, \"']\)/\1\2/g" \
+            -e "/allow-rpcs/!s/\([=, \"']\)$name\$/\1/"
+    done
+    # Only lines that name what is blocked: everything else leaves by `b`.
+    lists='\(black-*list\|block-rpcs\|allow-rpcs\|BLACKLIST_RPC\|BLOCK_RPCS\|FILTER_RPC_ARGS\|-b \)'
+    changed=
+    for file in /etc/qemu/qemu-ga.conf /etc/sysconfig/qemu-ga /etc/default/qemu-guest-agent \
+        "/etc/systemd/system/$unit" "/etc/systemd/system/$unit.d"/*.conf; do
+        [ -f "$file" ] || continue
+        replace "$file" -e "/^[[:space:]]*#/b" -e "/$lists/!b" "$@" -e 's/,,*/,/g' \
+            -e "s/\([=\"' ]\),/\1/g" -e "s/,\([\"' ]\)/\1/g" -e 's/,$//' \
+            -e "s/[ ]*-b *\([\"']\)/\1/" -e 's/[ ]*-b *$//' \
+            -e '/^[[:space:]]*\(blacklist\|block-rpcs\)[[:space:]]*=[[:space:]]*$/d' \
+            && changed="$changed $file"
+    done
+    if [ -n "$changed" ]; then
+        systemd && systemctl daemon-reload
+        say "What a backup needs was unblocked in$changed."
+        restart qga
+    else
+        say "Nothing that a backup needs is blocked in the QEMU guest agent's configuration."
+    fi
+}
+
+exempt_host() {
+    case $word in
+        *[!0-9a-fA-F.:]* | "" | [!0-9a-fA-F:]*) fail "The host's address must be an IP address." ;;
+        *.*.*.* | *:*:*) ;;
+        *) fail "The host's address must be an IP address." ;;
+    esac
+    require_unit waagent
+    systemd || fail "This guest has no systemd by which $unit could be told NO_PROXY."
+    drop_in=/etc/systemd/system/$unit.d/90-quiesce-no-proxy.conf
+    former=$(no_proxy)
+    case ,$former, in
+        *,"$word",*) list=$former ;;
+        *) list=${former:+$former,}$word ;;
+    esac
+    case $list in
+        *[!A-Za-z0-9.:,_/*-]*) fail "NO_PROXY of $unit holds what cannot be written: look at it." ;;
+    esac
+    if put "$drop_in" "# Quiesce: the host is never asked through a proxy.
+[Service]
+Environment=\"NO_PROXY=$list\" \"no_proxy=$list\""; then
+        systemctl daemon-reload || fail "systemd did not read $drop_in."
+        say "$word is exempt from the proxy of $unit ($drop_in)."
+        restart waagent
+    else
+        say "$word was exempt already from the proxy of $unit ($drop_in)."
+        case ,$former, in *,"$word",*) ;; *) restart waagent ;; esac
+    fi
+}
+
+# What the agent has now, from wherever it has it; else what systemd would give it.
+no_proxy() {
+    pid=$(property MainPID)
+    found=
+    [ "${pid:-0}" -gt 0 ] && found=$(tr '\0' '\n' 2>/dev/null < "/proc/$pid/environ")
+    [ -n "$found" ] || found=$(property Environment | tr ' ' '\n' | tr -d '"')
+    printf '%s\n' "$found" | sed -n 's/^[Nn][Oo]_[Pp][Rr][Oo][Xx][Yy]=//p' | tail -n 1 | tr -d ' '
+}
+
+verbose() {
+    any=
+    if [ -f "$CONF" ]; then
+        any=yes
+        verbose_waagent "$1"
+    fi
+    find_unit qga
+    if [ -n "$unit" ] && systemd; then
+        any=yes
+        verbose_qga "$1"
+    fi
+    [ -n "$any" ] || fail "No agent is installed whose log could be made more verbose."
+}
+
+# The former value waits in the file itself, so that both change at once.
+verbose_waagent() {
+    mark='# quiesce-former: '
+    marked=
+    grep -q "^$mark" "$CONF" && marked=yes
+    line='[[:space:]]*Logs\.Verbose[[:space:]]*=.*'
+    if [ "$1" = off ]; then
+        [ -n "$marked" ] || { say "$CONF was not made verbose by Quiesce."; return; }
+        replace "$CONF" -e "/^$line/d" -e "/^${mark}nothing\$/d" -e "s/^$mark//"
+        say "$CONF says of Logs.Verbose what it said before."
+    else
+        [ -z "$marked" ] || { say "$CONF was made verbose already."; return; }
+        if grep -q "^$line" "$CONF"; then
+            replace "$CONF" -e "s/^\($line\)/$mark\1\\${NL}Logs.Verbose=y/"
+        else
+            replace "$CONF" -e "\$a\\$NL${mark}nothing\\${NL}Logs.Verbose=y"
+        fi
+        say "Logs.Verbose=y was set in $CONF."
+    fi
+    restart waagent
+}
+
+verbose_qga() {
+    drop_in=/etc/systemd/system/$unit.d/90-quiesce-verbose.conf
+    if [ "$1" = off ]; then
+        [ -f "$drop_in" ] || { say "$unit was not made verbose by Quiesce."; return; }
+        rm -f "$drop_in"
+        systemctl daemon-reload
+        say "$unit is no longer verbose."
+        restart qga
+        return
+    fi
+    [ -f "$drop_in" ] && { say "$unit was made verbose already."; return; }
+    fragment=$(property FragmentPath)
+    start=$(sed -n 's/^ExecStart=\(.\)/\1/p' "$fragment" "/etc/systemd/system/$unit.d"/*.conf 2>/dev/null \
+        | tail -n 1)
+    case $start in
+        *qemu-ga*[\\]) fail "ExecStart of $unit in $fragment is more than one line." ;;
+        *qemu-ga*) ;;
+        *) fail "No ExecStart is found in $fragment of $unit." ;;
+    esac
+    put "$drop_in" "# Quiesce: until the logs are collected.
+[Service]
+ExecStart=
+ExecStart=$start -v"
+    systemctl daemon-reload
+    say "$unit is verbose from now on ($drop_in)."
+    restart qga
+}
+
+end_extension() {
+    count=0
+    for folder in /run/quiesce/*/; do
+        folder=${folder%/}
+        [ -d "$folder" ] && [ ! -L "$folder" ] && [ -p "$folder/control" ] || continue
+        end_session "$folder"
+        count=$((count + 1))
+    done
+    mine=" $(echo $(ancestors)) "
+    killed=0
+    for pass in TERM KILL; do
+        for pid in $(processes extension); do
+            case $mine in *" $pid "*) continue ;; esac
+            kill -CONT "$pid" 2>/dev/null
+            kill -"$pass" "$pid" 2>/dev/null && [ "$pass" = TERM ] && killed=$((killed + 1))
+        done
+        [ "$pass:$killed" = TERM:0 ] && break
+        sleep 1
+    done
+    say "The backup extension: sessions ended: $count, processes killed: $killed."
+}
+
+# By the session itself; then by the extension's own `recover`, which thaws whatever is frozen. What
+# is still frozen after that is not killed: its watchdog thaws it.
+end_session() {
+    for pid in $(processes extension); do kill -CONT "$pid" 2>/dev/null; done
+    ended "$1" || { printf 'abort\n' 1<> "$1/control"; } 2>/dev/null
+    waited=0
+    until ended "$1"; do
+        if [ "$waited" -eq 10 ]; then
+            recover "${1##*/}"
+        elif [ "$waited" -ge "$SESSION_SECONDS" ]; then
+            fail "The session ${1##*/} does not end: it is $(state_of "$1"); its watchdog thaws it."
+        fi
+        sleep 1
+        waited=$((waited + 1))
+    done
+}
+
+state_of() { sed -n 's/^.*"state": *"\([a-z]*\)".*$/\1/p' "$1/state.json" 2>/dev/null | head -n 1; }
+
+ended() {
+    [ -p "$1/control" ] || return 0
+    case $(state_of "$1") in
+        done | failed) return 0 ;;
+    esac
+    return 1
+}
+
+recover() {
+    for program in /var/lib/waagent/Quiesce.VmBackup-*/ /var/lib/quiesce/quiesce-extension-*.zip; do
+        [ -e "${program%/}" ] || continue
+        for python in python3 /usr/libexec/platform-python python; do
+            command -v "$python" >/dev/null || continue
+            limited 30 "$python" -I -B "${program%/}" recover --task "$1" </dev/null >/dev/null 2>&1
+            return
+        done
+    done
+}
+
+said='' disabled='' killed='' unit=''
+main "$1" "$2" </dev/null
+exit

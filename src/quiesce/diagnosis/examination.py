@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 from quiesce.diagnosis.checks import checks
+from quiesce.diagnosis.engine import diagnose, standing
 from quiesce.diagnosis.reading import facts_of
-from quiesce.model.diagnosis import Examination
+from quiesce.diagnosis.reading.failures import failed_facts, failure_by_agent, failure_in
+from quiesce.diagnosis.reading.observed import observed
+from quiesce.model.diagnosis import Check, Diagnosis, Examination, Fact, Light
+from quiesce.model.failure import FailureReport
 from quiesce.model.papers import Papers
 
 
 def examine(papers: Papers) -> Examination:
-    """What is wrong in the guest that these papers are from, as far as they show it."""
+    """What is wrong in the guest that these papers are from, as far as they show it: the failure
+    of the newest backup that they tell of with its cause, then all other causes that stand."""
     began = time.monotonic()
-    facts = facts_of(papers)
+    facts = (*_looked_at(papers), *facts_of(papers))
+    failure = failure_in(papers) or failure_by_agent(facts)
+    facts = (*facts, *failed_facts(papers, failure))
+    found = tuple(_diagnoses(failure, facts))
     return Examination(
         subject=papers.source,
-        checks=checks(facts),
-        channels=(),
+        checks=(_newest_backup(papers, failure), *checks(facts, found)),
+        diagnoses=found,
+        channels=(f"{len(papers.papers)} papers of {papers.source}", *papers.warnings),
         seconds=time.monotonic() - began,
+    )
+
+
+def _looked_at(papers: Papers) -> Iterator[Fact]:
+    if papers.papers:
+        words = "The guest's inside could be looked at."
+        yield observed(papers, papers.papers[0], "guest.examined", True, words)
+
+
+def _diagnoses(failure: FailureReport | None, facts: tuple[Fact, ...]) -> Iterator[Diagnosis]:
+    told: set[str] = set()
+    if failure is not None:
+        began = time.monotonic()
+        first = diagnose(failure, facts)
+        yield replace(first, seconds=time.monotonic() - began)
+        told = {first.code, *first.also}
+    yield from (each for each in standing(facts) if each.code not in told)
+
+
+def _newest_backup(papers: Papers, failure: FailureReport | None) -> Check:
+    if failure is None:
+        words = "no failure stands in these papers"
+        return Check("extension", "the newest backup", Light.GREEN, words)
+    return Check(
+        "extension",
+        "the newest backup",
+        Light.RED,
+        failure.message.rstrip("."),
+        failure.evidence,
+        (failure.code,),
     )

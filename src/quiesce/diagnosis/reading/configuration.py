@@ -55,23 +55,23 @@ def _proxies(papers: Papers) -> Iterator[Fact]:
     exempt = ",".join(value for _, name, value, _ in environment if name.lower() == "no_proxy")
     set_here = [each for each in environment if _PROXY_NAME.fullmatch(each[1]) and each[2]]
     if set_here:
-        paper, name, value, line = set_here[-1]
-        words = f"{name} is set to {shown(value)} in {place(paper)}."
-        value = f"{shown(value)} ({place(paper)})"
-        yield observed(papers, paper, "net.proxy", value, words, raw=line)
+        where, name, value, line = set_here[-1]
+        words = f"{name} is set to {shown(value)} in {place(where)}."
+        said = f"{shown(value)} ({place(where)})"
+        yield observed(papers, where, "net.proxy", said, words, raw=line)
     chosen = own or next(((p, v, ln) for p, _, v, ln in reversed(set_here) if _of_agent(p)), None)
     if chosen is not None:
-        paper, value, line = chosen
-        said = f"{shown(value)} ({place(paper)})"
+        where, value, line = chosen
+        said = f"{shown(value)} ({place(where)})"
         words = f"The agent is set to use the proxy {shown(value)}."
-        yield observed(papers, paper, "waagent.proxy", said, words, raw=line)
+        yield observed(papers, where, "waagent.proxy", said, words, raw=line)
         free = _is_exempt(exempt)
         words = (
             "The host's address is exempt from it."
             if free
             else "Nothing exempts the host's address."
         )
-        yield observed(papers, paper, "waagent.proxy-for-host", not free, words, raw=exempt or line)
+        yield observed(papers, where, "waagent.proxy-for-host", not free, words, raw=exempt or line)
     elif (paper := text_paper(papers, CONFIGURATION)) is not None:
         words = "The agent is set to use no proxy."
         yield observed(papers, paper, "waagent.proxy", "", words)

@@ -1,7 +1,7 @@
 """What /var/log/waagent.log says: versions, where its host is, and the newest trouble that nothing
 since has made good.
 
-Messages as WALinuxAgent 2.2.0 to 2.16.0 write them (azurelinuxagent/ga/exthandlers.py, ga/update.py,
+Messages as WALinuxAgent 2.2.0 to 2.16.0 write them (ga/exthandlers.py, ga/update.py,
 daemon/main.py, common/protocol/*.py, common/dhcp.py, common/utils/restutil.py).
 """
 
@@ -111,7 +111,8 @@ _TROUBLES = (
     ),
     _trouble(
         "download-failed",
-        r"Failed to download artifacts|ExtensionDownloadError|Failed to download the extension package"
+        r"Failed to download artifacts|ExtensionDownloadError"
+        r"|Failed to download the extension package"
         r"|Error downloading extension package|Failed to (?:fetch|retrieve extension) manifest"
         r"|Failed to get ext handler pkgs",
         "The agent cannot fetch the extension's package.",
@@ -148,14 +149,15 @@ _TROUBLES = (
     ),
     _trouble(
         "crash",
-        r"Daemon ended with exception|launched with command .* (?:failed with|exited with return|returned code)"
+        r"Daemon ended with exception"
+        r"|launched with command .* (?:failed with|exited with return|returned code)"
         r"|Agent did not terminate cleanly|died, restarting|Agent \S+ failed with exception",
         "A process of the agent has crashed.",
         _RUNS_ON,
     ),
     _trouble(
         "no-option-245",
-        r"No option.?245|option 245 (?:is )?(?:missing|not)|DHCP response did not (?:contain|include)",
+        r"WireProtocol endpoint is None",
         "DHCP does not tell the agent the host's address.",
         _GOAL_AGAIN,
     ),
@@ -172,7 +174,8 @@ _TROUBLES = (
         + _IO
         + ")"
         r"|retrieve the goal state are failing|\[HTTP Failed\].{0,300}(?:" + _IO + ")"
-        r"|Error fetching (?:the )?goal state|Exception fetching the goal state|Waiting for network\."
+        r"|Error fetching (?:the )?goal state|Exception fetching the goal state"
+        r"|Waiting for network\."
         r"|Failed to send DHCP request",
         "The agent does not reach its host.",
         _GOAL_AGAIN,
@@ -249,7 +252,10 @@ def _says(papers: Papers, paper: Paper, lines: list[LogLine]) -> Fact:
     )
 
 
-_QUIET = {"extensions-disabled", "package-corrupt", "download-failed", "no-host", "crash", "proxy"}
+_QUIET = {
+    *("extensions-disabled", "package-corrupt", "download-failed", "no-host", "no-option-245"),
+    *("crash", "proxy"),
+}
 """Troubles that the agent tells without calling them an error."""
 
 

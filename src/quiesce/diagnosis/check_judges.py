@@ -1,0 +1,119 @@
+"""What makes a line of the doctor's green, amber or red: judges over facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quiesce.diagnosis.conditions import Seen
+from quiesce.model.diagnosis import Light
+
+Judge = Callable[[Seen], Light | None]
+"""None: the line has nothing to say of this guest."""
+GREEN, AMBER, RED, UNKNOWN = Light.GREEN, Light.AMBER, Light.RED, Light.UNKNOWN
+
+
+def flag(name: str, *, bad: bool, light: Light) -> Judge:
+    def judge(seen: Seen) -> Light | None:
+        value = seen.value(name)
+        return None if value is None else light if value is bad else GREEN
+
+    return judge
+
+
+def empty(name: str, light: Light, *, bad: bool = False) -> Judge:
+    """Green when the text is empty; with `bad`, when it is not."""
+
+    def judge(seen: Seen) -> Light | None:
+        value = seen.value(name)
+        return None if value is None else GREEN if bool(str(value).strip()) is bad else light
+
+    return judge
+
+
+def word(name: str, **lights: Light) -> Judge:
+    """Each word's light, with `_` for `-` and blanks; others are amber."""
+
+    def judge(seen: Seen) -> Light | None:
+        value = seen.value(name)
+        if value is None:
+            return None
+        return lights.get(str(value).replace("-", "_").replace(" ", "_"), AMBER)
+
+    return judge
+
+
+def above(name: str, amber: float, red: float = float("inf")) -> Judge:
+    def judge(seen: Seen) -> Light | None:
+        value = seen.value(name)
+        if value is None:
+            return None
+        return RED if float(value) > red else AMBER if float(value) > amber else GREEN
+
+    return judge
+
+
+def below(name: str, amber: float, red: float) -> Judge:
+    def judge(seen: Seen) -> Light | None:
+        value = seen.value(name)
+        if value is None:
+            return None
+        return RED if float(value) < red else AMBER if float(value) < amber else GREEN
+
+    return judge
+
+
+def agent(agent: str, other: str) -> Judge:
+    """Whether an agent runs. One that the VM is not set to be reached by is left out, and where
+    nobody has said by which, one that is not there while the other one is."""
+
+    def judge(seen: Seen) -> Light | None:
+        configured = seen.value(f"{agent}.configured")
+        installed = seen.value(f"{agent}.installed")
+        unit, process = seen.value(f"{agent}.unit"), seen.value(f"{agent}.process")
+        if configured is False or (
+            configured is None and installed is False and _is_there(seen, other)
+        ):
+            return None
+        if process in ("stopped", "blocked"):
+            return RED
+        if process == "running":
+            return AMBER if unit in ("disabled", "masked") else GREEN
+        if unit == "active":
+            return GREEN
+        if seen.value(f"{agent}.answers") is True or seen.value(f"{agent}.polls") is True:
+            return GREEN
+        if process == "absent" or installed is False or unit in ("inactive", "failed", "masked"):
+            return RED
+        if unit is None:
+            return None
+        return AMBER if unit == "activating" else RED
+
+    return judge
+
+
+def _is_there(seen: Seen, agent: str) -> bool:
+    return seen.value(f"{agent}.installed") is True or seen.value(f"{agent}.process") == "running"
+
+
+def proxy_for_host(seen: Seen) -> Light | None:
+    proxy = seen.value("waagent.proxy")
+    if proxy is None:
+        return None
+    return AMBER if proxy and seen.value("waagent.proxy-for-host") is True else GREEN
+
+
+def option_245(seen: Seen) -> Light | None:
+    value = seen.value("net.option-245")
+    if value is None or seen.value("waagent.configured") is False:
+        return None
+    if seen.value("waagent.configured") is None and not _is_there(seen, "waagent"):
+        return None
+    # The well-known address serves an agent that is not told another.
+    return GREEN if value or seen.value("waagent.polls") is True else AMBER
+
+
+def clock(seen: Seen) -> Light | None:
+    value = seen.value("guest.clock-ahead-seconds")
+    if value is None:
+        return None
+    return RED if abs(float(value)) > 300 else AMBER if abs(float(value)) > 60 else GREEN

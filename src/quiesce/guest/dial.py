@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from . import addresses
 from .failure import Fact, Failure
 from .mounts import printable
 from .proxy import Origin, ProxyServer
@@ -118,6 +119,16 @@ def connect(addresses: List[Address], until: float, proxy: Optional[ProxyServer]
     raise failed
 
 
+def _has_route(address: Address) -> bool:
+    """A firewall far away answers with the same error as an `unreachable` route of this guest;
+    only the latter keeps a datagram from being sent, too."""
+    try:
+        addresses.source_for(str(address.target[0]))
+    except Failure:
+        return False
+    return True
+
+
 def _no_connection(address: Address, error: OSError, proxy: Optional[ProxyServer]) -> Failure:
     timed_out = isinstance(error, socket.timeout) or error.errno == errno.ETIMEDOUT
     raw = "no answer" if timed_out else str(error)
@@ -130,7 +141,9 @@ def _no_connection(address: Address, error: OSError, proxy: Optional[ProxyServer
             retryable=True,
         )
     facts = [Fact("connecting to {}: {}".format(address, raw), "guest", raw)]
-    if error.errno == errno.ENETUNREACH:
+    if error.errno == errno.ENETUNREACH or (
+        error.errno == errno.EHOSTUNREACH and not _has_route(address)
+    ):
         return Failure(
             "network.no-route",
             "The guest has no route to {}.".format(address.target[0]),

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -82,6 +84,9 @@ def main() -> None:
         for row in chosen:
             print(f"{row.family:10} {row.name:34} {row.expected or '(nothing fails)'}")
         return
+    # Ended by whatever signal, it takes its guest, its network and its mounts with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit("interrupted; --resume goes on"))
     done: dict[str, Score] = {}
     if given.resume and given.json.exists():
         kept = from_json(json.loads(given.json.read_text()))

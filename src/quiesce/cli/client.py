@@ -69,6 +69,13 @@ class Client:
     def delete(self, *path: str, **query: str | int | bool | None) -> Any:
         return self._call("DELETE", path, query=query)
 
+    def download(self, *path: str, **query: str | int | bool | None) -> tuple[bytes, httpx.Headers]:
+        """The body of an answer that is no JSON, with the headers that describe it."""
+        answer = self._answer("POST", path, query=query)
+        if not answer.is_success:
+            self._content(answer)
+        return answer.content, answer.headers
+
     def _call(
         self,
         method: str,
@@ -77,11 +84,21 @@ class Client:
         query: dict[str, str | int | bool | None] | None = None,
         body: Json | None = None,
     ) -> Any:
+        return self._content(self._answer(method, path, query=query, body=body))
+
+    def _answer(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: dict[str, str | int | bool | None] | None = None,
+        body: Json | None = None,
+    ) -> httpx.Response:
         # Names may hold anything, so every part of the path is encoded on its own.
         url = "/" + "/".join(quote(part, safe="") for part in path)
         params = {key: value for key, value in (query or {}).items() if value is not None}
         try:
-            answer = self._http.request(method, url, params=params, json=body)
+            return self._http.request(method, url, params=params, json=body)
         except httpx.ConnectError as inner:
             raise self._unreachable() from inner
         except httpx.TimeoutException as inner:
@@ -92,6 +109,8 @@ class Client:
             ) from inner
         except httpx.HTTPError as inner:
             raise self._unreachable() from inner
+
+    def _content(self, answer: httpx.Response) -> Any:
         if answer.is_success and answer.status_code == httpx.codes.NO_CONTENT:
             return None
         try:

@@ -103,7 +103,7 @@ def _told(vm: str, found: Json, common: Common, *, fix: bool) -> int:
             screen.say("There is nothing that Quiesce could mend here by itself.")
         elif any(mend["status"] == MendStatus.PLANNED for mend in found["plan"]):
             command = f"quiesce doctor {shlex.quote(vm)} --fix"
-            screen.out.print(screen.with_commands(f"Have it done: `{command}`"))
+            screen.list_steps([f"Have it done: `{command}`"], indent=0)
 
     screen.emit(found, as_json=common.json, human=human)
     return _exit_code(found)

@@ -128,7 +128,7 @@ def _trouble(job: Json, *, details: bool) -> None:
         screen.out.print()
         show_mends(job["mends"], "Done by itself")
     if job["diagnoses"] and not details:
-        screen.out.print(screen.with_commands(f"Evidence: `quiesce job show {job['id']}`"))
+        screen.list_steps([f"Evidence: `quiesce job show {job['id']}`"], indent=0)
 
 
 def _failure(failure: FailureReport, left: list[Json], *, details: bool) -> None:

@@ -42,6 +42,7 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ),
     ("network", "network:app", _LOOK, "The guest's way to the storage endpoint: test, allowlist."),
     ("doctor", "doctor:doctor", _LOOK, "What would make a backup fail, with the proof."),
+    ("logs", "guest_logs:app", _LOOK, "A guest's logs in one archive, without secrets: collect."),
     ("explain", "explain:explain", _LOOK, "What a failure code means and what mends it."),
 )
 

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.options import COMMON, Common, byte_count, time_of_day, time_zone
+from quiesce.model.diagnosis import MendAction
 from quiesce.model.failure import InputFailure
 from quiesce.model.units import size_text
 
@@ -36,6 +37,18 @@ RouteOrder = Annotated[
     ),
 ]
 Level = Annotated[int | None, Parameter(help="zstd level, 1 to 19.")]
+_MEND_HELP = f"all, or one of: {', '.join(MendAction)}; may be repeated."
+NoMend = Annotated[
+    tuple[str, ...],
+    Parameter(
+        show_default=False,
+        help=f"Leave this to people when a backup fails instead of doing it: {_MEND_HELP}",
+    ),
+]
+Mend = Annotated[
+    tuple[str, ...],
+    Parameter(show_default=False, help="Do it by itself again, as by default; the same words."),
+]
 
 
 @app.command
@@ -52,6 +65,8 @@ def create(
     scratch: Scratch = None,
     route: RouteOrder = None,
     compression: Level = None,
+    no_mend: NoMend = (),
+    mend: Mend = (),
     common: Common = COMMON,
 ) -> None:
     """Make a policy. Without --at, VMs under it are backed up on demand only."""
@@ -59,6 +74,7 @@ def create(
     # A time means the local one unless a zone is said.
     body["zone"] = time_zone(zone) if zone else _local_zone()
     _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route, compression)
+    _switch_mends(body, no_mend, mend)
     with common.client() as client:
         policy = client.post("policies", body=body)
 
@@ -71,7 +87,7 @@ def create(
     screen.emit(policy, as_json=common.json, human=human)
 
 
-@app.command
+@app.command(name=["update", "set"])
 def update(
     name: str,
     /,
@@ -88,6 +104,8 @@ def update(
     scratch: Scratch = None,
     route: RouteOrder = None,
     compression: Level = None,
+    no_mend: NoMend = (),
+    mend: Mend = (),
     common: Common = COMMON,
 ) -> None:
     """Change a policy; what is not said stays. --skip-mount replaces the whole list."""
@@ -102,6 +120,7 @@ def update(
         if on_demand:
             body["at"] = None
         _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route, compression)
+        _switch_mends(body, no_mend, mend)
         policy = client.put("policies", name, body=body)
     screen.emit(policy, as_json=common.json, human=lambda: _show(policy))
 
@@ -182,6 +201,32 @@ def _fill(
         body["snapshot"]["route"] = route
 
 
+def _switch_mends(body: Json, off: tuple[str, ...], on: tuple[str, ...]) -> None:
+    """What is off already stays so, unless it is switched on again.
+
+    :raise InputFailure: input.mend-unknown, and input.usage when one is to be both
+    """
+    switched_off, switched_on = _actions(off), _actions(on)
+    if both := sorted(switched_off & switched_on):
+        raise InputFailure(
+            "input.usage", f"--mend and --no-mend exclude each other for {', '.join(both)}."
+        )
+    now = (set(body.get("mends_off", ())) | switched_off) - switched_on
+    body["mends_off"] = [action for action in MendAction if action in now]
+
+
+def _actions(words: tuple[str, ...]) -> set[str]:
+    known = {str(action) for action in MendAction}
+    for word in words:
+        if word not in known | {"all"}:
+            raise InputFailure(
+                "input.mend-unknown",
+                f"Quiesce does nothing that is called {word!r}.",
+                remedy=f"It can be all, or one of: {', '.join(MendAction)}.",
+            )
+    return known if "all" in words else set(words)
+
+
 def _local_zone() -> str:
     """This machine's time zone by name, UTC when it has none that the database knows."""
     from tzlocal import get_localzone_name  # a small library; the OS has no single call for it
@@ -205,6 +250,7 @@ def _show(policy: Json) -> None:
             ("longest freeze", f"{snapshot['hold_seconds']:g} s"),
             ("never freezes", ", ".join(snapshot["skip_mounts"])),
             ("scratch space", size_text(scratch) if scratch else "half of what is free"),
+            ("does not mend", ", ".join(policy["mends_off"])),
             ("compression", f"zstd level {policy['compression_level']}"),
             ("VMs", ", ".join(policy["vms"]) or "none"),
         )

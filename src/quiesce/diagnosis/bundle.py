@@ -13,6 +13,7 @@ from pathlib import Path
 
 from quiesce.agent.collection import MAX_RAW_BYTES, parse
 from quiesce.diagnosis import bundle_archive as archive
+from quiesce.diagnosis import bundle_index
 from quiesce.diagnosis import bundle_stream as stream
 from quiesce.diagnosis.bundle_archive import LeftOut, Member
 from quiesce.diagnosis.bundle_paths import (
@@ -190,7 +191,10 @@ class _Shelf:
         """:raise InputFailure: input.bundle-empty"""
         name = name_of(str(self._path))
         self._note_left_out()
-        papers = self._of_one_machine()
+        of_one = self._of_one_machine()
+        index = next((paper for paper in of_one if paper.path == bundle_index.PATH), None)
+        files = [paper for paper in of_one if paper is not index]
+        papers = bundle_index.indexed(files, index)
         if not papers:
             raise InputFailure(
                 "input.bundle-empty",
@@ -200,7 +204,8 @@ class _Shelf:
                     *(Evidence(each, name) for each in self._warnings),
                 ],
             )
-        return Papers(papers, name, None, None, tuple(self._warnings))
+        taken_at = bundle_index.taken_at(papers)
+        return Papers(papers, name, taken_at, None, tuple(self._warnings))
 
     def _put(self, member: Member) -> None:
         if leads_out(member.name):

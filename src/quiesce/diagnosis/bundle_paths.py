@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from quiesce.diagnosis import bundle_index
 from quiesce.model.papers import COMMAND
 
 UNKNOWN_HANDLER = "unknown"
@@ -42,6 +43,7 @@ _ALONE = (
     (re.compile(r"waagent\.log\.1"), "/var/log/waagent.log.1"),
     (re.compile(r"waagent\.conf"), "/etc/waagent.conf"),
     (re.compile(r"os-release"), "/etc/os-release"),
+    (re.compile(r"index\.json"), bundle_index.PATH),
     (re.compile(r"resolv\.conf"), "/etc/resolv.conf"),
     (re.compile(r"mountinfo"), "/proc/self/mountinfo"),
     (re.compile(r"meminfo"), "/proc/meminfo"),
@@ -90,7 +92,8 @@ def leads_out(name: str) -> bool:
 
 def keep_bytes(path: str) -> int:
     """How much of a file's end is read: as much as the collector takes."""
-    return 256 * 1024 if path.startswith("/var/log/waagent.log") else 64 * 1024
+    long = path.startswith("/var/log/waagent.log") or path == bundle_index.PATH
+    return 256 * 1024 if long else 64 * 1024
 
 
 def _of_handler(parts: list[str]) -> Place | None:

@@ -26,7 +26,7 @@ def examine(papers: Papers) -> Examination:
     found = tuple(_diagnoses(failure, facts))
     return Examination(
         subject=papers.source,
-        checks=(_newest_backup(papers, failure), *checks(facts, found)),
+        checks=(_newest_backup(papers, failure), *_checks(papers, facts, found)),
         diagnoses=found,
         channels=(f"{len(papers.papers)} papers of {papers.source}", *papers.warnings),
         seconds=time.monotonic() - began,
@@ -47,6 +47,17 @@ def _diagnoses(failure: FailureReport | None, facts: tuple[Fact, ...]) -> Iterat
         yield replace(first, seconds=time.monotonic() - began)
         told = {first.code, *first.also}
     yield from (each for each in standing(facts) if each.code not in told)
+
+
+def _checks(
+    papers: Papers, facts: tuple[Fact, ...], found: tuple[Diagnosis, ...]
+) -> Iterator[Check]:
+    """What a bundle does not hold is nobody's fault, and has no line; where the collector has
+    looked, what it could not see has one."""
+    collected = papers.host_clock_at is not None
+    yield from (
+        check for check in checks(facts, found) if collected or check.light is not Light.UNKNOWN
+    )
 
 
 def _newest_backup(papers: Papers, failure: FailureReport | None) -> Check:

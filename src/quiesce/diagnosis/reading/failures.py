@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,7 +81,9 @@ _STATUS = re.compile(
 )
 _NAMED = re.compile(r"StatusCode\.(\w+)")
 _MOUNT = re.compile(r"(?:Failed to FIFREEZE|Failed to open|failed to freeze)[: ]+(/[^\s,]*)")
-_ERRNO = re.compile(r"\b(EIO|EBUSY|EROFS|EOPNOTSUPP|ENOENT|EACCES|EINVAL|ETIMEDOUT)\b")
+_ERRNO = re.compile(
+    r"\b(EIO|ENOSPC|EDQUOT|EBUSY|EROFS|EOPNOTSUPP|ENOENT|EACCES|EINVAL|ETIMEDOUT)\b"
+)
 _GOOD_END = re.compile(r"\bEnable,success,[01]\b|StatusCode\.success|snapshot result: success")
 _MS_DATE = re.compile(r"\\?/Date\((\d{1,15})\)\\?/")
 
@@ -216,15 +218,22 @@ def _logs(papers: Papers) -> Iterator[_Told]:
         if not _is_foreign_log(paper):
             continue
         last: tuple[LogLine, int | None] | None = None
+        mount: LogLine | None = None
         for line in log_lines(paper.text):
             number = _named(line.words)
             if number is not None and number in _CODES:
                 last = (line, number)
             elif _GOOD_END.search(line.words):
                 last = (line, None)
+            elif _MOUNT.search(line.words):
+                mount = line
         if last is not None:
             line, number = last
             failure = _azure_failure(paper, line.at, number, line.raw) if number else None
+            if failure is not None and mount is not None and failure.code.startswith("freeze."):
+                point = _MOUNT.findall(mount.words)[-1]
+                refused = Evidence(f"{point} was not frozen", paper.path, mount.at, mount.raw)
+                failure = replace(failure, evidence=(refused, *failure.evidence))
             yield _Told(line.at, paper, failure)
 
 

@@ -142,7 +142,7 @@ _TROUBLES = (
     ),
     _trouble(
         "enable-failed",
-        r"op=Enable, message=\[Extension",
+        r"op=\w+, message=\[Extension",
         "The extension's enable command failed.",
         _HANDLER_DONE,
         extension=True,

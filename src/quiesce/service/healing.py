@@ -31,7 +31,7 @@ was given its one more try already."""
 _WAYS = IN_THE_SNAPSHOT - {MendAction.SKIP_MOUNT}
 _LAST_RESORTS = frozenset({MendAction.WAIT, MendAction.SKIP_MOUNT})
 """Not when something before them in the plan was done."""
-_NOT_RUNNING = frozenset({"vm.shut-down-inside-guest", "vm.paused", "vm.crashed"})
+_NOT_RUNNING = frozenset({"vm.shut-down-inside-guest", "vm.paused", "vm.crashed", "vm.gone"})
 
 
 class JobMender:

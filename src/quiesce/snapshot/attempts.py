@@ -110,8 +110,8 @@ class Attempts:
         except ROUTE_FAILURES as failure:
             self.setbacks.append(Setback(route, failure))
             self._log("warning", f"The {route} route failed: {failure}")
-            self._check_power()
             self._mender.failed(route, failure)
+            self._check_power()
             return None
         return self._told(snapshot, frozen_by=route)
 

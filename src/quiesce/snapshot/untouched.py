@@ -37,9 +37,8 @@ class GuestStopped(VmFailure):
     """The guest does not run any more, while its agent was waited for."""
 
     def __init__(self, power: PowerState) -> None:
-        code, words = _WHY.get(
-            power, ("vm.shut-down-inside-guest", "The VM was switched off during its backup.")
-        )
+        gone = ("vm.gone", "The VM's process ended while its backup began.")
+        code, words = _WHY.get(power, gone)
         super().__init__(
             code,
             words,

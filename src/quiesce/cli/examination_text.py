@@ -15,7 +15,6 @@ from rich.text import Text
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.diagnosis_text import show_diagnosis, show_mends
-from quiesce.cli.remote_failure import report_from_json
 from quiesce.model.diagnosis import Examination, Light, MendStatus
 
 _LIGHTS = {
@@ -45,13 +44,17 @@ def examination_json(examination: Examination) -> Json:
 def show_examination(examination: Json) -> None:
     """All that the doctor found."""
     screen.out.print(_headline(examination))
-    for problem in examination["problems"]:
-        screen.show_failure(report_from_json(problem), to=screen.out)
     for diagnosis in examination["diagnoses"]:
         screen.out.print()
         show_diagnosis(diagnosis)
     said = {code for one in examination["diagnoses"] for code in (one["code"], *one["also"])}
     _show_checks(examination["checks"], said)
+    if examination["problems"]:
+        screen.out.print()
+        screen.say("Could not be looked at", "bold")
+        for problem in examination["problems"]:
+            words = f"{problem['message']} [{problem['code']}]"
+            screen.out.print(Padding(Text(screen.clean(words)), (0, 0, 0, 2)))
     if examination["plan"]:
         screen.out.print()
         show_plan(examination)
@@ -72,8 +75,8 @@ def _headline(examination: Json) -> Text:
     words = ", ".join(f"{count} {light.value}" for light, count in counts if count)
     line = Text.assemble((f"{mark} ", style), (screen.clean(examination["subject"]), "bold"))
     line.append(f": {words or 'nothing could be looked at'}")
-    if examination["channels"]:
-        line.append(f"\nLooked through: {screen.clean('; '.join(examination['channels']))}", "dim")
+    for channel in examination["channels"]:
+        line.append(f"\nLooked through {screen.clean(channel)}", "dim")
     return line
 
 

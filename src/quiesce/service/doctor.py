@@ -101,7 +101,7 @@ class Doctor:
             diagnoses=diagnoses,
             plan=self._plan(address.name, diagnoses, policy),
             channels=seen.channels,
-            problems=(*seen.problems, *problems),
+            problems=_once((*seen.problems, *problems)),
             seconds=time.monotonic() - began,
         )
         return Findings(examination, seen)
@@ -138,6 +138,11 @@ class Doctor:
         except Failure as failure:
             return (), (failure.report(),)
         return tuple(_mount_checks(mounts, policy)), ()
+
+
+def _once(problems: tuple[FailureReport, ...]) -> tuple[FailureReport, ...]:
+    """Several looks may fail for one reason."""
+    return tuple({(each.code, each.message): each for each in problems}.values())
 
 
 def _mount_checks(mounts: tuple[MountFreeze, ...], policy: Policy | None) -> Iterator[Check]:

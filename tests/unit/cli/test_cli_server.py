@@ -64,10 +64,12 @@ def test_a_failed_backup_ends_with_3_and_shows_evidence_and_next_step(cli: Cli, 
     assert done.returncode == 3
     assert "Take snapshot: Failed" in done.stdout
     assert "[vm.not-found]" in done.stdout
-    assert "nobody listens" in done.stdout
+    assert "Cause: " in done.stdout
     assert "Next step" in done.stdout
-    assert "More: quiesce explain vm.not-found" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    (hint,) = [line for line in done.stdout.splitlines() if line.startswith("Evidence: `")]
+    shown = cli(*hint.removeprefix("Evidence: `quiesce ").rstrip("`").split())
+    assert "nobody listens" in shown.stdout
 
 
 def test_a_failed_backup_as_json_is_the_job_with_its_failure(cli: Cli, vm: str) -> None:

@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes bench-diagnosis system-demo system-test system-bench clean docs
+.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes bench-diagnosis system-demo system-test system-bench system-wine wine clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
 
-test: system-test lint unit fuzz root qemu e2e e2e-agent-part  ## everything that CI checks
+test: system-test lint unit fuzz root qemu wine e2e e2e-agent-part  ## everything that CI checks
 
 lint: $(STAMP)  ## format, style, types, and the arrows between the rooms
 	$(BIN)/ruff format --check src tests
@@ -22,6 +22,9 @@ unit: $(STAMP)  ## needs neither root nor a guest
 
 root: system-test $(STAMP)  ## freezes loop-mounted file systems: needs root
 	$(BIN)/pytest tests/root
+
+wine: system-wine $(STAMP)  ## the lines for Windows guests against Wine's registry and services
+	$(BIN)/pytest tests/wine
 
 qemu: system-test $(STAMP)  ## a QEMU without an operating system
 	$(BIN)/pytest tests/qemu
@@ -59,7 +62,7 @@ bench-diagnosis: system-test $(STAMP)  ## every fault of the lab, and the cause 
 bench-agents: $(STAMP)  ## 1,000 polling agents against one server; QUICK=1: 200 for 20 s
 	$(BIN)/python tests/bench/bench_agents.py $(if $(QUICK),--agents 200 --seconds 20)
 
-system-demo system-test system-bench: system-%:
+system-demo system-test system-bench system-wine: system-%:
 	@./.ci/system $*
 
 $(STAMP): pyproject.toml constraints.txt

@@ -28,7 +28,7 @@ class HostLook:
     def __init__(self, settings: Settings, guest_side: GuestSide, dial: Dial | None = None) -> None:
         self._settings = settings
         self._guest_side = guest_side
-        self._dial = dial or shake_hands
+        self._dial = dial
 
     def __call__(self, case: Case, _: Found) -> Found:
         facts = [
@@ -44,7 +44,7 @@ class HostLook:
         name = "net.endpoint-up"
         try:
             endpoint = self._guest_side.storage().endpoint
-            self._dial(self._settings.storage_bind, endpoint)
+            (self._dial or shake_hands)(self._settings.storage_bind, endpoint)
         except Failure as failure:
             yield Fact(name, False, failure.message, _SOURCE, raw=failure.code)
         except OSError as error:

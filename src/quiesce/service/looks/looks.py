@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quiesce.diagnosis.engine import diagnose
 from quiesce.diagnosis.reading import facts_of
+from quiesce.diagnosis.vocabulary import FACTS
 from quiesce.model.diagnosis import Fact, Verdict
 from quiesce.model.failure import FailureReport
 from quiesce.model.job import Job, JobKind, TaskName, TaskStatus
@@ -29,6 +30,7 @@ from quiesce.service.looks.network import NetworkLook
 from quiesce.service.looks.panel import Case, Look, Panel
 from quiesce.service.network import Network
 from quiesce.service.points import Points
+from quiesce.service.redaction import redacted
 from quiesce.service.settings import Settings
 from quiesce.service.vm_table import VmTable
 
@@ -45,9 +47,10 @@ _DEEP_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found. `facts` holds each name at most once; `problems` are looks that could not be
-    had, coded; `channels` says through what was looked, with the reason for each that did not
-    answer; `papers` are the guest's own files and outputs, None when nobody could get them."""
+    """What was found. `facts` holds each name at most once, and no secret; `problems` are looks
+    that could not be had, coded; `channels` says through what was looked, with the reason for each
+    that did not answer; `papers` are the guest's own files and outputs, raw, None when nobody could
+    get them."""
 
     facts: tuple[Fact, ...]
     problems: tuple[FailureReport, ...]
@@ -110,7 +113,7 @@ class Looks:
         seconds = _DEEP_SECONDS if deep else _ALL_SECONDS
         found = self._panel.run(case, self._looks, seconds=seconds)
         return Seen(
-            found.facts,
+            tuple(map(_without_secrets, found.facts)),
             found.problems,
             found.channels,
             found.papers,
@@ -128,6 +131,15 @@ class Looks:
                 if task.name is TaskName.TAKE_SNAPSHOT and task.status is TaskStatus.IN_PROGRESS:
                     return active.id
         return ""
+
+
+def _without_secrets(fact: Fact) -> Fact:
+    """Guests' own words, such as a line of a configuration, may hold some."""
+    value = fact.value
+    kind = FACTS.get(fact.name)
+    if isinstance(value, str) and not (kind and kind.words):
+        value = redacted(value)
+    return replace(fact, value=value, words=redacted(fact.words), raw=redacted(fact.raw))
 
 
 def _decided(failure: FailureReport, facts: Sequence[Fact]) -> bool:

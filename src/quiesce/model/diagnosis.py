@@ -109,6 +109,11 @@ class MendAction(StrEnum):
     """Back up the disks of a VM that does not run."""
     SKIP_MOUNT = "skip-mount"
     """Leave a mount that cannot be frozen out of the freeze, and say so in the label."""
+    START_PROVIDER = "start-provider"
+    """Let Windows' service that provides shadow copies be started again."""
+    VSS_COPY = "vss-copy"
+    """Let Windows' shadow copies be of the type copy. It changes what SQL Server's own backups are
+    based on, so no job does it: only who was shown it first, `doctor --fix`."""
     FULL_READ = "full-read"
     """Read everything where the change tracking cannot be trusted, and start it anew."""
 

@@ -18,7 +18,7 @@ from quiesce.model.policy import Policy, SnapshotOptions
 from quiesce.model.snapshot import Route, Snapshot
 from quiesce.service.console import Console
 from quiesce.service.diagnosing import Found
-from quiesce.service.mending import IN_THE_SNAPSHOT, WORDS, Mending, told
+from quiesce.service.mending import IN_THE_SNAPSHOT, ON_CONFIRMATION, WORDS, Mending, told
 from quiesce.service.patience import Show
 from quiesce.service.work import Parts
 from quiesce.snapshot.ports import Again
@@ -130,10 +130,13 @@ class JobMender:
         )
 
     def _plan(self, diagnosis: Diagnosis) -> tuple[Mend, ...]:
-        """What this job has not tried yet. What the policy switches off is noted, and left out."""
+        """What this job has not tried yet and may do unasked. What the policy switches off is
+        noted, and left out."""
         known = {mend.action: mend.status for mend in self._parts.book.get(self._job_id).mends}
         plan = []
         for mend in self._mending.plan(self._vm, diagnosis, self._off):
+            if mend.action in ON_CONFIRMATION:
+                continue
             if mend.status is MendStatus.SWITCHED_OFF:
                 if mend.action not in known:
                     self._note(mend)

@@ -47,6 +47,8 @@ WORDS: Mapping[MendAction, str] = {
     MendAction.OTHER_ROUTE: "Take the point by the other route.",
     MendAction.OFFLINE: "Back up the disks of the VM that does not run.",
     MendAction.SKIP_MOUNT: "Leave the mount out of the freeze, and say so in the label.",
+    MendAction.START_PROVIDER: "Let Windows' provider of shadow copies be started again.",
+    MendAction.VSS_COPY: "Let shadow copies leave SQL Server's own backups alone.",
     MendAction.FULL_READ: "Read everything, and start the change tracking anew.",
 }
 
@@ -54,6 +56,8 @@ IN_THE_SNAPSHOT = frozenset(
     {MendAction.OTHER_ROUTE, MendAction.OFFLINE, MendAction.SKIP_MOUNT, MendAction.FULL_READ}
 )
 """These are ways to take a point, and happen there or not at all."""
+ON_CONFIRMATION = frozenset({MendAction.VSS_COPY})
+"""No job does these by itself: they change what other backups of the guest are based on."""
 
 
 def _silent(_: str) -> None:
@@ -75,6 +79,8 @@ class Mending:
             MendAction.REINSTALL_EXTENSION: self._reinstall,
             MendAction.RENEW_ACCESS: self._renew,
             MendAction.CLEAN_STALE: self._clean,
+            MendAction.START_PROVIDER: lambda case: case.qga().mend("start-provider"),
+            MendAction.VSS_COPY: lambda case: case.qga().mend("vss-copy"),
             MendAction.WAIT: self._wait,
         }
 

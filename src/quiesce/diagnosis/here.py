@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from quiesce.agent.collection import MAX_RAW_BYTES, new_token, parse, script
 from quiesce.model.failure import AgentFailure, Evidence
-from quiesce.model.papers import Papers
+from quiesce.model.papers import COMMAND, Papers
 
+_OF_ROOT = ("journal", "extension", "quiesce", "certificate", "freezers")
 _SECONDS = 120.0
 """Each command of the collector has a limit of its own."""
 
@@ -47,10 +48,18 @@ def papers_here() -> Papers:
                 )
             ],
         )
-    return replace(found, warnings=(*found.warnings, *_of_user()))
+    if os.geteuid() != 0:
+        return _as_seen_by_a_user(found)
+    return found
 
 
-def _of_user() -> tuple[str, ...]:
-    if os.geteuid() == 0:
-        return ()
-    return ("Without root some files cannot be read; run it with sudo to see all.",)
+def _as_seen_by_a_user(found: Papers) -> Papers:
+    """Without what is empty only because a user may not look there: it would seem that nothing is
+    there."""
+    papers = tuple(
+        paper
+        for paper in found.papers
+        if paper.path.removeprefix(COMMAND) not in _OF_ROOT or paper.text.strip()
+    )
+    words = "Without root some files cannot be read; run it with sudo to see all."
+    return replace(found, papers=papers, warnings=(*found.warnings, words))

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from quiesce.agent.package import extension_package
-from quiesce.diagnosis.reading.observed import age_seconds, observed
+from quiesce.diagnosis.reading.observed import age_seconds, observed, text_paper
 from quiesce.model.diagnosis import Fact
 from quiesce.model.papers import Paper, Papers
 
@@ -25,6 +25,11 @@ _FOLDER = re.compile(r"/var/lib/waagent/Quiesce\.VmBackup-(\d+(?:\.\d+)*)")
 _ZIP = re.compile(r"/var/lib/quiesce/quiesce-extension-(\d+(?:\.\d+)*)\+([0-9a-f]{12})\.zip")
 _CKSUM = re.compile(r"^(\d{1,10}) (\d+) (\S+)$", re.MULTILINE)
 _STATUS = re.compile(r".*/Quiesce\.VmBackup-[\d.]+/status/(\d+)\.status")
+_NOTED = re.compile(
+    r"^.*\[Quiesce\.VmBackup-[\d.]+\] (?:Command: \S*handler\.sh (?:install|enable)"
+    r"|(?P<removed>Remove extension handler directory|Command: \S*handler\.sh uninstall)).*$",
+    re.MULTILINE,
+)
 _ENTRY = ("__main__.py", "handler.sh")
 _ENDED = ("done", "failed")
 
@@ -56,6 +61,23 @@ def _files(papers: Papers) -> Iterator[Fact]:
     elif unpacked is not None and ours is not None and ours.status in (0, None):
         words = "No file of the extension is in the guest."
         yield observed(papers, unpacked, "extension.installed", False, words, raw=unpacked.text)
+        yield from _vanished(papers)
+
+
+def _vanished(papers: Papers) -> Iterator[Fact]:
+    """By the agent's log: whether it has run the extension since it last removed it."""
+    paper = text_paper(papers, "/var/log/waagent.log")
+    found = list(_NOTED.finditer(paper.text)) if paper is not None else []
+    if paper is None or not found:
+        return
+    last = found[-1]
+    gone = last["removed"] is None
+    words = (
+        "The agent had installed the extension, and its files are gone."
+        if gone
+        else "The agent has removed the extension itself."
+    )
+    yield observed(papers, paper, "extension.vanished", gone, words, raw=last[0])
 
 
 def _version(papers: Papers, paper: Paper, version: str, raw: str) -> Iterator[Fact]:

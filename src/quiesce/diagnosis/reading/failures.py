@@ -120,10 +120,12 @@ def failed_facts(papers: Papers, failure: FailureReport | None) -> Iterator[Fact
     if failure is None:
         return
     raw = " ".join(item.raw for item in failure.evidence)
+    told = {item.source for item in failure.evidence}
+    source = next((each for each in papers.papers if each.path in told), papers.papers[0])
+    words = "It failed on the way through the Azure Linux agent."
+    yield observed(papers, source, "failed.route", "guest", words, raw=raw)
     paper = next((each for each in papers.papers if _is_foreign_log(each)), None)
     if paper is not None:
-        words = "It was the extension in the guest that failed."
-        yield observed(papers, paper, "failed.route", "guest", words, raw=raw)
         mounts = _MOUNT.findall(paper.text)
         if mounts and failure.code.startswith("freeze."):
             words = f"{mounts[-1]} could not be frozen."
@@ -131,7 +133,6 @@ def failed_facts(papers: Papers, failure: FailureReport | None) -> Iterator[Fact
             yield observed(papers, paper, "failed.mount", mounts[-1], words, raw=line)
     if found := _ERRNO.search(raw):
         words = f"The kernel answered {found[1]}."
-        source = paper or papers.papers[0]
         yield observed(papers, source, "failed.errno", found[1], words, raw=raw)
 
 

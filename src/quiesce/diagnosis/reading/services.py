@@ -193,7 +193,7 @@ def _restarts(papers: Papers) -> Iterator[Fact]:
             for match in _RESTART.finditer(journal.text)
             if match[2] in agent.units and _recent(papers, match[1])
         ]
-        if found or "systemd[1]" in journal.text:
+        if found or "systemd[1]" in journal.text or not journal.text.strip():
             words = f"systemd started the {agent.title} anew {len(found)} times in the last hour."
             raw = "\n".join(match[0] for match in found[-3:])
             name = f"{agent.name}.restarts"

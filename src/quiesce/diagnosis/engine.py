@@ -93,7 +93,7 @@ def diagnose(
             (*(_evidence(itself.by, seen) if itself.word is _Word.PROVEN else ()), *own_evidence)
         ),
         ruled_out=ruled_out,
-        candidates=() if certain else tuple(_candidates(judged, seen)),
+        candidates=() if certain else tuple(_candidates([itself, *judged], seen)),
         remedy=(innermost.remedy,) if innermost.remedy else remedy_for(symptom, facts),
         retry_helps=innermost.retryable or symptom.retryable,
         aliases=symptom.aliases,
@@ -244,8 +244,8 @@ def _candidates(judged: Iterable[_Judged], seen: Seen) -> Iterator[Candidate]:
     open_ones = [each for each in judged if each.word is _Word.OPEN and each.by]
 
     def likely(each: _Judged) -> tuple[int, int, str]:
-        held = sum(bool(condition.holds(seen)) for condition in each.by)
-        return (-held, len(each.by) - held, each.entry.code)
+        held = sum(bool(one.holds(seen)) for one in each.by if not one.about_failure)
+        return (-held, _lacking(each.by, seen), each.entry.code)
 
     for each in sorted(open_ones, key=likely)[:_CANDIDATES]:
         missing = [condition for condition in each.by if condition.holds(seen) is None]

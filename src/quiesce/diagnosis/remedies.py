@@ -1,11 +1,17 @@
-"""Remedies with the commands of this guest: `{install waagent}` in a step of the catalogue becomes
-what installs it on the distribution that the facts name, or on all usual ones."""
+"""Remedies with the commands of this guest: `{restart agent}` in a step of the catalogue becomes
+what restarts the agent that failed, on the system that the facts name, or on all usual ones.
+
+    {install P} {upgrade P}    P is a package of `_PACKAGES`, or `agent`: the one that failed
+    {start agent} {restart agent} {status agent} {log agent}, and with waagent or qemu-guest-agent
+    {waagent.unit} {mount}
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quiesce.diagnosis.conditions import Seen
@@ -16,92 +22,154 @@ if TYPE_CHECKING:
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _MOUNT = re.compile(r"/[^\x00-\x1f]*")
+_QGA, _WAAGENT = "qemu-guest-agent", "waagent"
+_AGENT_OF = {"host": _QGA, "guest": _WAAGENT}
 
-# The ids of os-release that use the same packages.
-_RELATIVES: Mapping[str, str] = {
-    **dict.fromkeys(("debian", "ubuntu", "linuxmint", "raspbian", "pop", "kali"), "debian"),
-    **dict.fromkeys(
-        ("rhel", "centos", "fedora", "rocky", "almalinux", "ol", "amzn", "azurelinux", "mariner"),
-        "rhel",
+_RELATIVES: Mapping[str, tuple[str, ...]] = {
+    "debian": ("debian", "raspbian", "kali", "devuan"),
+    "ubuntu": ("ubuntu", "linuxmint", "pop", "neon"),
+    "rhel": (
+        *("rhel", "centos", "fedora", "rocky", "almalinux", "ol", "amzn", "azurelinux"),
+        *("mariner", "cloudlinux", "scientific"),
     ),
-    **dict.fromkeys(
-        (
-            "sles",
-            "sles_sap",
-            "opensuse-leap",
-            "opensuse-tumbleweed",
-            "opensuse",
-            "suse",
-            "sle-micro",
-        ),
-        "suse",
+    "suse": (
+        *("suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sles_sap"),
+        *("sle-micro", "sl-micro"),
     ),
-    **dict.fromkeys(("alpine",), "alpine"),
+    "alpine": ("alpine",),
 }
-_INSTALL = {
-    "debian": "apt-get install {}",
-    "rhel": "dnf install {}",
-    "suse": "zypper install {}",
-    "alpine": "apk add {}",
+"""Ids of os-release whose commands are the same."""
+_FAMILY = {relative: family for family, all_ in _RELATIVES.items() for relative in all_}
+_NAMES = {
+    "debian": "Debian",
+    "ubuntu": "Ubuntu",
+    "rhel": "RHEL, Fedora",
+    "suse": "SUSE",
+    "alpine": "Alpine",
 }
-_UPGRADE = {
-    "debian": "apt-get update && apt-get install --only-upgrade {}",
-    "rhel": "dnf upgrade {}",
-    "suse": "zypper update {}",
-    "alpine": "apk add --upgrade {}",
+_APT = {"install": "apt-get install {}", "upgrade": "apt-get install --only-upgrade {}"}
+_TOOLS: Mapping[str, Mapping[str, str]] = {
+    "debian": _APT,
+    "ubuntu": _APT,
+    "rhel": {"install": "dnf install {}", "upgrade": "dnf upgrade {}"},
+    "suse": {"install": "zypper install {}", "upgrade": "zypper update {}"},
+    "alpine": {"install": "apk add {}", "upgrade": "apk add --upgrade {}"},
 }
 _PACKAGES: Mapping[str, Mapping[str, str]] = {
-    # https://github.com/Azure/WALinuxAgent#installation, and the distributions' package lists
-    "waagent": {
+    # https://github.com/Azure/WALinuxAgent, and the distributions' lists of packages
+    _WAAGENT: {
         "debian": "waagent",
+        "ubuntu": "walinuxagent",
         "rhel": "WALinuxAgent",
         "suse": "python-azure-agent",
         "alpine": "walinuxagent",
     },
-    "qemu-guest-agent": {},
+    _QGA: {},
     "python3": {},
     "openssl": {},
     "ca-certificates": {},
 }
-_NAMES = {"debian": "Debian, Ubuntu", "rhel": "RHEL, Fedora", "suse": "SUSE", "alpine": "Alpine"}
+_UNITS: Mapping[str, Mapping[str, str]] = {
+    _WAAGENT: {"debian": "walinuxagent", "ubuntu": "walinuxagent"},
+    _QGA: {},
+}
+_SYSTEMD = {
+    "start": "systemctl start {}",
+    "restart": "systemctl restart {}",
+    "status": "systemctl status {}",
+    "log": "journalctl -u {} -n 50",
+}
+_OPENRC = {
+    "start": "rc-service {} start",
+    "restart": "rc-service {} restart",
+    "status": "rc-service {} status",
+    "log": "grep {} /var/log/messages",
+}
+_POWERSHELL = {
+    "start": "Start-Service {}",
+    "restart": "Restart-Service -Force {}",
+    "status": "Get-Service {}",
+    "log": "Get-WinEvent -LogName Application -MaxEvents 50",
+}
+_WINDOWS_SERVICES = {_QGA: "QEMU-GA", _WAAGENT: "WindowsAzureGuestAgent"}
+_WINDOWS_INSTALLERS = {
+    # virtio-win's ISO; Microsoft's "Azure Virtual Machine Agent overview"
+    _QGA: r"msiexec /i D:\guest-agent\qemu-ga-x86_64.msi",
+    _WAAGENT: "msiexec /i WindowsAzureVmAgent.msi",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """`family` of `_RELATIVES`, "windows", or empty when it is not known; `agent` is the one that
+    failed, empty when that is not known."""
+
+    family: str = ""
+    agent: str = ""
+    mount: str = ""
 
 
 def remedy_for(entry: CatalogueEntry, facts: Sequence[Fact]) -> tuple[str, ...]:
     """The entry's remedy for the guest that the facts are of."""
     seen = Seen(facts)
-    distribution = str(seen.value("guest.distribution") or "").casefold()
-    mount = str(seen.value("failed.mount") or "")
-    return tuple(filled(step, distribution, mount) for step in entry.steps)
+    family = _FAMILY.get(str(seen.value("guest.distribution") or "").casefold(), "")
+    if seen.value("guest.os") == "windows":
+        family = "windows"
+    guest = Guest(
+        family=family,
+        agent=_AGENT_OF.get(str(seen.value("failed.route")), ""),
+        mount=str(seen.value("failed.mount") or ""),
+    )
+    return tuple(filled(step, guest) for step in entry.steps)
 
 
-def filled(step: str, distribution: str = "", mount: str = "") -> str:
+def filled(step: str, guest: Guest = Guest()) -> str:  # noqa: B008 - it is frozen
     """A step without placeholders.
 
     :raise ValueError: it has one that is not known
     """
-    family = _RELATIVES.get(distribution, "")
-
-    def word(match: re.Match[str]) -> str:
-        name = match[1]
-        if name == "waagent.unit":
-            # https://packages.debian.org/waagent: the unit's name there; `waagent` elsewhere.
-            return {"debian": "walinuxagent", "": "walinuxagent"}.get(family, "waagent")
-        if name == "mount":
-            return shlex.quote(mount) if _MOUNT.fullmatch(mount) else "MOUNT"
-        return _commands(name, family)
-
-    return _PLACEHOLDER.sub(word, step)
+    return _PLACEHOLDER.sub(lambda match: _word(match[1], guest), step)
 
 
-def _commands(name: str, family: str) -> str:
-    verb, _, package = name.partition(" ")
-    forms = {"install": _INSTALL, "upgrade": _UPGRADE}.get(verb)
-    if forms is None or package not in _PACKAGES:
-        raise ValueError(f"a remedy has the unknown placeholder {{{name}}}")
-    names = _PACKAGES[package]
-    if family:
-        return f"`{forms[family].format(names.get(family, package))}`"
-    return " · ".join(
-        f"`{form.format(names.get(each, package))}` ({_NAMES[each]})"
-        for each, form in forms.items()
-    )
+def _word(name: str, guest: Guest) -> str:
+    if name == "waagent.unit":
+        return _UNITS[_WAAGENT].get(guest.family or "debian", _WAAGENT)
+    if name == "mount":
+        return shlex.quote(guest.mount) if _MOUNT.fullmatch(guest.mount) else "MOUNT"
+    verb, _, what = name.partition(" ")
+    if what == "agent":
+        if guest.agent:
+            return _commands(verb, guest.agent, guest)
+        both = (_commands(verb, agent, guest) for agent in (_QGA, _WAAGENT))
+        return "; of the Azure Linux agent ".join(both)
+    return _commands(verb, what, guest)
+
+
+def _commands(verb: str, what: str, guest: Guest) -> str:
+    """In backticks; of a guest that is not known for all usual ones."""
+    of_package = what in _PACKAGES and verb in _APT
+    if not of_package and not (what in _UNITS and verb in _SYSTEMD):
+        raise ValueError(f"a remedy has the unknown placeholder {{{verb} {what}}}")
+    if guest.family:
+        return f"`{_command(verb, what, guest.family)}`"
+    names: dict[str, list[str]] = {}
+    for family, name in _NAMES.items():
+        names.setdefault(_command(verb, what, family), []).append(name)
+    if not of_package:  # systemd's is said without a name where it is the same for all
+        names.pop(_command(verb, what, "alpine"), None)
+        if len(names) == 1:
+            return f"`{next(iter(names))}`"
+    return " · ".join(f"`{command}` ({', '.join(all_)})" for command, all_ in names.items())
+
+
+def _command(verb: str, what: str, family: str) -> str:
+    if family == "windows":
+        if verb in _POWERSHELL:
+            return _POWERSHELL[verb].format(_WINDOWS_SERVICES[what])
+        return _WINDOWS_INSTALLERS.get(what, f"winget {verb} {what}")
+    if verb in _SYSTEMD:
+        forms = _OPENRC if family == "alpine" else _SYSTEMD
+        if verb == "log" and what == _WAAGENT:
+            return "tail -50 /var/log/waagent.log"
+        return forms[verb].format(_UNITS[what].get(family, what))
+    return _TOOLS[family][verb].format(_PACKAGES[what].get(family, what))

@@ -12,7 +12,7 @@ from quiesce.hypervisor.inventory import Attachment, take_stock
 from quiesce.hypervisor.qmp import Monitor
 from quiesce.model.survey import DiskSurvey, Tracking, VmSurvey
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 4.0
 _TRACKING = {
     "bitmap.inconsistent": Tracking.INCONSISTENT,
     "bitmap.missing": Tracking.MISSING,

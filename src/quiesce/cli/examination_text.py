@@ -15,6 +15,7 @@ from rich.text import Text
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.diagnosis_text import show_diagnosis, show_mends
+from quiesce.diagnosis.phrases import area_order, area_title
 from quiesce.model.diagnosis import Examination, Light, MendStatus
 
 _LIGHTS = {
@@ -22,17 +23,6 @@ _LIGHTS = {
     Light.AMBER: ("!", "yellow"),
     Light.RED: ("✗", "bold red"),
     Light.UNKNOWN: ("?", "dim"),
-}
-_AREAS = {
-    "agent": "Agent",
-    "extension": "Backup extension",
-    "mounts": "Mounts",
-    "network": "Network",
-    "disks": "Disks",
-    "space": "Space",
-    "load": "Load",
-    "schedule": "Schedule",
-    "windows": "Windows",
 }
 
 
@@ -81,11 +71,10 @@ def _headline(examination: Json) -> Text:
 
 
 def _show_checks(checks: Sequence[Json], said: set[str]) -> None:
-    order = {area: number for number, area in enumerate(_AREAS)}
-    by_area = sorted(checks, key=lambda check: order.get(check["area"], len(order)))
+    by_area = sorted(checks, key=lambda check: area_order(check["area"]))
     for area, lines in groupby(by_area, key=lambda check: str(check["area"])):
         screen.out.print()
-        screen.say(_AREAS.get(area, area), "bold")
+        screen.say(area_title(area), "bold")
         for check in lines:
             _show_check(check, brief=bool(said.intersection(check["codes"])))
 

@@ -85,3 +85,26 @@ def explains(symptom: str, failure: FailureReport) -> bool:
             return True
         link = link.cause
     return False
+
+
+_AREAS: Mapping[str, str] = {
+    "agent": "Agent",
+    "extension": "Backup extension",
+    "mounts": "Mounts",
+    "network": "Network",
+    "disks": "Disks",
+    "space": "Space",
+    "load": "Load",
+    "schedule": "Schedule",
+    "windows": "Windows",
+}
+
+
+def area_title(area: str) -> str:
+    """An area of `model.diagnosis.Check.area` for people."""
+    return _AREAS.get(area, area)
+
+
+def area_order(area: str) -> int:
+    """Where it stands among the others; one that is not known, behind them."""
+    return list(_AREAS).index(area) if area in _AREAS else len(_AREAS)

@@ -14,7 +14,7 @@ from quiesce.portal.words import with_commands
 def failure_html(report: FailureReport) -> str:
     """The inside of a card of the class `failure`. Everything told is escaped."""
     entry = catalogue().entries.get(report.code)
-    chain = tuple(_causes(report))
+    chain = tuple(chain_of(report))
     facts = [item for link in chain for item in link.evidence]
     steps = (report.remedy,) if report.remedy else entry.remedy if entry else ()
     parts = [
@@ -32,7 +32,7 @@ def failure_html(report: FailureReport) -> str:
         )
         parts.append(f'<div><div class="label">Because</div><ul class="steps">{inner}</ul></div>')
     if facts:
-        parts.append(_evidence(facts))
+        parts.append(evidence_html(facts))
     if steps:
         parts.append(f'<div><div class="label">Next step</div>{steps_html(steps)}</div>')
     if entry and entry.mends:
@@ -48,14 +48,15 @@ def steps_html(steps: tuple[str, ...]) -> str:
     return f'<ol class="steps{one}">{items}</ol>'
 
 
-def _causes(report: FailureReport) -> Iterator[FailureReport]:
-    link: FailureReport | None = report
+def chain_of(report: FailureReport | None) -> Iterator[FailureReport]:
+    """A failure and the causes in it, the outermost first."""
+    link = report
     while link is not None:
         yield link
         link = link.cause
 
 
-def _evidence(facts: list[Evidence]) -> str:
+def evidence_html(facts: list[Evidence]) -> str:
     rows = "".join(
         f"<tr><td>{item.observed_at.astimezone():%H:%M:%S}</td><td>{escape(item.source)}</td>"
         f"<td>{escape(item.fact)}"

@@ -6,9 +6,10 @@ from html import escape
 
 from nicegui import ui
 
-from quiesce.diagnosis.phrases import setback_title
-from quiesce.model.failure import Failure
+from quiesce.diagnosis.phrases import explains, setback_title
+from quiesce.model.failure import Failure, FailureReport
 from quiesce.model.job import Job, LogLine, Task, TaskStatus
+from quiesce.portal.diagnosis_card import diagnosis_html, mends_html
 from quiesce.portal.failure_card import failure_html
 from quiesce.portal.frame import (
     ask,
@@ -71,6 +72,10 @@ class _JobView:
                 self._status = chip(str(job.status))
             self._cancel = button("Cancel job", self._ask_to_cancel)
         self._trouble = ui.element("div").classes("full-width column gap-3")
+        with ui.element("section").classes("card") as self._mends_card:
+            with ui.element("div").classes("card-head"):
+                heading("Done by itself", 2)
+            self._mends = html("").classes("card-body")
         with card("Tasks"):
             self._tasks = [_TaskRow(task) for task in job.tasks]
         with card(), ui.element("div").classes("card-body facts"):
@@ -107,6 +112,8 @@ class _JobView:
             shown = self._facts[name].parent_slot
             if shown is not None:
                 shown.parent.set_visibility(known is not None)
+        self._mends_card.set_visibility(bool(job.mends))
+        self._mends.content = mends_html(job.mends)
         self._add_log(job.log)
         if job.status.ended and not self._told:
             self._told = True
@@ -121,17 +128,29 @@ class _JobView:
         self._logged = max(self._logged, len(lines))
 
     def _tell_trouble(self, job: Job) -> None:
+        """A failure whose cause is known is told by its diagnosis."""
+        left = list(job.diagnoses)
+
+        def told(failure: FailureReport) -> str:
+            own = next((each for each in left if explains(each.symptom, failure)), None)
+            if own is None:
+                return failure_html(failure)
+            left.remove(own)
+            return diagnosis_html(own, failure)
+
+        title = escape(setback_title(job.route, len(job.setbacks)))
+        setbacks = [
+            f'<div class="setback-title">{title}</div>{told(setback)}' for setback in job.setbacks
+        ]
         with self._trouble:
             if job.failure:
-                html(failure_html(job.failure), "section").classes("card failure")
+                html(told(job.failure), "section").classes("card failure")
             for warning in job.warnings:
                 ui.label(warning).classes("note")
-            title = setback_title(job.route, len(job.setbacks))
-            for setback in job.setbacks:
-                html(
-                    f'<div class="setback-title">{escape(title)}</div>{failure_html(setback)}',
-                    "section",
-                ).classes("card failure setback")
+            for setback in setbacks:
+                html(setback, "section").classes("card failure setback")
+            for diagnosis in left:
+                html(diagnosis_html(diagnosis), "section").classes("card failure setback")
 
     async def _ask_to_cancel(self) -> None:
         job = await attempt(lambda: self._service.jobs.cancel(self._job_id))

@@ -9,6 +9,7 @@ from quiesce.model.agent import AgentState
 from quiesce.model.failure import Failure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.units import size_text
+from quiesce.portal.doctor_card import DoctorCard
 from quiesce.portal.extension_card import ExtensionCard
 from quiesce.portal.failure_card import failure_html
 from quiesce.portal.frame import (
@@ -36,7 +37,7 @@ from quiesce.portal.tables import (
     point_row,
     refresh,
 )
-from quiesce.portal.words import job_link, route_words, when
+from quiesce.portal.words import job_link, mending_words, route_words, when
 from quiesce.service.service import Service
 from quiesce.service.views import VmView
 
@@ -84,6 +85,7 @@ class _Page:
         await self._state_card()
         await self._points_card()
         self._extension = ExtensionCard(self._service, self._name)
+        DoctorCard(self._service, self._name)
         NetworkCard(self._service, self._name)
         await self._jobs_card()
         ui.timer(0.1, self._look, once=True)
@@ -92,17 +94,18 @@ class _Page:
     async def _state_card(self) -> None:
         policies = await ask(self._service.policies.all)
         known = () if isinstance(policies, Failure) else policies
-        self._routes = {policy.name: policy.snapshot.route for policy in known}
+        self._policies = {policy.name: policy for policy in known}
         with card(), ui.element("div").classes("card-body facts"):
             with ui.element("div").classes("fact"):
                 ui.label("Policy")
                 ui.select(
-                    [_NO_POLICY, *self._routes],
+                    [_NO_POLICY, *self._policies],
                     value=self._vm.policy or _NO_POLICY,
                     on_change=lambda event: self._protect(event.value),
                 ).props("dense borderless options-dense aria-label=Policy")
             self._next_run = fact("Next backup", when(self._vm.next_run))
             self._route = fact("Route", self._route_of(self._vm))
+            self._mending = fact("Mends by itself", self._mending_of(self._vm))
             self._agent = fact("Agent", AGENTS[self._vm.agent])
             self._hypervisor = fact("Hypervisor", self._vm.hypervisor or "–")
             self._seen = fact("Seen", when(self._vm.seen_at, seconds=True))
@@ -193,6 +196,7 @@ class _Page:
         self._disks.text = _disks(vm)
         self._agent.text = AGENTS[vm.agent]
         self._route.text = self._route_of(vm)
+        self._mending.text = self._mending_of(vm)
         self._show_agent(vm.agent_state)
 
     def _show_agent(self, state: AgentState | None) -> None:
@@ -213,8 +217,12 @@ class _Page:
             self._agent_facts[name].text = text or "–"
 
     def _route_of(self, vm: VmView) -> str:
-        route = self._routes.get(vm.policy or "", SnapshotOptions().route)
-        return route_words(route, vm.agent)
+        policy = self._policies.get(vm.policy or "")
+        return route_words((policy.snapshot if policy else SnapshotOptions()).route, vm.agent)
+
+    def _mending_of(self, vm: VmView) -> str:
+        policy = self._policies.get(vm.policy or "")
+        return mending_words(policy.mends_off if policy else ())
 
     # --- what buttons do
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from html import escape
 from urllib.parse import quote
 
 from quiesce.model.agent import AgentCondition
+from quiesce.model.diagnosis import Light, MendAction, MendStatus, Verdict
 from quiesce.model.job import Job, JobStatus, Task, TaskStatus
 from quiesce.model.policy import RoutePreference
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport
@@ -30,6 +32,14 @@ _TONES: dict[str, str] = {
     Consistency.FILE_SYSTEM: "good",
     Consistency.OFFLINE: "good",
     Consistency.CRASH: "warn",
+    Light.GREEN: "good",
+    Light.AMBER: "warn",
+    Light.RED: "bad",
+    MendStatus.DONE: "good",
+    MendStatus.FAILED: "bad",
+    MendStatus.PLANNED: "run",
+    Verdict.PROVEN: "bad",
+    Verdict.NOT_PROVEN: "warn",
     AgentCondition.READY: "good",
     AgentCondition.NOT_READY: "bad",
     AgentCondition.STALE: "warn",
@@ -121,6 +131,13 @@ def route_words(route: RoutePreference, agent: AgentKind) -> str:
     if not agent.waagent and route is not RoutePreference.GUEST:
         return str(RoutePreference.HOST)
     return str(route).replace("-then-", ", then ")
+
+
+def mending_words(off: Collection[MendAction]) -> str:
+    """What a policy leaves to people."""
+    if not off:
+        return "all that it can"
+    return "nothing" if len(off) == len(MendAction) else f"not: {', '.join(off)}"
 
 
 def with_commands(text: str) -> str:

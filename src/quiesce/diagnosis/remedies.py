@@ -123,7 +123,7 @@ def remedy_for(entry: CatalogueEntry, facts: Sequence[Fact]) -> tuple[str, ...]:
     return tuple(filled(step, guest) for step in entry.steps)
 
 
-def filled(step: str, guest: Guest = Guest()) -> str:  # noqa: B008 - it is frozen
+def filled(step: str, guest: Guest = Guest()) -> str:
     """A step without placeholders.
 
     :raise ValueError: it has one that is not known
@@ -155,10 +155,10 @@ def _commands(verb: str, what: str, guest: Guest) -> str:
     names: dict[str, list[str]] = {}
     for family, name in _NAMES.items():
         names.setdefault(_command(verb, what, family), []).append(name)
-    if not of_package:  # systemd's is said without a name where it is the same for all
-        names.pop(_command(verb, what, "alpine"), None)
-        if len(names) == 1:
-            return f"`{next(iter(names))}`"
+    if not of_package and len(names) > 1:
+        names.pop(_command(verb, what, "alpine"))  # whoever has OpenRC knows it
+    if len(names) == 1:
+        return f"`{next(iter(names))}`"
     return " · ".join(f"`{command}` ({', '.join(all_)})" for command, all_ in names.items())
 
 

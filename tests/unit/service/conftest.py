@@ -8,8 +8,12 @@ from paper_machine import FakeClock, PaperMachine, RunningServer, eventually
 from paper_vm import PaperComposition, PaperHypervisor
 
 from quiesce.model.vm import VmAddress
+from quiesce.service.patience import Patience
 from quiesce.service.service import Service
 from quiesce.service.settings import Settings
+
+HASTE = Patience(sleep=lambda seconds: None)
+"""Waits are shown and not waited."""
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def clock() -> FakeClock:
 def service(tmp_path: Path, machine: PaperMachine, clock: FakeClock) -> Iterator[Service]:
     """A real service in this process, with one VM, `web`; nothing runs by itself."""
     settings = Settings(data_folder=tmp_path / "data", port=0)
-    service = Service(settings, composition=PaperComposition(settings), clock=clock)
+    service = Service(settings, composition=PaperComposition(settings), clock=clock, patience=HASTE)
     service.vms.add(VmAddress("web", machine.folder))
     yield service
     for stage in machine.folder.glob("hold-*"):
@@ -39,7 +43,7 @@ def service(tmp_path: Path, machine: PaperMachine, clock: FakeClock) -> Iterator
 def open_service(tmp_path: Path, machine: PaperMachine, clock: FakeClock) -> Iterator[Service]:
     """As `service`, at an address where guests find it."""
     settings = Settings(data_folder=tmp_path / "data", port=0, agent_address="192.0.2.1")
-    service = Service(settings, composition=PaperComposition(settings), clock=clock)
+    service = Service(settings, composition=PaperComposition(settings), clock=clock, patience=HASTE)
     service.vms.add(VmAddress("web", machine.folder))
     yield service
     for stage in machine.folder.glob("hold-*"):

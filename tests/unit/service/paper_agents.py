@@ -1,8 +1,8 @@
 """Azure Linux agents without guests, and a storage endpoint without a socket.
 
 What a paper agent does is in its VM's folder: `agent-condition` and `handler` are what it reports,
-`fail-guest-route` holds the code that its extension fails with, `withdrawn` the tasks that were
-withdrawn from it.
+`withdrawn` the tasks that were withdrawn from it. `fail-guest-route` holds the code that its
+extension fails with, until `mended` has what `mends-guest-route` names.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PaperRoute:
             log("debug", "The agent has not come yet.")
             time.sleep(0.02)
         failing = self._folder / "fail-guest-route"
-        if failing.exists():
+        if failing.exists() and not self._mended():
             raise failure_of({"code": failing.read_text(), "message": "The paper guest fails."})
         taken: list[datetime] = []
         asked = threading.Thread(target=lambda: taken.append(take()))
@@ -68,6 +68,10 @@ class PaperRoute:
             freeze=FreezeReport((MOUNT,), held=True, hold_seconds=10.0),
             finish=Finish(post_script=None),
         )
+
+    def _mended(self) -> bool:
+        wanted, done = self._folder / "mends-guest-route", self._folder / "mended"
+        return wanted.exists() and done.exists() and wanted.read_text() in done.read_text()
 
     def recover(self, task_id: str) -> None:
         (self._folder / "frozen").unlink(missing_ok=True)
@@ -121,6 +125,8 @@ class PaperAgents:
         return Papers((), f"the guest {vm}, through its Azure Linux agent")
 
     def mend(self, vm: str, action: str, word: str = "") -> str:
+        with (self._folder_of(vm) / "mended").open("a") as notes:
+            notes.write(f"{action} {word}\n")
         return f"{action} was done."
 
     def forget(self, vm: str) -> None:

@@ -1,7 +1,9 @@
 """A VM without a guest: its disks are files, its points are copies served by qemu-nbd.
 
 Like QEMU it outlives the server: everything it holds is in its folder and in qemu-nbd processes.
-`hold-STAGE` in the folder makes it wait at that stage, where it leaves `at-STAGE`.
+`hold-STAGE` in the folder makes it wait at that stage, where it leaves `at-STAGE`. `fail-prepare`
+holds codes, one a line, with which preparing a snapshot fails; `fail-freeze` the mount that cannot
+be frozen, unless it is skipped; `mended` is what was mended in the guest, one action a line.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from quiesce.agent.waagent.ports import AgentBook, ProxyOf
 from quiesce.block.nbd import NbdSource
 from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState, Finish, Readiness
-from quiesce.model.failure import VmFailure
+from quiesce.model.failure import Evidence, FreezeFailure, VmFailure
 from quiesce.model.network import Hop, Proxy
 from quiesce.model.papers import Papers
 from quiesce.model.policy import SnapshotOptions
@@ -57,6 +59,11 @@ class PaperHypervisor:
     def prepare(
         self, task_id: str, *, bases: Mapping[str, Sequence[str]], options: SnapshotOptions
     ) -> None:
+        failing = self._folder / "fail-prepare"
+        codes = failing.read_text().split() if failing.exists() else []
+        if codes:
+            failing.write_text("\n".join(codes[1:]))
+            raise VmFailure(codes[0], "The paper VM fails.", retryable=True)
         self._session(task_id).mkdir(parents=True, exist_ok=True)
         stage(self._folder, "prepare")
 
@@ -124,12 +131,24 @@ class PaperGuest:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._frozen = folder / "frozen"
+        self._skips: tuple[str, ...] = ()
 
     def prepare(self, task_id: str, options: SnapshotOptions) -> Readiness:
         stage(self._folder, "pre-script")
+        self._skips = options.skip_mounts
         return Readiness("1", (MOUNT,), scripts_configured=False, pre_script=None)
 
     def freeze(self, task_id: str) -> None:
+        failing = self._folder / "fail-freeze"
+        mount = failing.read_text() if failing.exists() else ""
+        if mount and mount not in self._skips:
+            raise FreezeFailure(
+                "freeze.failed",
+                f"The file system at {mount} could not be frozen.",
+                evidence=[
+                    Evidence(f"FIFREEZE on {mount}", "guest", raw="errno 5 (EIO): I/O error")
+                ],
+            )
         self._frozen.touch()
         stage(self._folder, "frozen")
 

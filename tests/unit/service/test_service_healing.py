@@ -1,0 +1,371 @@
+"""Jobs that find out why something failed and mend it, on VMs of paper."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from paper_looks import PaperLooks, seeing
+from paper_machine import PaperMachine, ended, eventually
+
+from quiesce.model.diagnosis import MendAction, MendStatus, Verdict
+from quiesce.model.failure import FailureReport
+from quiesce.model.job import Job, JobStatus
+from quiesce.model.policy import Policy
+from quiesce.model.vm import AgentKind
+from quiesce.service.codec import from_json, to_json
+from quiesce.service.diagnosing import Diagnosing
+from quiesce.service.healing import JobMender
+from quiesce.service.patience import Patience
+from quiesce.service.requests import RestoreRequest
+from quiesce.service.service import Service
+from quiesce.service.views import VmChange
+
+STOPPED = {"waagent.unit": "inactive", "vm.power": "running", "qga.answers": True}
+
+
+@pytest.fixture
+def polled(open_service: Service, machine: PaperMachine) -> Service:
+    """A service whose VM `web` has both agents."""
+    open_service.vms.change("web", VmChange(agent=AgentKind.BOTH))
+    (machine.folder / "agent-condition").write_text("ready")
+    return open_service
+
+
+def backed_up(service: Service) -> Job:
+    return ended(service, service.jobs.start_backup("web"))
+
+
+def mended(machine: PaperMachine) -> list[str]:
+    notes = machine.folder / "mended"
+    return [line.strip() for line in notes.read_text().splitlines()] if notes.exists() else []
+
+
+def without(service: Service, *actions: MendAction) -> None:
+    """The VM's policy switches these off."""
+    view = service.policies.show("daily")
+    service.policies.change(replace(view, mends_off=actions))
+    service.vms.protect("web", "daily")
+
+
+def steps(job: Job) -> list[tuple[MendAction, MendStatus]]:
+    return [(mend.action, mend.status) for mend in job.mends]
+
+
+# --- diagnoses
+
+
+def test_a_job_names_the_proven_cause_of_what_was_got_round(
+    polled: Service, machine: PaperMachine
+) -> None:
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    [diagnosis] = job.diagnoses
+    assert (diagnosis.symptom, diagnosis.code) == ("agent.silent", "agent.not-running")
+    assert diagnosis.verdict is Verdict.PROVEN
+    assert any("The cause is proven" in line.text for line in job.log)
+    assert job.status is JobStatus.COMPLETED_WITH_WARNING
+    assert [setback.code for setback in job.setbacks] == ["agent.silent"]
+
+
+def test_without_evidence_the_job_says_that_the_cause_is_not_proven(
+    polled: Service, machine: PaperMachine
+) -> None:
+    seeing(polled, PaperLooks())
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    [diagnosis] = backed_up(polled).diagnoses
+
+    assert diagnosis.verdict is Verdict.NOT_PROVEN
+    assert diagnosis.code == "agent.silent"
+    assert diagnosis.candidates
+
+
+def test_a_defect_in_a_look_costs_neither_the_point_nor_silence(
+    polled: Service, machine: PaperMachine
+) -> None:
+    seeing(polled, PaperLooks(before=lambda: 1 / 0))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    assert job.point_id
+    assert job.diagnoses
+    assert any("could not be looked for" in line.text for line in job.log)
+
+
+def test_a_look_that_never_ends_is_given_up(polled: Service, machine: PaperMachine) -> None:
+    never = threading.Event()
+    seeing(polled, PaperLooks(before=never.wait))
+    polled._parts.diagnosing._seconds = 0.1
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    never.set()
+    assert job.point_id
+    assert any("was given up after 0.1 s" in line.text for line in job.log)
+
+
+def test_a_job_cancelled_while_its_failure_is_looked_at_ends_at_once(
+    polled: Service, machine: PaperMachine
+) -> None:
+    never = threading.Event()
+    looks = seeing(polled, PaperLooks(before=never.wait))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    job = polled.jobs.start_backup("web")
+    eventually(lambda: looks.asked, "the look")
+
+    polled.jobs.cancel(job.id)
+    found = ended(polled, job)
+
+    never.set()
+    assert found.status is JobStatus.CANCELLED
+    assert machine.clean
+
+
+def test_what_ends_a_job_is_diagnosed_whatever_its_task(
+    service: Service, machine: PaperMachine
+) -> None:
+    seeing(service, PaperLooks())
+    point = backed_up(service).point_id
+    target = machine.folder / "nowhere" / "at" / "all"
+    (machine.folder / "nowhere").write_text("a file where a folder must be")
+
+    job = ended(service, service.jobs.start_restore(RestoreRequest(point, target)))
+
+    assert job.status is JobStatus.FAILED
+    assert job.failure is not None
+    assert [each.symptom for each in job.diagnoses] == [job.failure.code]
+
+
+# --- mends after the point
+
+
+def test_an_agent_that_was_got_round_is_restarted_after_the_point_by_the_other_one(
+    polled: Service, machine: PaperMachine
+) -> None:
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    assert mended(machine) == ["restart-waagent", "auto-restart-waagent"]
+    assert steps(job) == [
+        (MendAction.OTHER_ROUTE, MendStatus.DONE),
+        (MendAction.RESTART_AGENT, MendStatus.DONE),
+        (MendAction.AUTO_RESTART, MendStatus.DONE),
+    ]
+    assert {mend.because for mend in job.mends} == {"agent.not-running"}
+    texts = [line.text for line in job.log]
+    taken = next(i for i, text in enumerate(texts) if "is in the vault" in text)
+    restarted = next(i for i, text in enumerate(texts) if "restart-waagent" in text)
+    assert taken < restarted
+
+
+def test_what_the_policy_switches_off_is_said_and_not_done(
+    polled: Service, machine: PaperMachine
+) -> None:
+    without(polled, MendAction.RESTART_AGENT)
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    assert mended(machine) == ["auto-restart-waagent"]
+    assert (MendAction.RESTART_AGENT, MendStatus.SWITCHED_OFF) in steps(job)
+    assert job.point_id
+
+
+def test_a_mend_that_fails_costs_nothing_and_says_why(
+    polled: Service, machine: PaperMachine
+) -> None:
+    polled.vms.change("web", VmChange(agent=AgentKind.WAAGENT))
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    assert job.point_id
+    restart = next(mend for mend in job.mends if mend.action is MendAction.RESTART_AGENT)
+    assert restart.status is MendStatus.FAILED
+    assert restart.failure is not None
+    assert restart.failure.code == "agent.channel-missing"
+    assert "--agent both" in restart.failure.remedy
+
+
+def test_the_step_that_mends_does_nothing_a_second_time(
+    polled: Service, machine: PaperMachine
+) -> None:
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    job = backed_up(polled)
+    before = mended(machine)
+
+    console = polled._parts.console(job.id, job.tasks[0].name)
+    JobMender(polled._parts, job, None, console).mend_what_is_broken()
+
+    assert mended(machine) == before
+
+
+# --- mends while the snapshot is taken
+
+
+def test_a_mount_that_cannot_be_frozen_is_left_out_of_the_next_try_and_the_label_stays_honest(
+    service: Service, machine: PaperMachine
+) -> None:
+    seeing(service, PaperLooks({"failed.mount": "/data"}))
+    (machine.folder / "fail-freeze").write_text("/data")
+
+    job = backed_up(service)
+
+    assert (MendAction.SKIP_MOUNT, MendStatus.DONE) in steps(job)
+    assert job.freeze is not None, "the others were frozen"
+    assert [setback.code for setback in job.setbacks] == ["freeze.failed"]
+
+
+@pytest.mark.parametrize("mount", ["/", ""])
+def test_the_root_is_never_left_out(service: Service, machine: PaperMachine, mount: str) -> None:
+    seeing(service, PaperLooks({"failed.mount": mount}))
+    (machine.folder / "fail-freeze").write_text("/")
+
+    job = backed_up(service)
+
+    assert (MendAction.SKIP_MOUNT, MendStatus.FAILED) in steps(job)
+    assert job.consistency is not None
+    assert job.consistency.level == "crash"
+    assert "freeze.failed" in job.consistency.reason
+
+
+def test_with_the_mount_skip_switched_off_the_point_is_crash_consistent(
+    service: Service, machine: PaperMachine
+) -> None:
+    without(service, MendAction.SKIP_MOUNT)
+    seeing(service, PaperLooks({"failed.mount": "/data"}))
+    (machine.folder / "fail-freeze").write_text("/data")
+
+    job = backed_up(service)
+
+    assert job.freeze is None
+    assert (MendAction.SKIP_MOUNT, MendStatus.SWITCHED_OFF) in steps(job)
+
+
+def test_without_another_route_the_agent_is_mended_and_its_route_tried_again(
+    polled: Service, machine: PaperMachine
+) -> None:
+    """The second route fails for good, so that the first one is mended and taken after all."""
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    without(polled, MendAction.SKIP_MOUNT)
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    (machine.folder / "mends-guest-route").write_text("restart-waagent")
+    (machine.folder / "fail-freeze").write_text("/")
+
+    job = backed_up(polled)
+
+    assert job.route == "guest"
+    assert mended(machine) == ["restart-waagent", "auto-restart-waagent"]
+    assert [setback.code for setback in job.setbacks] == ["agent.silent", "freeze.failed"]
+
+
+# --- trying again
+
+
+def test_a_passing_failure_is_tried_again_after_pauses_that_grow(
+    service: Service, machine: PaperMachine
+) -> None:
+    seeing(service, PaperLooks())
+    (machine.folder / "fail-prepare").write_text("vm.unreachable\nvm.gone")
+
+    job = backed_up(service)
+
+    assert job.point_id
+    said = [line.text for line in job.log if "is tried again" in line.text]
+    assert [line.partition(",")[0] for line in said] == [
+        "It is tried again in 5 s",
+        "It is tried again in 20 s",
+    ]
+    assert "vm.unreachable" in said[0]
+    assert machine.clean
+
+
+def test_a_passing_failure_that_stays_ends_the_job_after_three_more_tries(
+    service: Service, machine: PaperMachine
+) -> None:
+    seeing(service, PaperLooks())
+    (machine.folder / "fail-prepare").write_text("vm.unreachable\n" * 9)
+
+    job = backed_up(service)
+
+    assert job.status is JobStatus.FAILED
+    assert (machine.folder / "fail-prepare").read_text().split() == ["vm.unreachable"] * 5
+    assert machine.clean
+
+
+def test_a_deterministic_failure_is_not_tried_again(
+    service: Service, machine: PaperMachine
+) -> None:
+    (machine.folder / "fail-prepare").write_text("script.pre-failed\n" * 9)
+
+    job = backed_up(service)
+
+    assert job.status is JobStatus.FAILED
+    assert len((machine.folder / "fail-prepare").read_text().split()) == 8
+
+
+def test_a_job_is_cancelled_while_it_waits_to_be_tried_again(
+    service: Service, machine: PaperMachine
+) -> None:
+    seeing(service, PaperLooks())
+    object.__setattr__(service._parts, "patience", Patience(retries=(3600.0,)))
+    (machine.folder / "fail-prepare").write_text("vm.unreachable\n")
+    job = service.jobs.start_backup("web")
+    phase = eventually(
+        lambda: service.jobs.get(job.id).tasks[0].progress.phase, "the reason, shown"
+    )
+    began = time.monotonic()
+
+    service.jobs.cancel(job.id)
+
+    assert ended(service, job).status is JobStatus.CANCELLED
+    assert time.monotonic() - began < 2
+    assert "vm.unreachable" in phase
+
+
+# --- older versions
+
+
+def test_a_policy_keeps_what_it_switches_off_and_an_older_one_switches_nothing_off(
+    service: Service,
+) -> None:
+    without(service, MendAction.FULL_READ, MendAction.THAW, MendAction.FULL_READ)
+
+    assert service.policies.show("daily").mends_off == (MendAction.FULL_READ, MendAction.THAW)
+    written = to_json(service.policies.policy("daily"))
+    older = written.replace(',"mends_off":["full-read","thaw"]', "")
+    assert older != written
+    assert from_json(Policy, older).mends_off == ()
+
+
+def test_a_job_of_an_older_version_has_no_diagnoses_and_no_mends(service: Service) -> None:
+    written = to_json(backed_up(service))
+    older = written.replace(',"diagnoses":[],"mends":[]', "")
+    assert older != written
+    assert from_json(Job, older).diagnoses == ()
+
+
+def test_the_same_failure_is_looked_at_once(service: Service) -> None:
+    looks = PaperLooks()
+    diagnosing = Diagnosing(service._parts.book, looks)
+    job = backed_up(service)
+    failure = FailureReport("agent.silent", "nothing was heard")
+
+    first = diagnosing.on_job(job.id, failure)
+    again = diagnosing.on_job(job.id, replace(failure))
+
+    assert first is again
+    assert len(looks.asked) == 1

@@ -1,0 +1,253 @@
+"""Every step of self-healing, on VMs of paper: through which agent it goes, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from paper_looks import PaperLooks, seeing
+from paper_machine import PaperMachine, ended
+from paper_vm import PaperGuest, PaperHypervisor
+
+from quiesce.diagnosis.catalogue import catalogue
+from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus, Verdict
+from quiesce.model.extension import ExtensionState, GuestSession
+from quiesce.model.failure import AgentFailure, PolicyFailure
+from quiesce.model.presence import Presence
+from quiesce.model.snapshot import Route
+from quiesce.model.vm import AgentKind
+from quiesce.service.mending import IN_THE_SNAPSHOT, WORDS, Mending
+from quiesce.service.service import Service
+from quiesce.service.views import VmChange
+
+GUEST, HOST = Route.GUEST, Route.HOST
+QGA, WAAGENT, BOTH = AgentKind.QGA, AgentKind.WAAGENT, AgentKind.BOTH
+
+
+def planned(action: MendAction, because: str = "agent.not-running") -> Mend:
+    return Mend(action, because, WORDS[action], MendStatus.PLANNED)
+
+
+@pytest.fixture
+def mend(open_service: Service, machine: PaperMachine) -> Callable[..., Mend]:
+    """Carries out one step on the VM `web`, which has the agents `kind`."""
+    (machine.folder / "agent-condition").write_text("ready")
+
+    def carry_out(
+        action: MendAction,
+        route: Route | None = None,
+        kind: AgentKind = BOTH,
+        because: str = "agent.not-running",
+    ) -> Mend:
+        open_service.vms.change("web", VmChange(agent=kind))
+        mending = Mending(open_service._parts)
+        return mending.carry_out("web", planned(action, because), route=route)
+
+    return carry_out
+
+
+def mended(machine: PaperMachine) -> list[str]:
+    notes = machine.folder / "mended"
+    return [line.strip() for line in notes.read_text().splitlines()] if notes.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("action", "route", "kind", "did"),
+    [
+        (MendAction.RESTART_AGENT, GUEST, BOTH, "restart-waagent"),
+        (MendAction.RESTART_AGENT, HOST, BOTH, "restart-qga"),
+        (MendAction.AUTO_RESTART, GUEST, BOTH, "auto-restart-waagent"),
+        (MendAction.AUTO_RESTART, GUEST, WAAGENT, "auto-restart-waagent"),
+        (MendAction.AUTO_RESTART, HOST, QGA, "auto-restart-qga"),
+        (MendAction.ENABLE_EXTENSIONS, GUEST, BOTH, "enable-extensions"),
+        (MendAction.ENABLE_EXTENSIONS, HOST, BOTH, "allow-qga"),
+        (MendAction.SET_ENDPOINT, GUEST, BOTH, "exempt-host 192.0.2.1"),
+        (MendAction.REINSTALL_EXTENSION, GUEST, BOTH, "end-extension"),
+        (MendAction.REINSTALL_EXTENSION, HOST, QGA, "end-extension"),
+        (MendAction.THAW, HOST, QGA, "end-extension"),
+        (MendAction.THAW, GUEST, WAAGENT, "end-extension"),
+    ],
+)
+def test_each_step_goes_through_an_agent_that_answers(
+    mend: Callable[..., Mend],
+    machine: PaperMachine,
+    action: MendAction,
+    route: Route,
+    kind: AgentKind,
+    did: str,
+) -> None:
+    done = mend(action, route, kind)
+    assert (done.status, done.failure) == (MendStatus.DONE, None)
+    assert mended(machine) == [did]
+
+
+@pytest.mark.parametrize(
+    ("action", "route", "kind"),
+    [
+        (MendAction.RESTART_AGENT, HOST, QGA),
+        (MendAction.RESTART_AGENT, GUEST, WAAGENT),
+        (MendAction.ENABLE_EXTENSIONS, GUEST, WAAGENT),
+        (MendAction.ENABLE_EXTENSIONS, HOST, QGA),
+        (MendAction.RENEW_ACCESS, None, QGA),
+    ],
+)
+def test_without_the_other_agent_a_step_fails_and_says_what_it_would_take(
+    mend: Callable[..., Mend], machine: PaperMachine, action: MendAction, route: Route, kind
+) -> None:
+    failed = mend(action, route, kind)
+    assert failed.status is MendStatus.FAILED
+    assert failed.failure is not None
+    assert failed.failure.code == "agent.channel-missing"
+    assert "is not reached by it" in failed.failure.message
+    assert mended(machine) == []
+
+
+@pytest.mark.parametrize(("answers", "did"), [(True, "restart-waagent"), (False, "restart-qga")])
+def test_without_a_failed_route_the_agent_that_does_not_answer_is_the_broken_one(
+    mend: Callable[..., Mend],
+    machine: PaperMachine,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: bool,
+    did: str,
+) -> None:
+    def presence(self: PaperGuest) -> Presence:
+        if answers or did in mended(machine):
+            return Presence("7.2")
+        raise AgentFailure("agent.hung", "The guest agent does not answer.")
+
+    monkeypatch.setattr(PaperGuest, "presence", presence)
+    assert mend(MendAction.RESTART_AGENT).status is MendStatus.DONE
+    assert mended(machine) == [did]
+
+
+def test_an_agent_that_does_not_come_back_after_its_restart_is_a_failed_step(
+    mend: Callable[..., Mend], machine: PaperMachine
+) -> None:
+    (machine.folder / "agent-condition").unlink()
+    failed = mend(MendAction.RESTART_AGENT, GUEST)
+    assert failed.status is MendStatus.FAILED
+    assert failed.failure is not None
+    assert failed.failure.code == "agent.silent"
+
+
+def test_the_extension_is_removed_and_installed_through_the_agent_that_failed(
+    mend: Callable[..., Mend], machine: PaperMachine
+) -> None:
+    mend(MendAction.REINSTALL_EXTENSION, GUEST)
+    assert (machine.folder / "handler").exists()
+    assert not (machine.folder / "extension").exists()
+    mend(MendAction.REINSTALL_EXTENSION, HOST)
+    assert (machine.folder / "extension").exists()
+
+
+def test_a_session_that_no_job_owns_is_ended_and_thawed(
+    mend: Callable[..., Mend], machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ExtensionState(True, "1", "1", "3.11", "7.2", "paper", (GuestSession("0a", "frozen"),))
+    monkeypatch.setattr(PaperGuest, "status", lambda self: state)
+    (machine.folder / "frozen").touch()
+    done = mend(MendAction.THAW, HOST, QGA)
+    assert done.status is MendStatus.DONE
+    assert "0a" in done.words
+    assert machine.clean
+
+
+def test_snapshots_of_dead_jobs_are_released(
+    mend: Callable[..., Mend], machine: PaperMachine
+) -> None:
+    (machine.folder / "sessions" / "0123456789ab").mkdir(parents=True)
+    done = mend(MendAction.CLEAN_STALE)
+    assert done.status is MendStatus.DONE
+    assert "1 backup" in done.words
+    assert PaperHypervisor(machine.folder).leftovers() == ()
+
+
+@pytest.mark.parametrize("still", [0, 2])
+def test_a_load_is_waited_for_until_the_facts_do_not_show_it_any_more(
+    open_service: Service, mend: Callable[..., Mend], still: int
+) -> None:
+    looks = PaperLooks({"guest.cpu-percent": 99.0})
+
+    def fall() -> None:
+        if len(looks.asked) > still:
+            looks.values["guest.cpu-percent"] = 5.0
+
+    looks.before = fall
+    seeing(open_service, looks)
+    done = mend(MendAction.WAIT, HOST, QGA, "guest.overloaded")
+    assert done.status is MendStatus.DONE, done
+    assert f"Waited for {15 * (still + 1)} s" in done.words
+
+
+def test_a_load_that_stays_is_waited_for_ten_minutes_at_most(
+    open_service: Service, mend: Callable[..., Mend]
+) -> None:
+    seeing(open_service, PaperLooks({"guest.cpu-percent": 99.0}))
+    failed = mend(MendAction.WAIT, HOST, QGA, "guest.overloaded")
+    assert failed.status is MendStatus.FAILED
+    assert failed.failure is not None
+    assert failed.failure.code == "guest.overloaded"
+    assert "600 s" in failed.failure.message
+
+
+def test_a_defect_in_a_step_is_a_failed_step(
+    mend: Callable[..., Mend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PaperGuest, "mend", lambda *_: 1 / 0)
+    failed = mend(MendAction.AUTO_RESTART, HOST, QGA)
+    assert failed.status is MendStatus.FAILED
+    assert failed.failure is not None
+    assert failed.failure.code == "internal.defect"
+
+
+@pytest.mark.parametrize("action", sorted(IN_THE_SNAPSHOT))
+def test_ways_to_take_a_point_are_none_of_its_steps(
+    mend: Callable[..., Mend], machine: PaperMachine, action: MendAction
+) -> None:
+    assert mend(action).status is MendStatus.PLANNED
+    assert mended(machine) == []
+
+
+def test_a_step_that_is_switched_off_is_not_done(
+    open_service: Service, machine: PaperMachine
+) -> None:
+    off = Mend(MendAction.AUTO_RESTART, "agent.crash-loop", "", MendStatus.SWITCHED_OFF)
+    assert Mending(open_service._parts).carry_out("web", off) is off
+    assert mended(machine) == []
+
+
+def test_nothing_is_mended_in_a_vm_whose_backup_runs(
+    open_service: Service, machine: PaperMachine
+) -> None:
+    machine.hold("read")
+    job = open_service.jobs.start_backup("web")
+    machine.reached("read")
+    with pytest.raises(PolicyFailure) as refused:
+        Mending(open_service._parts).carry_out("web", planned(MendAction.AUTO_RESTART))
+    assert refused.value.code == "policy.in-progress"
+    machine.let_go("read")
+    ended(open_service, job)
+    assert mended(machine) == []
+
+
+def test_a_plan_has_each_action_once_and_says_what_the_policy_forbids(
+    open_service: Service,
+) -> None:
+    diagnosis = Diagnosis(
+        "agent.silent",
+        "agent.not-running",
+        Verdict.PROVEN,
+        "",
+        also=("agent.crash-loop",),
+    )
+    plan = Mending(open_service._parts).plan("web", diagnosis, (MendAction.AUTO_RESTART,))
+    assert [(mend.action, mend.because, mend.status) for mend in plan] == [
+        (MendAction.RESTART_AGENT, "agent.not-running", MendStatus.PLANNED),
+        (MendAction.AUTO_RESTART, "agent.not-running", MendStatus.SWITCHED_OFF),
+    ]
+
+
+def test_every_action_that_a_cause_may_name_has_words() -> None:
+    named = {action for entry in catalogue().entries.values() for action in entry.mend_by}
+    assert named <= set(WORDS)
+    assert set(WORDS) == set(MendAction)

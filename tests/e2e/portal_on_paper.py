@@ -4,12 +4,24 @@ agents, is of paper: what its guest would say is written here."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from quiesce.api.serve import serve
 from quiesce.model.agent import AgentCondition, AgentState, HandlerState
+from quiesce.model.diagnosis import (
+    Check,
+    Diagnosis,
+    Examination,
+    Light,
+    Mend,
+    MendAction,
+    MendStatus,
+    RuledOut,
+    Verdict,
+)
 from quiesce.model.failure import AgentFailure, Evidence, FailureReport
 from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
 from quiesce.model.network import Hop, NetworkReport
@@ -43,6 +55,33 @@ AGENT = AgentState(
     acknowledged_incarnation=7,
     handlers=(HandlerState(HANDLER, "0.2.0.1", "Ready"),),
 )
+STOPPED = Evidence(
+    "the agent's service is inactive", "the guest, through waagent", NOW, "ActiveState=<b>inactive"
+)
+CAUSE = Diagnosis(
+    symptom="network.blocked",
+    code="network.blocked",
+    verdict=Verdict.PROVEN,
+    cause="A firewall between the guest and the storage endpoint drops its connections.",
+    evidence=(STOPPED,),
+    ruled_out=(RuledOut("network.no-route", "There is a route to it.", STOPPED),),
+    remedy=("Let it through: `nft add rule inet filter forward ip daddr 198.51.100.10 accept`.",),
+    aliases=("ExtensionSnapshotFailedNoNetwork",),
+)
+ROUTED = Mend(
+    MendAction.OTHER_ROUTE,
+    "network.blocked",
+    "The host route took the point.",
+    MendStatus.DONE,
+    NOW,
+)
+RESTART = Mend(
+    MendAction.RESTART_AGENT,
+    "agent.not-running",
+    "Restart the agent through the other one.",
+    MendStatus.PLANNED,
+    NOW,
+)
 JOB = Job(
     id="2872b897b881",
     kind=JobKind.BACKUP,
@@ -57,6 +96,8 @@ JOB = Job(
     ),
     route=Route.HOST,
     setbacks=(BLOCKED,),
+    diagnoses=(CAUSE,),
+    mends=(ROUTED,),
 )
 
 
@@ -98,10 +139,48 @@ class PaperVms:
         self._installed[str(channel)] = "0.2.0+new"
 
 
+class PaperDoctor:
+    """A VM whose guest agent is stopped until it is mended."""
+
+    def __init__(self) -> None:
+        self._plan = (RESTART,)
+
+    def examine(self, name: str) -> Examination:
+        sick = bool(self._plan)
+        light = Light.RED if sick else Light.GREEN
+        words = "its service is inactive" if sick else "it answers"
+        cause = Diagnosis(
+            "agent.not-running", "agent.not-running", Verdict.PROVEN, "It is stopped."
+        )
+        return Examination(
+            name,
+            (
+                Check(
+                    "agent", "QEMU guest agent", light, words, (STOPPED,), ("agent.not-running",)
+                ),
+                Check("space", "root file system", Light.GREEN, "3.0 GiB are free"),
+                Check("mounts", "/mnt/<i>loop", Light.UNKNOWN, "it could not be looked at"),
+            ),
+            diagnoses=(cause,) if sick else (),
+            plan=self._plan,
+            channels=("Azure Linux agent",),
+        )
+
+    def fix(self, name: str, actions: Collection[MendAction]) -> Examination:
+        done = tuple(
+            replace(mend, status=MendStatus.DONE, words="qemu-guest-agent.service is active.")
+            for mend in self._plan
+            if mend.action in actions
+        )
+        self._plan = ()
+        return replace(self.examine(name), plan=done)
+
+
 def main(data: Path, port: int) -> None:
     service = Service(Settings(data_folder=data, port=port))
     service.vms.add(VmAddress("paper", Path("/nowhere/paper.qmp")))
     service.vms = PaperVms(service)  # type: ignore[assignment]
+    service.doctor = PaperDoctor()  # type: ignore[assignment]
     service.jobs.get = lambda _: JOB  # type: ignore[method-assign]
     service.network.test = lambda vm, channel=None: NetworkReport(  # type: ignore[method-assign]
         vm, "waagent", "https://storage.quiesce.test:443", HOPS, BLOCKED

@@ -111,12 +111,42 @@ def test_a_network_test_shows_each_hop_and_where_it_breaks(page: Page) -> None:
     picture(page, "portal-network", full=True)
 
 
-def test_a_job_shows_its_route_and_what_was_got_round(page: Page, portal: PortalServer) -> None:
+def test_the_doctor_shows_lights_and_mends_after_its_plan_was_seen(page: Page) -> None:
+    doctor = card(page, "Doctor")
+    doctor.get_by_role("button", name="Examine").click()
+    expect(doctor.locator(".card-head .chip").first).to_have_text("red")
+    expect(doctor.locator(".checks tr")).to_have_count(3)
+    expect(doctor).to_contain_text("/mnt/<i>loop")
+    expect(doctor.locator(".failure")).to_contain_text("It is stopped.")
+    picture(page, "portal-doctor", full=True)
+    doctor.get_by_role("button", name="Mend …").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Restart the agent through the other one.")
+    dialog.get_by_role("button", name="Mend", exact=True).click()
+    expect(doctor).to_contain_text("qemu-guest-agent.service is active.")
+    expect(doctor.locator(".mends .chip")).to_have_text("done")
+    expect(doctor.get_by_role("button", name="Mend …")).to_be_hidden()
+    expect(doctor.locator(".failure")).to_have_count(0)
+
+
+def test_a_job_shows_its_route_and_why_it_was_not_the_other(
+    page: Page, portal: PortalServer
+) -> None:
     page.goto(f"{portal.url}/job/2872b897b881")
     setback = page.locator(".setback")
     expect(setback).to_contain_text("The guest route failed and was got round:")
-    expect(setback).to_contain_text("network.blocked")
-    expect(setback).to_contain_text("<i>timed out</i>")
-    expect(setback).to_contain_text("Next step")
+    for words in (
+        "network.blocked",
+        "A firewall between the guest and the storage endpoint",
+        "proven",
+        "ExtensionSnapshotFailedNoNetwork",
+        "<i>timed out</i>",
+        "ActiveState=<b>inactive",
+        "Next step",
+        "network.no-route",
+    ):
+        expect(setback).to_contain_text(words)
+    expect(card(page, "Done by itself")).to_contain_text("The host route took the point.")
     route = page.locator(".fact", has_text="Route")
     expect(route).to_contain_text("host")
+    picture(page, "portal-diagnosis", full=True)

@@ -19,9 +19,9 @@ def diagnosis_html(diagnosis: Diagnosis, failure: FailureReport | None = None) -
     sentence and its facts are shown, once."""
     parts = [
         f'<div class="card-head"><span class="failure-message">{escape(diagnosis.cause)}</span>'
-        f"{code_html(diagnosis.code)}</div>",
+        f'<div class="verdict"><span class="chip tone-{tone(diagnosis.verdict)}">'
+        f"{diagnosis.verdict}</span>{code_html(diagnosis.code)}</div></div>",
         '<div class="card-body">',
-        f'<div><span class="chip tone-{tone(diagnosis.verdict)}">{diagnosis.verdict}</span></div>',
     ]
     if failure and failure.message != diagnosis.cause:
         parts.append(_part("What failed", f"{escape(failure.message)} {code_html(failure.code)}"))

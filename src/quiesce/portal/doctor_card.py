@@ -80,9 +80,9 @@ class DoctorCard:
         self._mend.set_visibility(bool(self._planned))
         self._body.clear()
         with self._body:
-            html(examination_html(found)).classes("card-body")
             for diagnosis in found.diagnoses:
                 html(diagnosis_html(diagnosis)).classes("failure full-width")
+            html(examination_html(found)).classes("card-body")
 
     def _say(self, words: str) -> None:
         self._body.clear()

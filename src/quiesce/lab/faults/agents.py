@@ -18,7 +18,7 @@ _KILL_LOOP = (
 )
 
 
-@fault("azure-agent-stopped", AGENT, "agent.not-running", quick=True)
+@fault("azure-agent-stopped", AGENT, "agent.not-running")
 def azure_agent_stopped(scene: Scene) -> Iterator[None]:
     """Somebody has stopped the Azure Linux agent's service."""
     scene.hand.run(f"systemctl stop {waagent.UNIT}")

@@ -51,7 +51,7 @@ def proxy_only(scene: Scene) -> Iterator[None]:
     yield from _cut(scene, Cut.PROXY_ONLY)
 
 
-@fault("dns-dead", NETWORK, "network.dns-failed", quick=True)
+@fault("dns-dead", NETWORK, "network.dns-failed")
 def dns_dead(scene: Scene) -> Iterator[None]:
     """The guest's resolver does not answer."""
     yield from _cut(scene, Cut.NAMES)

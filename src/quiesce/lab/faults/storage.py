@@ -27,7 +27,7 @@ def _endpoint_says(name: str, status: int, code: str, expected: str, words: str)
                 yield
 
     injector.__doc__ = words
-    return fault(name, STORAGE, expected, quick=status == 409)(injector)
+    return fault(name, STORAGE, expected, quick=code == "SnapshotCountExceeded")(injector)
 
 
 def _sockets(folder: str, names: list[str]) -> list[str]:

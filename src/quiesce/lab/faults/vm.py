@@ -166,7 +166,7 @@ def _server_restarted(scene: Scene) -> Mapping[str, Any]:
     return scene.server.end_of(job_id, seconds=_END_SECONDS)
 
 
-@fault("server-restarted", VM, "", backup=_server_restarted, usual=False, quick=True)
+@fault("server-restarted", VM, "", backup=_server_restarted, usual=False)
 def server_restarted(scene: Scene) -> Iterator[None]:
     """The server is killed in the middle of a backup and started again."""
     yield

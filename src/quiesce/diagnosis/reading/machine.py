@@ -21,7 +21,7 @@ _DATE = re.compile(r"^not(Before|After)=(.+)$", re.MULTILINE)
 
 def machine_facts(papers: Papers) -> Iterator[Fact]:
     yield from _system(papers)
-    yield from _clock(papers)
+    yield from clock_facts(papers)
     yield from _load(papers)
     yield from _space(papers)
     yield from _certificate(papers)
@@ -46,7 +46,7 @@ def _system(papers: Papers) -> Iterator[Fact]:
         yield observed(papers, uname, "guest.os", kind, "As uname tells.", raw=uname.text)
 
 
-def _clock(papers: Papers) -> Iterator[Fact]:
+def clock_facts(papers: Papers) -> Iterator[Fact]:
     paper = papers.command("date")
     if paper is None or papers.taken_at is None or papers.host_clock_at is None:
         return

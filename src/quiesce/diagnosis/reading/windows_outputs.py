@@ -74,6 +74,7 @@ class Writer:
     state: int
     words: str
     error: str
+    raw: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,21 @@ def _bounded(text: str) -> str:
 def _lines(text: str) -> list[str]:
     clean = text.replace("\0", "").replace("\\x0d", "")  # as `readable` shows it
     return [line[:_LINE_CHARS].rstrip() for line in clean.splitlines()]
+
+
+def part_of(paper: Paper | None, word: str) -> Part | None:
+    """The part of the first command line that has this word in it."""
+    return next((part for part in parts(paper) if word in part.line), None)
+
+
+def dword(value: RegistryValue | None) -> int | None:
+    """A REG_DWORD's number; `reg query` shows it in hexadecimal."""
+    if value is None or value.kind != "REG_DWORD":
+        return None
+    try:
+        return int(value.data, 16)
+    except ValueError:
+        return None
 
 
 def services(paper: Paper | None) -> dict[str, Service]:
@@ -157,19 +173,23 @@ def writers(paper: Paper | None) -> tuple[Writer, ...]:
     writer's, its instance's), a number in brackets, and the last error."""
     found: list[Writer] = []
     for part in parts(paper):
-        name, guids, state = "", [], None
+        name, state = "", None
+        guids: list[str] = []
+        block: list[str] = []
         for line in _lines(part.text):
             if not line:
                 continue
+            block.append(line)
             if (quoted := _QUOTED.search(line)) and not line.startswith((" ", "\t")):
-                name, guids, state = quoted[2], [], None
+                name, guids, state, block = quoted[2], [], None, [line]
             elif name and (guid := _WRITER_ID.search(line)):
                 guids.append(guid[1].lower())
             elif name and guids and state is None and (stated := _STATE.search(line)):
                 state = (int(stated[1]), stated[2])
             elif name and guids and state is not None:
                 error = line.partition(":")[2].strip()
-                found.append(Writer(name, guids[0], state[0], state[1], error))
+                raw = "\n".join(block)
+                found.append(Writer(name, guids[0], state[0], state[1], error, raw))
                 name, guids, state = "", [], None
     return tuple(found)
 

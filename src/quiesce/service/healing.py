@@ -97,7 +97,10 @@ class JobMender:
 
     def settled(self, snapshot: Snapshot) -> None:
         """Diagnose what made the point less than it could have been, and note by what ways it was
-        taken all the same."""
+        taken all the same.
+
+        :raise SnapshotFailure: a disk would have to be read whole, and the policy forbids that
+        """
         for report in snapshot.setbacks:
             route = self._routes.get(report)
             found = self._found(report, route)
@@ -105,10 +108,13 @@ class JobMender:
                 self._note_way(MendAction.OFFLINE, report.code)
             elif snapshot.freeze is not None and route not in (None, snapshot.session.route):
                 self._note_way(MendAction.OTHER_ROUTE, found.diagnosis.code)
-        if snapshot.session.route is not Route.OFFLINE:
-            for report in _full_reads(snapshot):
-                self._found(report, None)
-                self._note_way(MendAction.FULL_READ, report.code)
+        if snapshot.session.route is Route.OFFLINE:
+            return
+        for forced in _full_reads(snapshot):
+            if MendAction.FULL_READ in self._off:
+                raise forced
+            self._found(forced.report(), None)
+            self._note_way(MendAction.FULL_READ, forced.code)
 
     # --- when the point is in the vault
 
@@ -147,6 +153,8 @@ class JobMender:
     def _carried_out(self, mend: Mend, route: Route | None, show: Show) -> Mend:
         self._console.log("info", f"Because of {mend.because}: {mend.words}")
         ended = self._mending.carry_out(self._vm, mend, route=route, job=self._job_id, show=show)
+        if show == self._show:
+            self._console.progress(Progress())
         self._note(ended)
         return ended
 
@@ -196,7 +204,7 @@ def _may_pass(failure: Failure, diagnosis: Diagnosis) -> bool:
     return failure.retryable and diagnosis.retry_helps and not (entry is None or entry.symptom)
 
 
-def _full_reads(snapshot: Snapshot) -> Iterator[FailureReport]:
+def _full_reads(snapshot: Snapshot) -> Iterator[SnapshotFailure]:
     """Why disks are read whole of which only the changes were to be expected. A reason begins with
     its code, see `quiesce.hypervisor.bitmaps`."""
     for disk in snapshot.session.disks:
@@ -206,7 +214,7 @@ def _full_reads(snapshot: Snapshot) -> Iterator[FailureReport]:
             fact = Evidence(
                 f"disk {disk.name} is read whole", "hypervisor", snapshot.session.taken_at
             )
-            yield SnapshotFailure(code, message, evidence=[fact]).report()
+            yield SnapshotFailure(code, message, evidence=[fact])
 
 
 def _broken_route(job: Job) -> Route | None:

@@ -26,6 +26,7 @@ from quiesce.model.snapshot import Route, Snapshot
 from quiesce.model.vm import VmState
 from quiesce.snapshot.by_guest import Instant, by_guest
 from quiesce.snapshot.by_host import by_host, unfrozen
+from quiesce.snapshot.consistency import HELD_TOO_LONG
 from quiesce.snapshot.ports import Guest, GuestRoute, Hypervisor, Log, Mender
 from quiesce.snapshot.story import reason_of
 from quiesce.snapshot.untouched import UNTOUCHED, GuestStopped, PowerWatch
@@ -65,15 +66,16 @@ class Attempts:
         self._watch = PowerWatch(hypervisor)
         self.setbacks: list[Setback] = []
         self._spent = False
-        """Whether the guest asked for a point that cannot be vouched for."""
+        """Whether a point was taken that is not used: it cannot be vouched for, or another route
+        may give a better one."""
 
     def run(self, order: Sequence[Route], state: VmState, options: SnapshotOptions) -> Snapshot:
         """
         :raise GuestStopped: there is no guest to be frozen any more
         :raise Failure: the demanded route's, or one that no route is spared
         """
-        for route in order:
-            snapshot = self._tried(route, state, options)
+        for position, route in enumerate(order, 1):
+            snapshot = self._tried(route, state, options, spare=position < len(order))
             if snapshot is not None:
                 return snapshot
         # The one that failed last has just shown that its way into the guest is not blocked.
@@ -83,7 +85,7 @@ class Attempts:
             if again is None:
                 continue
             self._log("info", f"The {setback.route} route is tried once more.")
-            snapshot = self._tried(setback.route, state, again.options)
+            snapshot = self._tried(setback.route, state, again.options, spare=False)
             if snapshot is not None:
                 return snapshot
         if not self.setbacks:
@@ -99,7 +101,11 @@ class Attempts:
         snapshot = unfrozen(self._hypervisor, self._task_id, why, self._log)
         return self._told(snapshot, frozen_by=None)
 
-    def _tried(self, route: Route, state: VmState, options: SnapshotOptions) -> Snapshot | None:
+    def _tried(
+        self, route: Route, state: VmState, options: SnapshotOptions, *, spare: bool
+    ) -> Snapshot | None:
+        """None: the route failed. With another one to `spare`, so has one whose guest had thawed
+        before the point was there."""
         self._prepare_anew()
         try:
             if route is Route.GUEST:
@@ -107,6 +113,8 @@ class Attempts:
             else:
                 assert self._host is not None
                 snapshot = by_host(self._hypervisor, self._host, self._task_id, options, self._log)
+            if spare:
+                self._unheld(snapshot)
         except ROUTE_FAILURES as failure:
             self.setbacks.append(Setback(route, failure))
             self._log("warning", f"The {route} route failed: {failure}")
@@ -114,6 +122,15 @@ class Attempts:
             self._check_power()
             return None
         return self._told(snapshot, frozen_by=route)
+
+    def _unheld(self, snapshot: Snapshot) -> None:
+        """:raise FreezeFailure: freeze.held-too-long; the point is given up"""
+        for report in snapshot.setbacks:
+            if report.code == HELD_TOO_LONG:
+                self._spent = True
+                raise FreezeFailure(
+                    report.code, report.message, evidence=report.evidence, retryable=True
+                )
 
     def _by_guest(self, state: VmState, options: SnapshotOptions) -> Snapshot:
         assert self._guest is not None

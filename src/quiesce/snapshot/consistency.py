@@ -8,6 +8,8 @@ from quiesce.model.failure import Evidence, FailureReport, FreezeFailure, Script
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, MountFreeze
 from quiesce.snapshot.ports import Finish, Readiness, ScriptRun
 
+HELD_TOO_LONG = "freeze.held-too-long"
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -53,7 +55,7 @@ def _held_too_long(freeze: FreezeReport) -> Proof:
         f"the guest thawed itself after {freeze.hold_seconds:g} s, before the snapshot was done."
     )
     failure = FreezeFailure(
-        "freeze.held-too-long",
+        HELD_TOO_LONG,
         f"{words[0].upper()}{words[1:]}",
         evidence=[_fact(mount) for mount in freeze.mounts],
         retryable=True,

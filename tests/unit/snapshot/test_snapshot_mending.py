@@ -86,7 +86,7 @@ def test_a_freeze_that_failed_on_the_only_route_stays_with_the_point(stage: Stag
 
 def test_a_point_of_a_guest_that_thawed_itself_tells_how_long_each_mount_was_held(stage: Stage):
     stage.report = FreezeReport((ROOT,), held=False, hold_seconds=10)
-    [setback] = snapshot_of(stage).setbacks
+    [setback] = snapshot_of(stage, guest=False).setbacks
     assert setback.code == "freeze.held-too-long"
     assert "/ (ext4) froze in 2.0 ms and was held for 30 ms" in setback.evidence[0].fact
 
@@ -140,6 +140,26 @@ def test_while_another_route_is_left_nothing_is_mended_before_it_is_tried(stage:
     assert snapshot_of(stage, mender=mender).session.route is Route.HOST
     assert mender.told == [(Route.GUEST, "network.blocked")]
     assert not [call for call in stage.tape if call.startswith("mender.mend")]
+
+
+def test_a_freeze_that_did_not_hold_is_tried_by_the_other_route_and_its_point_given_up(
+    stage: Stage,
+):
+    short = FreezeReport((ROOT,), held=False, hold_seconds=10)
+    held = stage.report
+
+    class Second(RecordedMender):
+        def failed(self, route, failure):
+            super().failed(route, failure)
+            stage.report = held
+
+    stage.report = short
+    snapshot = snapshot_of(stage, mender=Second(stage))
+    assert snapshot.session.route is Route.HOST
+    assert snapshot.consistency.level is Consistency.FILE_SYSTEM
+    assert [each.code for each in snapshot.setbacks] == ["freeze.held-too-long"]
+    first, second = (i for i, call in enumerate(stage.tape) if call == "hypervisor.take")
+    assert "hypervisor.release committed=False" in stage.tape[first:second]
 
 
 def test_a_route_that_was_mended_is_tried_once_more_and_says_what_went_before(stage: Stage):

@@ -31,6 +31,7 @@ def presence(agent: QemuGuestAgent) -> Presence:
         return Presence(info.version, frozen=True)
     return Presence(
         version=info.version,
+        system=_system(agent),
         executes=info.commands >= _EXECUTION,
         blocked=tuple(sorted(_NEEDED & info.disabled)),
         frozen=frozen,
@@ -43,3 +44,11 @@ def _frozen(agent: QemuGuestAgent) -> bool | None:
         return agent.freeze_status() is FreezeStatus.FROZEN
     except (AgentFailure, FreezeFailure):
         return None
+
+
+def _system(agent: QemuGuestAgent) -> str:
+    """Empty where it may not be asked, or is too old to know."""
+    try:
+        return agent.operating_system().id
+    except (AgentFailure, FreezeFailure):
+        return ""

@@ -75,7 +75,7 @@ class Diagnosing:
         book: JobBook,
         looks: Looking,
         *,
-        seconds: float = 45.0,
+        seconds: float = 120.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._book = book

@@ -27,7 +27,7 @@ class Patience:
     agent: float = 90.0
     cause: float = 600.0
     look: float = 15.0
-    diagnosis: float = 45.0
+    diagnosis: float = 120.0
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, seconds: float, words: str, show: Show) -> None:

@@ -38,7 +38,20 @@ def test_an_agent_that_lets_us_work(peer: ScriptedAgent, agent: QemuGuestAgent) 
     }
     seen = presence(agent)
     assert (seen.version, seen.executes, seen.frozen) == ("7.2.22", True, False)
+    assert seen.system == "", "an agent that is too old to say is none the worse"
     assert seen.blocked == (), "nobody needs a guest that sleeps"
+
+
+@pytest.mark.parametrize("system", ["mswindows", "debian"])
+def test_the_guests_system_is_told_where_the_agent_says_it(
+    peer: ScriptedAgent, agent: QemuGuestAgent, system: str
+) -> None:
+    peer.handlers |= {
+        "guest-info": lambda _: listing(),
+        "guest-fsfreeze-status": lambda _: "thawed",
+        "guest-get-osinfo": lambda _: {"id": system},
+    }
+    assert presence(agent).system == system
 
 
 def test_what_a_distribution_blocks_is_named(peer: ScriptedAgent, agent: QemuGuestAgent) -> None:

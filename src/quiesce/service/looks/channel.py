@@ -12,6 +12,8 @@ from quiesce.service.looks.panel import Case, Found
 
 CHANNEL = "QEMU guest agent"
 _BUSY = "agent.channel-busy"
+_WINDOWS = "mswindows"
+"""What guest-get-osinfo calls it (qga/commands-win32.c); elsewhere it is os-release's ID."""
 
 
 class ChannelLook:
@@ -67,6 +69,8 @@ def _facts(seen: Presence) -> Iterator[Fact]:
     if seen.version:
         words = f"the QEMU guest agent has the version {seen.version}"
         yield Fact("qga.version", seen.version, words, f"{CHANNEL}, guest-info")
+    if seen.system:
+        yield from _system(seen.system)
     if seen.frozen:
         words = "the agent holds the guest frozen, by order of another program"
         yield Fact("guest.frozen", True, words, f"{CHANNEL}, guest-fsfreeze-status")
@@ -79,3 +83,12 @@ def _facts(seen: Presence) -> Iterator[Fact]:
         blocked = ", ".join(seen.blocked)
         words = f"commands that its configuration blocks: {blocked or 'none that is needed'}"
         yield Fact("qga.blocked", blocked, words, source)
+
+
+def _system(system: str) -> Iterator[Fact]:
+    source = f"{CHANNEL}, guest-get-osinfo"
+    if system == _WINDOWS:
+        yield Fact("guest.os", "windows", "the guest is a Windows", source, raw=system)
+    else:
+        words = f"the guest's distribution is {system}"
+        yield Fact("guest.distribution", system, words, source, raw=system)

@@ -27,22 +27,27 @@ from quiesce.service.looks.host import HostLook
 from quiesce.service.looks.hypervisor import HypervisorLook
 from quiesce.service.looks.inside import InsideLook
 from quiesce.service.looks.network import NetworkLook
-from quiesce.service.looks.panel import Case, Look, Panel
+from quiesce.service.looks.panel import Case, Found, Look, Panel
 from quiesce.service.network import Network
 from quiesce.service.points import Points
 from quiesce.service.redaction import redacted
 from quiesce.service.settings import Settings
 from quiesce.service.vm_table import VmTable
 
-_SECONDS = 6.0
-_INSIDE_SECONDS = 26.0
-"""The collector ends itself within 7 s; an agent that polls comes for it within 6 s and starts
-Python first. On Windows each of its commands is slow to start, and a minute may not do."""
-_PROBE_SECONDS = 26.0
-"""The probe bounds each of its hops itself, all of them by about that much."""
-_ALL_SECONDS = 36.0
-"""Of which a look at a failure seldom takes more than five."""
-_DEEP_SECONDS = 60.0
+
+def _seconds(_: Found) -> float:
+    return 6.0
+
+
+def _inside_seconds(before: Found) -> float:
+    """The collector ends itself within 7 s, and an agent that polls comes for it within 6 s and
+    starts Python first. On Windows it ends itself within 75 s: each command is slow to start."""
+    return 80.0 if before.value("guest.os") == "windows" else 26.0
+
+
+def _probe_seconds(_: Found) -> float:
+    """The probe bounds each of its hops itself, all of them by about that much."""
+    return 26.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +85,15 @@ class Looks:
         inside = InsideLook(composition, guest_side, facts_of)
         outside = ("channel", "agents", "hypervisor")
         self._looks = (
-            Look("failure", look_at_failure, _SECONDS),
-            Look("channel", ChannelLook(composition), _SECONDS),
-            Look("hypervisor", HypervisorLook(composition, points, book), _SECONDS),
-            Look("guest", inside, _INSIDE_SECONDS, outside),
-            Look("agents", AgentsLook(guest_side, clock), _SECONDS),
-            Look("network", NetworkLook(network, _decided), _PROBE_SECONDS, (*outside, "guest")),
-            Look("endpoint", EndpointLook(guest_side, clock), _SECONDS),
-            Look("history", HistoryLook(book), _SECONDS),
-            Look("host", HostLook(settings, guest_side), _SECONDS),
+            Look("failure", look_at_failure, _seconds),
+            Look("channel", ChannelLook(composition), _seconds),
+            Look("hypervisor", HypervisorLook(composition, points, book), _seconds),
+            Look("guest", inside, _inside_seconds, outside),
+            Look("agents", AgentsLook(guest_side, clock), _seconds),
+            Look("network", NetworkLook(network, _decided), _probe_seconds, (*outside, "guest")),
+            Look("endpoint", EndpointLook(guest_side, clock), _seconds),
+            Look("history", HistoryLook(book), _seconds),
+            Look("host", HostLook(settings, guest_side), _seconds),
         )
 
     def facts(
@@ -110,8 +115,7 @@ class Looks:
         address = self._table.address(vm)
         taking = self._taking(address.name, job)
         case = Case(address, self._clock.now(), failure, route, job, taking, deep)
-        seconds = _DEEP_SECONDS if deep else _ALL_SECONDS
-        found = self._panel.run(case, self._looks, seconds=seconds)
+        found = self._panel.run(case, self._looks)
         return Seen(
             tuple(map(_without_secrets, found.facts)),
             found.problems,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
@@ -84,11 +83,12 @@ def together(found: Sequence[Found]) -> Found:
 @dataclass(frozen=True, slots=True)
 class Look:
     """One way to find facts out. `see` gets the case and what the looks that it comes `after` have
-    found; a Failure that it raises is a problem. `seconds` is how long it is waited for."""
+    found; a Failure that it raises is a problem. `seconds` is how long it is waited for, which may
+    depend on what was found before it."""
 
     name: str
     see: Callable[[Case, Found], Found]
-    seconds: float
+    seconds: Callable[[Found], float]
     after: tuple[str, ...] = ()
 
 
@@ -102,17 +102,16 @@ class Panel:
         self._turns: dict[str, threading.Lock] = {}
         self._hanging: dict[tuple[str, str], threading.Thread] = {}
 
-    def run(self, case: Case, looks: Sequence[Look], *, seconds: float = math.inf) -> Found:
-        """What they have found after that time at the latest, not counting the wait for a turn.
-        Never raises: what goes wrong with a look is among the problems. Of facts with one name the
-        look that comes first in `looks` has the say."""
+    def run(self, case: Case, looks: Sequence[Look]) -> Found:
+        """Never raises: what goes wrong with a look is among the problems. Of facts with one name
+        the look that comes first in `looks` has the say."""
         with self._lock:
             turn = self._turns.setdefault(case.vm, threading.Lock())
         with turn:
-            ended = self._run(case, looks, time.monotonic() + seconds)
+            ended = self._run(case, looks)
         return together([ended[look.name] for look in looks])
 
-    def _run(self, case: Case, looks: Sequence[Look], until: float) -> dict[str, Found]:
+    def _run(self, case: Case, looks: Sequence[Look]) -> dict[str, Found]:
         answers: queue.SimpleQueue[tuple[str, Found]] = queue.SimpleQueue()
         waiting = {look.name: look for look in looks}
         running: dict[str, tuple[Look, threading.Thread, float]] = {}
@@ -120,15 +119,12 @@ class Panel:
         while waiting or running:
             for look in _ready(waiting, running):
                 del waiting[look.name]
-                if time.monotonic() >= until:
-                    ended[look.name] = _unanswered(look, "no time was left for it")
-                    continue
                 before = together([ended[name] for name in look.after if name in ended])
                 thread = self._begin(look, case, before, answers)
                 if thread is None:
                     ended[look.name] = _unanswered(look, "an earlier one still hangs")
                 else:
-                    deadline = min(until, time.monotonic() + look.seconds)
+                    deadline = time.monotonic() + look.seconds(before)
                     running[look.name] = (look, thread, deadline)
             if not running:
                 assert not waiting or ended, "looks wait for each other"

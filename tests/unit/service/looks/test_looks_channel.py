@@ -43,6 +43,12 @@ def test_an_agent_that_answers_says_what_it_may_do() -> None:
     assert found.channels == ("QEMU guest agent",)
 
 
+def test_the_guests_system_is_told_when_the_agent_says_it() -> None:
+    assert values(looked(Presence("7.2", "mswindows")))["guest.os"] == "windows"
+    facts = values(looked(Presence("7.2", "debian")))
+    assert (facts["guest.distribution"], facts.get("guest.os")) == ("debian", None)
+
+
 def test_commands_that_a_distribution_blocks_are_named() -> None:
     blocked = ("guest-exec", "guest-file-open")
     facts = values(looked(Presence("4.2", executes=False, blocked=blocked, frozen=False)))

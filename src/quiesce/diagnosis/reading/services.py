@@ -15,7 +15,7 @@ _WHOLE_LISTING = 60_000
 """Characters; a longer listing of processes may have lost its beginning."""
 _UP_TO = timedelta(hours=1)
 _RESTART = re.compile(
-    r"^(\S+) \S+ systemd\[1\]: (\S+?)\.service: Scheduled restart job", re.MULTILINE
+    r"^(\S+) \S+ systemd\[1\]: (\S+?)\.service: Scheduled restart job.*", re.MULTILINE
 )
 
 

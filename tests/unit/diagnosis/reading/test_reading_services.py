@@ -1,0 +1,121 @@
+"""Units and processes: is it installed, does it run?"""
+
+from __future__ import annotations
+
+import pytest
+from guest_papers import (
+    PROCESSES,
+    UNITS_OF_DEBIAN,
+    UNITS_OF_SUSE,
+    command,
+    facts,
+    missing,
+    paper,
+    value,
+)
+
+NOTHING = (
+    "Id=walinuxagent.service\nLoadState=not-found\n\nId=waagent.service\nLoadState=not-found\n"
+)
+
+
+def test_agents_of_a_good_guest_are_installed_and_run() -> None:
+    found = facts(command("units", UNITS_OF_DEBIAN), command("processes", PROCESSES))
+    for agent in ("waagent", "qga"):
+        assert found[f"{agent}.unit"].value == "active"
+        assert found[f"{agent}.process"].value == "running"
+        assert found[f"{agent}.installed"].value is True
+    assert "walinuxagent" in found["waagent.unit"].words
+    assert "/usr/sbin/waagent -daemon" in found["waagent.process"].raw
+
+
+def test_the_unit_is_the_one_that_the_distribution_has() -> None:
+    found = facts(command("units", UNITS_OF_SUSE))
+    assert found["waagent.unit"].value == "failed"
+    assert "service waagent is failed" in found["waagent.unit"].words
+    assert "Result=exit-code" in found["waagent.unit"].raw
+
+
+@pytest.mark.parametrize(
+    ("properties", "state"),
+    [
+        ("LoadState=masked\nActiveState=inactive", "masked"),
+        ("LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled", "inactive"),
+        ("LoadState=loaded\nActiveState=inactive\nUnitFileState=disabled", "disabled"),
+        ("LoadState=loaded\nActiveState=activating\nSubState=auto-restart", "activating"),
+        ("LoadState=loaded\nActiveState=reloading", "active"),
+        ("LoadState=not-found\nActiveState=inactive", "absent"),
+    ],
+)
+def test_states_of_a_unit(properties: str, state: str) -> None:
+    unit = f"Id=qemu-guest-agent.service\n{properties}\n"
+    assert value("qga.unit", command("units", unit)) == state
+
+
+@pytest.mark.parametrize(
+    ("letter", "state"), [("T", "stopped"), ("t", "stopped"), ("D", "blocked")]
+)
+def test_a_process_that_does_not_go_on(letter: str, state: str) -> None:
+    listing = PROCESSES.replace("460       1 Ssl", f"460       1 {letter}sl")
+    found = facts(command("processes", listing))
+    assert found["qga.process"].value == state
+    assert "/usr/sbin/qemu-ga" in found["qga.process"].raw
+    assert found["waagent.process"].value == "running"
+
+
+def test_one_process_of_two_that_waits_for_a_disk_at_this_moment_is_no_news() -> None:
+    listing = PROCESSES.replace("412       1 Ss ", "412       1 Ds ")
+    assert value("waagent.process", command("processes", listing)) == "running"
+
+
+def test_a_dead_process_that_nobody_has_reaped_does_not_run() -> None:
+    listing = PROCESSES.replace("460       1 Ssl", "460       1 Zsl")
+    assert value("qga.process", command("processes", listing)) == "absent"
+
+
+def test_a_listing_whose_beginning_is_lost_proves_no_absence() -> None:
+    tail = "      7       1 Ss      4000  0.1 12000 /bin/x\n" * 2000
+    assert value("qga.process", command("processes", tail)) is None
+
+
+def test_an_agent_without_service_process_and_configuration_is_not_installed() -> None:
+    listing = (
+        "    PID    PPID STAT ELAPSED %CPU   RSS COMMAND\n      1 0 Ss 4000 0.1 12 /sbin/init\n"
+    )
+    shown = (command("units", NOTHING), command("processes", listing))
+    assert value("waagent.installed", *shown, missing("/etc/waagent.conf")) is False
+    # Put there by hand it has no unit of these names, perhaps.
+    assert value("waagent.installed", *shown, paper("/etc/waagent.conf", "x=y\n")) is None
+    assert value("waagent.installed", *shown) is None
+
+
+def test_without_systemd_processes_alone_tell() -> None:
+    said = "System has not been booted with systemd as init system (PID 1). Can't operate."
+    found = facts(command("units", said, 1), command("processes", PROCESSES))
+    assert "waagent.unit" not in found
+    assert found["waagent.installed"].value is True
+
+
+JOURNAL = """\
+2026-11-23T02:21:01+0000 web systemd[1]: Started walinuxagent.service - Azure Linux Agent.
+2026-11-23T02:21:05+0000 web systemd[1]: walinuxagent.service: Main process exited, code=killed, status=9/KILL
+2026-11-23T02:21:05+0000 web systemd[1]: walinuxagent.service: Failed with result 'signal'.
+2026-11-23T02:21:06+0000 web systemd[1]: walinuxagent.service: Scheduled restart job, restart counter is at 1.
+2026-11-23T02:21:16+0000 web systemd[1]: walinuxagent.service: Scheduled restart job, restart counter is at 2.
+2026-11-23T01:01:16+0000 web systemd[1]: qemu-guest-agent.service: Scheduled restart job, restart counter is at 9.
+"""
+
+
+def test_restarts_of_the_last_hour_are_counted_for_each_agent() -> None:
+    found = facts(command("journal", JOURNAL))
+    assert found["waagent.restarts"].value == 2
+    assert "restart counter is at 2" in found["waagent.restarts"].raw
+    assert found["qga.restarts"].value == 0
+
+
+def test_a_journal_that_cannot_be_read_tells_nothing() -> None:
+    assert value("waagent.restarts", command("journal", "journalctl: not found", 127)) is None
+
+
+def test_papers_that_are_not_there_are_no_facts() -> None:
+    assert facts() == {}

@@ -24,7 +24,8 @@ def diagnosis_html(diagnosis: Diagnosis, failure: FailureReport | None = None) -
         '<div class="card-body">',
     ]
     if failure and failure.message != diagnosis.cause:
-        parts.append(_part("What failed", f"{escape(failure.message)} {code_html(failure.code)}"))
+        code = "" if failure.code == diagnosis.code else code_html(failure.code)
+        parts.append(_part("What failed", f"{escape(failure.message)} {code}"))
     elif diagnosis.symptom != diagnosis.code:
         parts.append(_part("It showed as", code_html(diagnosis.symptom)))
     if diagnosis.aliases:

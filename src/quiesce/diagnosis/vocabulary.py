@@ -108,7 +108,7 @@ FACTS: Mapping[str, Kind] = {
         AGENTS, "what the wire server knows of it", "never seen", "ready", "not ready", "stale"
     ),
     "waagent.silent-seconds": _number(AGENTS, "since it was last heard of", "s"),
-    "waagent.polls": _is(AGENTS, "it has asked for its goal state in the last two minutes"),
+    "waagent.polls": _is(AGENTS, "it asks for its goal state, every few seconds as it should"),
     "waagent.took-goal": _is(AGENTS, "it has taken the goal state that is published now"),
     "waagent.strangers": _number(AGENTS, "requests of guests that belong to no known VM"),
     "waagent.served": _is(AGENTS, "this server listens for agents"),

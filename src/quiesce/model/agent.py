@@ -36,8 +36,8 @@ class AgentState:
     `goal_incarnation` is the goal state that is published for it, `acknowledged_incarnation` the
     newest that it has reported on; empty and 0 when unknown. `endpoint` is the address at which
     it reached us. `last_poll` is when it last asked for its goal state, None when it has not since
-    this server started; `took_goal` whether it has taken the one that is published, None when that
-    is not known.
+    this server started, and `period_seconds` how often it does; `took_goal` whether it has taken
+    the one that is published, None when that is not known.
     """
 
     condition: AgentCondition
@@ -50,4 +50,5 @@ class AgentState:
     message: str = ""
     handlers: tuple[HandlerState, ...] = ()
     last_poll: datetime | None = None
+    period_seconds: float = 6.0
     took_goal: bool | None = None

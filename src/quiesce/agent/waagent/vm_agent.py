@@ -188,6 +188,7 @@ class VmAgent:
                 message=self._words(),
                 handlers=tuple(each.state for each in status.handlers) if status else (),
                 last_poll=self._last_poll,
+                period_seconds=self._period(),
                 took_goal=self._took_goal(),
             )
 

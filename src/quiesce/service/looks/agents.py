@@ -16,7 +16,10 @@ from quiesce.service.looks.panel import Case, Found
 
 CHANNEL = "Azure Linux agent"
 _WIRE = "wire server"
-_POLLS_WITHIN = timedelta(minutes=2)
+_ALIVE_SECONDS, _ALIVE_PERIODS = 20.0, 3
+_SILENT_SECONDS, _SILENT_PERIODS = 40.0, 6
+"""In between nothing is said. A task is given up after 45 s without a sign of the agent (Deadlines
+of the agents' room), so that an agent which has died is not taken for a living one then."""
 _STRANGERS_WITHIN = timedelta(minutes=15)
 _OLDEST_AGENT = (2, 2, 53)
 """The first that puts extensions' settings where ours looks for them, as the vocabulary says."""
@@ -49,13 +52,7 @@ class AgentsLook:
         return Found(tuple(facts), problems, (_channel(state, problem is None),))
 
     def _heard(self, state: AgentState, case: Case) -> Iterator[Fact]:
-        polled = state.last_poll
-        if polled is not None and case.now - polled <= _POLLS_WITHIN:
-            words = f"it asked for its goal state at {_instant(polled)}"
-            yield Fact("waagent.polls", True, words, _WIRE, polled)
-        elif case.now - self._born > _POLLS_WITHIN:  # else it has had no chance to
-            words = "it has not asked for its goal state in the last two minutes"
-            yield Fact("waagent.polls", False, words, _WIRE)
+        yield from self._polls(state, case.now)
         yield from _took(state, case)
         seen = [
             each
@@ -66,6 +63,17 @@ class AgentsLook:
         words = f"{count} requests came from guests that belong to no known VM"
         raw = "\n".join(f"{each.requests} from {each.address}" for each in seen)
         yield Fact("waagent.strangers", float(count), words, _WIRE, raw=raw)
+
+    def _polls(self, state: AgentState, now: datetime) -> Iterator[Fact]:
+        polled, period = state.last_poll, state.period_seconds
+        # Before this server had listened for long, the agent had no chance to ask.
+        silent = (now - (polled or self._born)).total_seconds()
+        if polled is not None and silent <= max(_ALIVE_SECONDS, _ALIVE_PERIODS * period):
+            words = f"it asked for its goal state at {_instant(polled)}"
+            yield Fact("waagent.polls", True, words, _WIRE, polled)
+        elif silent > max(_SILENT_SECONDS, _SILENT_PERIODS * period):
+            words = f"it has not asked for its goal state for {silent:.0f} s"
+            yield Fact("waagent.polls", False, words, _WIRE)
 
 
 def outdated(version: str) -> bool | None:

@@ -95,8 +95,19 @@ def test_a_silent_agent_is_told_with_the_time_of_its_last_word() -> None:
 
 def test_a_server_that_has_just_started_says_nothing_of_polls_that_it_could_not_see() -> None:
     unheard = AgentState(AgentCondition.NEVER_SEEN)
-    assert "waagent.polls" not in values(looked(PaperGuestSide(unheard), up_for=60))
-    assert values(looked(PaperGuestSide(unheard), up_for=180))["waagent.polls"] is False
+    assert "waagent.polls" not in values(looked(PaperGuestSide(unheard), up_for=30))
+    assert values(looked(PaperGuestSide(unheard), up_for=60))["waagent.polls"] is False
+
+
+@pytest.mark.parametrize(
+    ("silent", "period", "polls"),
+    [(0, 6, True), (20, 6, True), (30, 6, None), (46, 6, False), (80, 30, True), (200, 30, False)],
+)
+def test_an_agent_polls_while_it_keeps_to_its_own_period(
+    silent: float, period: float, polls: bool | None
+) -> None:
+    state = replace(READY, last_poll=NOW - timedelta(seconds=silent), period_seconds=period)
+    assert values(looked(PaperGuestSide(state))).get("waagent.polls") is polls
 
 
 def test_while_this_server_cannot_be_reached_an_agents_silence_is_no_fact_about_it() -> None:

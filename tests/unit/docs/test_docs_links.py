@@ -82,7 +82,7 @@ def help_of(words: tuple[str, ...]) -> str | None:
     return done.stdout if done.returncode == 0 and its_own else None
 
 
-GROUPS = ("vm", "policy", "job", "point", "vault", "extension", "network")
+GROUPS = ("vm", "policy", "job", "point", "vault", "extension", "network", "logs")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -71,15 +71,15 @@ LOG_OF_GOOD_AGENT = """\
 2026-11-23T02:10:01.100000Z INFO Daemon Daemon Azure Linux Agent Version:2.7.3.0
 2026-11-23T02:10:01.200000Z INFO Daemon Daemon OS: debian 12.10
 2026-11-23T02:10:02.100000Z INFO Daemon Daemon Wire server endpoint:168.63.129.16
-2026-11-23T02:10:03.000000Z INFO ExtHandler ExtHandler Agent WALinuxAgent-2.7.3.0 is running as the goal state agent
-2026-11-23T02:10:04.000000Z INFO ExtHandler ExtHandler ProcessExtensionsGoalState started [incarnation_1 channel: WireServer source: Fabric activity: a correlation c created: 2026-11-23T02:10:00Z]
-2026-11-23T02:10:04.100000Z INFO ExtHandler [Quiesce.VmBackup-0.2.0.1] Target handler state: enabled [incarnation_1]
+2026-11-23T02:10:03Z INFO ExtHandler Agent WALinuxAgent-2.7.3.0 is running as the goal state agent
+2026-11-23T02:10:04Z INFO ExtHandler ExtHandler ProcessExtensionsGoalState started [i_1]
+2026-11-23T02:10:04.100000Z INFO ExtHandler [Quiesce.VmBackup-0.2.0.1] Target handler state: enabled
 2026-11-23T02:10:05.000000Z INFO ExtHandler [Quiesce.VmBackup-0.2.0.1] Command: handler.sh enable
 [stdout]
 
 [stderr]
 
-2026-11-23T02:10:06.000000Z INFO ExtHandler ExtHandler ProcessExtensionsGoalState completed [incarnation_1 2000 ms]
+2026-11-23T02:10:06Z INFO ExtHandler ExtHandler ProcessExtensionsGoalState completed [i_1 9 ms]
 """
 
 

@@ -99,7 +99,7 @@ def _from_file(path: Path, shelf: _Shelf, budget: Budget) -> Papers | None:
         if archive.is_tar(head):
             shelf.take(archive.tar_members(source))
         else:
-            shelf.take_one(path, source)
+            shelf.take_one(path, source, size if source.is_file else None)
         return None
 
 
@@ -157,8 +157,8 @@ class _Shelf:
                 f"It is damaged, and was read up to there: {name_of(str(damage))}."
             )
 
-    def take_one(self, path: Path, source: Forward) -> None:
-        """A file that is no archive.
+    def take_one(self, path: Path, source: Forward, size: int | None) -> None:
+        """A file that is no archive. `size` of what is not compressed, of which the end is sought.
 
         :raise InputFailure: input.bundle-not-understood
         """
@@ -166,7 +166,7 @@ class _Shelf:
         place = place_of(str(path.parent.absolute() / name)) or place_of(name)
         keep = keep_bytes("/var/log/waagent.log")
         try:
-            ends = stream.rest_of(source, keep)
+            ends = stream.rest_of(source, keep, size)
         except OverLimit as limit:
             raise _not_understood(path, f"not all of it could be read: {limit}") from limit
         except Damage as damage:

@@ -81,6 +81,11 @@ class Forward:
         self.last_block = b""
         self.headers_left: int | None = None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file as it is, so that what lies between need not be read."""
+        return self._seekable is not None
+
     def peek(self, count: int) -> bytes:
         """The first bytes; before anything is read."""
         while len(self._peeked) < count and (more := self._stream.read(count - len(self._peeked))):
@@ -161,7 +166,7 @@ def unpacked(file: BinaryIO, magic: bytes, budget: Budget) -> Forward:
 def rest_of(source: Forward, keep: int, most: int | None = None) -> Ends:
     """The stream's own ends from here on, at most `most` bytes of it."""
     head, end, size = b"", b"", 0
-    if most is not None and source._seekable is not None and most > keep + HEAD_BYTES:
+    if most is not None and source.is_file and most > keep + HEAD_BYTES:
         head = source.read(HEAD_BYTES)
         source.seek(source.tell() - len(head) + most - keep)
         end = source.read(keep)

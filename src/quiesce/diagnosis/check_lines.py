@@ -43,7 +43,7 @@ class Line:
 
 def _hop(name: str) -> Line:
     judge = word(f"hop.{name}", ok=GREEN, failed=RED, untried=UNKNOWN)
-    return Line("network", hop_title(name), (f"hop.{name}",), judge)
+    return Line("network", f"hop {hop_title(name)}", (f"hop.{name}",), judge)
 
 
 LINES: tuple[Line, ...] = (

@@ -79,7 +79,8 @@ def test_files_that_the_agent_has_not_removed_itself_have_vanished() -> None:
     nothing = (command("extension", "", 1), command("quiesce", ""))
     log = paper("/var/log/waagent.log", LOG_OF_GOOD_AGENT)
     assert value("extension.vanished", *nothing, log) is True
-    removed = "2026-11-23T02:11:00Z INFO ExtHandler [Quiesce.VmBackup-0.2.0.1] Remove extension handler directory: /x\n"
+    prefix = "2026-11-23T02:11:00Z INFO ExtHandler [Quiesce.VmBackup-0.2.0.1]"
+    removed = f"{prefix} Remove extension handler directory: /x\n"
     log = paper("/var/log/waagent.log", LOG_OF_GOOD_AGENT + removed)
     assert value("extension.vanished", *nothing, log) is False
 

@@ -228,28 +228,29 @@ replace() {
     shift
     new=$file.quiesce-new
     rm -f "$new"
-    cp -p "$file" "$new" || fail_with "$new"
-    sed "$@" "$file" > "$new" || fail_with "$new"
+    why=$(cp -p "$file" "$new" 2>&1) || fail_without "$new"
+    why=$( { sed "$@" "$file" > "$new"; } 2>&1) || fail_without "$new"
     if cmp -s "$file" "$new"; then
         rm -f "$new"
         return 1
     fi
-    cp -p "$file" "$file$BACKUP" || fail_with "$new"
-    mv -f "$new" "$file" || fail_with "$new"
+    why=$(cp -p "$file" "$file$BACKUP" 2>&1) || fail_without "$new"
+    why=$(mv -f "$new" "$file" 2>&1) || fail_without "$new"
 }
 
 # put FILE TEXT: whether that changes it.
 put() {
     [ -f "$1" ] && [ "$(cat "$1")" = "$2" ] && return 1
-    mkdir -p "${1%/*}" || fail "${1%/*} cannot be made."
-    rm -f "$1.quiesce-new"
-    printf '%s\n' "$2" > "$1.quiesce-new" || fail_with "$1.quiesce-new"
-    mv -f "$1.quiesce-new" "$1" || fail_with "$1.quiesce-new"
+    why=$(mkdir -p "${1%/*}" 2>&1) || fail "${1%/*} cannot be made: $why"
+    new=$1.quiesce-new
+    rm -f "$new"
+    why=$( { printf '%s\n' "$2" > "$new"; } 2>&1) || fail_without "$new"
+    why=$(mv -f "$new" "$1" 2>&1) || fail_without "$new"
 }
 
-fail_with() {
+fail_without() {
     rm -f "$1"
-    fail "$1 could not be written: is the disk full, or read-only?"
+    fail "${1%.quiesce-new} could not be replaced: $why"
 }
 
 # ---- actions

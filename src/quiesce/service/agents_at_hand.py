@@ -101,6 +101,8 @@ class AgentsAtHand:
 
     def await_qga(self) -> None:
         """:raise AgentFailure: it does not answer yet"""
+        # One that was asked to restart itself does so two seconds later (guest/mend.sh).
+        self.show_for(3.0, "Waiting for the QEMU guest agent to be restarted")
         for _ in range(round(self._parts.patience.agent / 5)):
             with suppress(AgentFailure):
                 self.qga().presence()

@@ -61,6 +61,7 @@ def mended(machine: PaperMachine) -> list[str]:
         (MendAction.AUTO_RESTART, HOST, QGA, "auto-restart-qga"),
         (MendAction.ENABLE_EXTENSIONS, GUEST, BOTH, "enable-extensions"),
         (MendAction.ENABLE_EXTENSIONS, HOST, BOTH, "allow-qga"),
+        (MendAction.ENABLE_EXTENSIONS, HOST, QGA, "allow-qga"),
         (MendAction.SET_ENDPOINT, GUEST, BOTH, "exempt-host 192.0.2.1"),
         (MendAction.REINSTALL_EXTENSION, GUEST, BOTH, "end-extension"),
         (MendAction.REINSTALL_EXTENSION, HOST, QGA, "end-extension"),
@@ -87,7 +88,6 @@ def test_each_step_goes_through_an_agent_that_answers(
         (MendAction.RESTART_AGENT, HOST, QGA),
         (MendAction.RESTART_AGENT, GUEST, WAAGENT),
         (MendAction.ENABLE_EXTENSIONS, GUEST, WAAGENT),
-        (MendAction.ENABLE_EXTENSIONS, HOST, QGA),
         (MendAction.RENEW_ACCESS, None, QGA),
     ],
 )

@@ -10,13 +10,17 @@ from quiesce.agent import inside
 from quiesce.agent.collection import WINDOWS
 from quiesce.agent.extension import QgaGuest
 from quiesce.agent.package import ExtensionPackage
+from quiesce.agent.qga import FreezeStatus
 from quiesce.agent.windows import VssFreeze, is_for_windows
 from quiesce.model.door import Endpoint
-from quiesce.model.extension import ExtensionState, Finish, Readiness
+from quiesce.model.extension import ExtensionState, Finish, GuestSession, Readiness
 from quiesce.model.failure import Evidence, ExtensionFailure, FreezeFailure
 from quiesce.model.network import Hop, Proxy
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import FreezeReport, MountFreeze
+
+_OWN_FREEZE = GuestSession("vss", "frozen")
+"""A freeze that the agent itself still holds, whoever asked for it; `recover` thaws it."""
 
 
 class VmGuest(QgaGuest):
@@ -71,13 +75,15 @@ class VmGuest(QgaGuest):
         with self._idle_turn():
             if not self._is_windows():
                 return super().status()
+            frozen = self._agent.freeze_status() is FreezeStatus.FROZEN
             return ExtensionState(
                 installed=False,
                 version="",
                 offered_version="",
                 python="",
                 agent_version=self._agent.info().version,
-                operating_system=self._agent.operating_system().name,
+                operating_system="Windows" if frozen else self._agent.operating_system().name,
+                sessions=(_OWN_FREEZE,) if frozen else (),
             )
 
     def install(self) -> bool:

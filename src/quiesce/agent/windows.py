@@ -71,13 +71,18 @@ class VssFreeze:
     def __init__(self, agent: QemuGuestAgent) -> None:
         self._agent = agent
         self._holds: dict[str, _Hold] = {}
+        self._never_froze: set[str] = set()
 
     @property
     def tasks(self) -> tuple[str, ...]:
         return tuple(self._holds)
 
     def prepare(self, task_id: str, options: SnapshotOptions) -> Readiness:
-        mounts = self.mounts()
+        try:
+            mounts = self.mounts()
+        except (AgentFailure, FreezeFailure):  # frozen by another program, say
+            self._never_froze.add(task_id)
+            raise
         seconds = min(options.hold_seconds, VSS_HOLD_SECONDS - _MARGIN_SECONDS)
         self._holds[task_id] = _Hold(seconds, mounts)
         warnings = [UNPROVEN]
@@ -172,8 +177,12 @@ class VssFreeze:
         return Finish(post_script=None)
 
     def recover(self, task_id: str) -> None:
-        """Thaw what the agent still holds, for this task or for one of a lost process."""
+        """Thaw what the agent still holds for this task, be it one of this process that has frozen
+        or one of a lost process. The channel is ours now, so that nobody else works with it."""
         self._forget(task_id)
+        if task_id in self._never_froze:
+            self._never_froze.discard(task_id)
+            return
         if self._agent.freeze_status() is FreezeStatus.FROZEN:
             self._thaw_anyway()
 

@@ -19,6 +19,8 @@ from quiesce.model.door import Endpoint
 from quiesce.model.failure import AgentFailure, Failure, FreezeFailure
 from quiesce.model.network import Proxy
 from quiesce.model.policy import SnapshotOptions
+from quiesce.model.snapshot import Consistency
+from quiesce.snapshot.consistency import proven_consistency
 
 PACKAGE = ExtensionPackage("1.0", "ab" * 32, b"zip bytes")
 VOLUMES = [
@@ -120,11 +122,22 @@ def test_the_channel_is_kept_from_before_the_freeze_until_the_end(
     guest.finish("t1")
 
 
-def test_a_shadow_copy_that_vss_gave_up_is_not_held(guest: VmGuest, inside: Windows) -> None:
-    guest.prepare("t1", SnapshotOptions())
+@pytest.mark.parametrize(
+    ("refused", "level"),
+    [
+        ("", Consistency.FILE_SYSTEM),
+        ("couldn't hold writes: fsfreeze is limited up to 10 seconds: ", Consistency.CRASH),
+        ("failed to do snapshot set: 0x8004230f", Consistency.CRASH),
+    ],
+)
+def test_the_label_is_what_vss_says_that_it_held(
+    guest: VmGuest, inside: Windows, refused: str, level: Consistency
+) -> None:
+    readiness = guest.prepare("t1", SnapshotOptions())
     guest.freeze("t1")
-    inside.refuses_to_thaw = "couldn't hold writes: fsfreeze is limited up to 10 seconds: "
-    assert not guest.thaw("t1").held
+    inside.refuses_to_thaw = refused
+    thawed = guest.thaw("t1")
+    assert proven_consistency(readiness, thawed, guest.finish("t1")).label.level is level
 
 
 def test_a_thaw_that_came_later_than_windows_holds_is_not_held_whatever_vss_says(
@@ -216,6 +229,25 @@ def test_what_a_lost_server_left_frozen_is_thawed_by_its_successor(
     VmGuest(guest_peer.path, package=PACKAGE).recover("t1")
     assert not inside.frozen
     assert inside.thaws == 1
+
+
+def test_a_freeze_that_the_agent_still_holds_is_seen_as_a_session_and_ended(
+    guest: VmGuest, inside: Windows
+) -> None:
+    inside.frozen = True
+    [session] = guest.status().sessions
+    assert session.state == "frozen"
+    guest.recover(session.task_id)
+    assert not inside.frozen
+
+
+def test_a_freeze_of_another_program_is_not_undone_by_a_backup_that_came_too_late(
+    guest: VmGuest, inside: Windows
+) -> None:
+    inside.frozen = True
+    assert failure_from(guest.prepare, "t1", SnapshotOptions()).code == "freeze.busy"
+    guest.recover("t1")
+    assert inside.frozen
 
 
 def test_recovering_nothing_thaws_nothing(guest: VmGuest, inside: Windows) -> None:

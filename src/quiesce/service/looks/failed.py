@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 
@@ -13,6 +14,8 @@ from quiesce.service.looks.panel import Case, Found
 _SOURCE = "the failure"
 _ERRNO = re.compile(r"\berrno \d+ \((E[A-Z0-9]+)\)")
 """As the extension writes it (guest/freeze.py); elsewhere the bare name stands for itself."""
+_PYTHONS = re.compile(r"\[Errno (\d{1,3})\]")
+"""In the words of an OSError. The numbers of Linux are the same here and there."""
 _NAME = re.compile(r"\bE[A-Z]{3,14}\b")
 _MOUNTS = (
     re.compile(r"FIFREEZE on (/.*)", re.DOTALL),
@@ -50,6 +53,10 @@ def _errno(failure: FailureReport) -> tuple[str, Evidence] | None:
         if found:
             return found[1], evidence
     for evidence in failure.evidence:
+        number = _PYTHONS.search(evidence.raw)
+        name = errno.errorcode.get(int(number[1])) if number else None
+        if name:
+            return name, evidence
         bare = _NAME.fullmatch(evidence.raw.strip())
         if bare:
             return bare[0], evidence

@@ -61,7 +61,10 @@ def test_a_slow_freeze_tells_its_mount() -> None:
 
 def test_a_mount_that_could_not_be_opened_is_told() -> None:
     gone = Evidence("mount /mnt/usb (id 42, 8:17)", "guest", raw="[Errno 5] Input/output error")
-    assert looked(failure=failure("freeze.mount-unavailable", gone)) == {"failed.mount": "/mnt/usb"}
+    assert looked(failure=failure("freeze.mount-unavailable", gone)) == {
+        "failed.mount": "/mnt/usb",
+        "failed.errno": "EIO",
+    }
 
 
 def test_a_bare_errno_of_a_network_hop_is_told() -> None:

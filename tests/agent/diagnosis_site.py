@@ -64,8 +64,7 @@ def suffer(scene: Scene, row: Fault) -> Mapping[str, Any]:
     """Set the fault in, back up, undo it; the job as it ended."""
     if row.agents is not Agents.BOTH:
         scene.set_vm(agent=row.agents.value)
-    if row.first:
-        # By both routes, so that each has its extension and all disks have a base.
+    if row.first and (row.family == "extension" or not scene.server.get("points")):
         scene.server.protect(scene.vm)
         scene.server.end_of(scene.server.begin(scene.vm), seconds=JOB_SECONDS)
     scene.server.protect(scene.vm, snapshot=dict(row.policy))

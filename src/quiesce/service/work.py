@@ -90,16 +90,16 @@ def run_task(parts: Parts, job_id: str, name: TaskName, work: Callable[[], str])
 
 def end_task(parts: Parts, job_id: str, name: TaskName, report: FailureReport) -> None:
     """End one task by a failure or a cancellation; tasks still waiting are skipped. Why it failed
-    is looked for first, while the evidence is fresh."""
+    is looked for before, while the evidence is fresh."""
     cancelled = report.code == CANCELLED
-    if not cancelled:
-        _diagnose(parts, job_id, report)
     status = TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
     parts.book.log(
         job_id,
         "info" if cancelled else "error",
         "Cancelled." if cancelled else f"{report.message} [{report.code}]",
     )
+    if not cancelled:
+        _diagnose(parts, job_id, report)
     parts.book.move_task(
         job_id, name, status, lambda job: job if cancelled else replace(job, failure=report)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from quiesce.model.diagnosis import Fact
 from quiesce.model.failure import Failure, FailureReport
@@ -10,7 +10,6 @@ from quiesce.model.papers import Papers
 from quiesce.service.composition import Composition
 from quiesce.service.extensions import QGA, WAAGENT
 from quiesce.service.guest_side import GuestSide
-from quiesce.service.looks.agents import outdated
 from quiesce.service.looks.channel import spare_the_frozen
 from quiesce.service.looks.panel import Case, Found
 
@@ -37,7 +36,7 @@ class InsideLook:
             except Failure as failure:
                 problems.append(failure.report())
             else:
-                facts = (_examined(True, papers.source), *self._read(papers))
+                facts = (_examined(True, papers.source), *self._reader(papers))
                 return Found(facts, tuple(problems), (f"{CHANNEL} ({papers.source})",), papers)
         why = problems[-1].message if problems else "no agent of the guest answers"
         return Found((_examined(False, why),), tuple(problems), (f"{CHANNEL}: {why}",))
@@ -48,21 +47,6 @@ class InsideLook:
         guest = self._composition.guest(case.address)
         assert guest is not None, "it has answered"
         return guest.examine()
-
-    def _read(self, papers: Papers) -> Iterator[Fact]:
-        facts = {fact.name: fact for fact in self._reader(papers)}
-        version = facts.get("waagent.version")
-        if version is not None and "waagent.outdated" not in facts:
-            old = outdated(str(version.value))
-            if old is not None:
-                yield Fact(
-                    "waagent.outdated", old, version.words, version.source, version.observed_at
-                )
-        yield from facts.values()
-        if papers.taken_at is not None and papers.host_clock_at is not None:
-            ahead = (papers.taken_at - papers.host_clock_at).total_seconds()
-            words = f"the guest's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
-            yield Fact("guest.clock-ahead-seconds", ahead, words, papers.source)
 
 
 def ways_in(before: Found) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from quiesce.diagnosis.catalogue import CatalogueEntry, catalogue
 from quiesce.diagnosis.explain import Explanation, Match
 from quiesce.diagnosis.explain import explain as look_up
 from quiesce.diagnosis.phrases import retry_words
+from quiesce.diagnosis.rule_words import mend_words, rule_words
 
 
 def explain(
@@ -71,7 +72,17 @@ def _entry(entry: CatalogueEntry) -> None:
         screen.out.print(Padding(Text(mark) + screen.with_commands(step), (0, 0, 0, 2)))
     if entry.mends:
         screen.say(f"By itself: {entry.mends}")
+    if entry.mend_by:
+        screen.say(f"What Quiesce does: it {mend_words(entry.mend_by)}.")
     screen.say(retry_words(entry.retryable))
+    rules = catalogue().rules[entry.code]
+    for heading, each in (("Proven by", rules.proof), ("Ruled out by", rules.against)):
+        if each:
+            screen.say(f"{heading}:")
+            for rule in each:
+                screen.out.print(Padding(screen.with_commands(rule_words(rule)), (0, 0, 0, 2)))
+    if entry.explains:
+        screen.say(f"Explains: {', '.join(entry.explains)}")
     if entry.aliases:
         screen.say(f"Elsewhere called: {', '.join(entry.aliases)}", "dim")
 

@@ -128,25 +128,6 @@ class Condition:
         """Whether it speaks of what failed, and not of the state of anything."""
         return self.look is FAILURE
 
-    @property
-    def words(self) -> str:
-        """For people: "its service (waagent.unit) is inactive or failed"."""
-        kind = FACTS.get(self.name)
-        subject = "the failure" if kind is None else f"{kind.says} (`{self.name}`)"
-        if kind is not None and kind.type is bool and self.how in (How.IS, How.IS_NOT):
-            yes = (self.values[0] is True) == (self.how is How.IS)
-            return f"{subject}: {'yes' if yes else 'no'}"
-        unit = f" {kind.unit}" if kind is not None and kind.unit else ""
-        values = " or ".join(f"{_written(value)}{unit}" for value in self.values)
-        said = {
-            How.IS: "is",
-            How.ONE_OF: "is",
-            How.IS_NOT: "is not",
-            How.ABOVE: "is more than",
-            How.BELOW: "is less than",
-        }
-        return f"{subject} {said.get(self.how, self.how.value)} {values}".rstrip()
-
 
 Rule = tuple[Condition, ...]
 """Conditions that must hold together."""
@@ -154,12 +135,6 @@ Rule = tuple[Condition, ...]
 
 def all_hold(rule: Rule, seen: Seen) -> bool:
     return all(each.holds(seen) for each in rule)
-
-
-def _written(value: FactValue) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
 
 
 def fits(value: object, kind: Kind) -> bool:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from quiesce.diagnosis.catalogue import Catalogue, CatalogueEntry, catalogue
 from quiesce.diagnosis.conditions import Condition, Rule, Seen, all_hold
 from quiesce.diagnosis.remedies import remedy_for
+from quiesce.diagnosis.rule_words import condition_words
 from quiesce.model.diagnosis import Candidate, Diagnosis, Fact, RuledOut, Verdict
 from quiesce.model.failure import Evidence, FailureReport
 
@@ -252,7 +253,7 @@ def _candidates(judged: Iterable[_Judged], seen: Seen) -> Iterator[Candidate]:
         yield Candidate(
             code=each.entry.code,
             cause=each.entry.cause,
-            missing=tuple(condition.words for condition in missing),
+            missing=tuple(condition_words(condition) for condition in missing),
             probe=missing[0].look.how,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,6 +14,8 @@ from quiesce.model.failure import NotFoundFailure
 _DOTTED = re.compile(r"\b[a-z]+\.[a-z0-9]+(?:-[a-z0-9]+)*\b")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]+|\d{2,}")
 _MAX_SUGGESTIONS = 5
+_LONGEST_TEXT = 20_000
+"""Characters of a pasted text that are looked at; a whole log belongs to `doctor --bundle`."""
 
 
 class Match(StrEnum):
@@ -29,7 +31,8 @@ class Match(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The entries that answer `asked`, most certain first. `related` are the entries that they
-    refer to by `see_also`; `alias` is the foreign name that was recognised, if it was one."""
+    refer to by `see_also`, and of a symptom those that explain it; `alias` is the foreign name or
+    text that was recognised, if it was one."""
 
     asked: str
     match: Match
@@ -40,12 +43,12 @@ class Explanation:
 
 def explain(question: str, *, source: Catalogue | None = None) -> Explanation:
     """Explain a code, an alias such as `GuestAgentSnapshotTaskStatusError` or `121`, a family
-    such as `network`, or an error text that contains any of them.
+    such as `network`, or an error text that contains any of them or that other programs print.
 
     :raise NotFoundFailure: input.unknown-code, with the nearest codes as evidence
     """
     known = source or catalogue()
-    asked = question.strip()
+    asked = question.strip()[:_LONGEST_TEXT]
     lowered = asked.casefold().rstrip(".:")
 
     if lowered in known.entries:
@@ -72,12 +75,16 @@ def _explanation(
 ) -> Explanation:
     main = tuple(entries)
     codes = dict.fromkeys(code for entry in main for code in entry.see_also)
+    for entry in main:
+        if entry.symptom:
+            codes |= dict.fromkeys(cause.code for cause in known.causes[entry.code])
     related = tuple(known.entries[code] for code in codes if known.entries[code] not in main)
     return Explanation(asked=asked, match=match, entries=main, related=related, alias=alias)
 
 
 def _inside_text(known: Catalogue, text: str) -> tuple[list[CatalogueEntry], str]:
-    """Entries whose code or alias stands in a longer text, in the order of the text."""
+    """Entries whose code, alias or phrase stands in a longer text: codes in the order of the text,
+    then aliases, then what other programs say."""
     lowered = text.casefold()
     found = [known.entries[code] for code in _DOTTED.findall(lowered) if code in known.entries]
     words = {word.casefold() for word in _WORD.findall(text)}
@@ -92,7 +99,17 @@ def _inside_text(known: Catalogue, text: str) -> tuple[list[CatalogueEntry], str
             if folded in words or (" " in folded and folded in lowered):
                 found.append(entry)
                 recognised = recognised or alias
-    return list(dict.fromkeys(found)), recognised
+    said = sorted(_phrases(known, text), key=lambda each: each[0].start())
+    recognised = recognised or (said[0][0][0] if said else "")
+    return list(dict.fromkeys([*found, *(entry for _, entry in said)])), recognised
+
+
+def _phrases(known: Catalogue, text: str) -> Iterator[tuple[re.Match[str], CatalogueEntry]]:
+    for entry in known.entries.values():
+        for phrase in entry.phrases:
+            match = re.search(phrase, text, re.IGNORECASE)
+            if match:
+                yield match, entry
 
 
 def _unknown(known: Catalogue, asked: str) -> NotFoundFailure:

@@ -6,6 +6,7 @@
 Per fault a line: the cause that was set in, the cause that was found and by what verdict, how long
 that took, what the point is worth, and what Quiesce did by itself. At the end the confusion table.
 Faults share a guest as long as it comes back whole. A row that breaks is a row with its error.
+Beside OUT, in the folder OUT-jobs, stands each job with all its evidence.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from diagnosis_page import page
 from diagnosis_score import (
@@ -38,8 +40,9 @@ from quiesce.lab.faults.fault import Fault, Scene
 from quiesce.lab.faults.table import TABLE
 
 
-def run(rows: Sequence[Fault]) -> Iterator[Score]:
-    """One after the other; those that ruin their guest come last."""
+def run(rows: Sequence[Fault]) -> Iterator[tuple[Score, Mapping[str, Any]]]:
+    """One after the other, each with its job as the API has it; those that ruin their guest come
+    last."""
     waiting = sorted(rows, key=lambda row: row.spoils)
     with contextlib.ExitStack() as stack:
         scene: Scene | None = None
@@ -53,11 +56,10 @@ def run(rows: Sequence[Fault]) -> Iterator[Score]:
             except Exception as error:  # noqa: BLE001 - a row that breaks is a row with its error
                 told = "".join(traceback.format_exception(error, limit=-3))
                 evidence = getattr(error, "evidence", ())
-                yield broken(
-                    row, told + " ".join(each.raw for each in evidence), time.monotonic() - began
-                )
+                error_text = told + " ".join(each.raw for each in evidence)
+                yield broken(row, error_text, time.monotonic() - began), {}
             else:
-                yield score(row, job, time.monotonic() - began)
+                yield score(row, job, time.monotonic() - began), job
             if scene is not None and (row.spoils or not is_well(scene)):
                 stack.pop_all().close()
                 scene = None
@@ -93,8 +95,11 @@ def main() -> None:
         done = {row.name: row for row in kept if row.outcome is not Outcome.BROKEN}
     given.json.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    for result in run([row for row in chosen if row.name not in done]):
+    jobs = given.json.with_name(f"{given.json.stem}-jobs")
+    jobs.mkdir(exist_ok=True)
+    for result, job in run([row for row in chosen if row.name not in done]):
         print(line(result), flush=True)
+        (jobs / f"{result.name}.json").write_text(json.dumps(job, indent=1, ensure_ascii=False))
         done[result.name] = result
         ordered = [done[row.name] for row in TABLE if row.name in done]
         given.json.write_text(json.dumps(as_json(ordered), indent=1, ensure_ascii=False) + "\n")

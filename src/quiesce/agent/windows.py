@@ -106,7 +106,7 @@ class VssFreeze:
         )
 
     def freeze(self, task_id: str) -> None:
-        """:raise FreezeFailure: freeze.failed, .timeout; the guest is thawed by then
+        """:raise FreezeFailure: vss.freeze-failed, vss.freeze-timeout; the guest is thawed by then
         :raise AgentFailure: the agent was lost on the way; Windows releases its writes itself
         """
         hold = self._holds[task_id]
@@ -121,7 +121,7 @@ class VssFreeze:
                 raise
             self._thaw_after(silent)
             raise FreezeFailure(
-                "freeze.timeout",
+                "vss.freeze-timeout",
                 f"Windows had made no shadow copy after {_FREEZE_SECONDS:g} s; it is thawed again.",
                 evidence=silent.evidence,
                 retryable=True,
@@ -129,7 +129,7 @@ class VssFreeze:
         if type(volumes) is not int or volumes < 1:
             self._thaw_anyway()
             raise FreezeFailure(
-                "freeze.failed",
+                "vss.freeze-failed",
                 "The Windows guest has frozen no volume.",
                 evidence=[Evidence("volumes frozen", "guest-fsfreeze-freeze", raw=repr(volumes))],
             )
@@ -221,7 +221,7 @@ def _refused(refusal: CommandRefused) -> FreezeFailure:
     """requester.cpp's own words are in no other language than English; Windows' follow them."""
     timed_out = "timeout when try" in refusal.description or "hold writes" in refusal.description
     return FreezeFailure(
-        "freeze.timeout" if timed_out else "freeze.failed",
+        "vss.freeze-timeout" if timed_out else "vss.freeze-failed",
         "VSS did not freeze the Windows guest in time."
         if timed_out
         else "VSS could not freeze the Windows guest.",

@@ -169,9 +169,9 @@ def test_no_policy_can_hold_windows_longer_than_vss_does(guest: VmGuest) -> None
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        ("failed to add C:\\ to snapshot set: 0x80042306", "freeze.failed"),
-        ("timeout when try to receive Frozen event from VSS provider: ", "freeze.timeout"),
-        ("this feature or command is not currently supported", "freeze.failed"),
+        ("failed to add C:\\ to snapshot set: 0x80042306", "vss.freeze-failed"),
+        ("timeout when try to receive Frozen event from VSS provider: ", "vss.freeze-timeout"),
+        ("this feature or command is not currently supported", "vss.freeze-failed"),
     ],
 )
 def test_vss_own_words_are_kept_when_it_cannot_freeze(
@@ -189,7 +189,7 @@ def test_vss_own_words_are_kept_when_it_cannot_freeze(
 def test_a_freeze_of_nothing_is_a_failure(guest: VmGuest, inside: Windows) -> None:
     inside.volumes = 0
     guest.prepare("t1", SnapshotOptions())
-    assert failure_from(guest.freeze, "t1").code == "freeze.failed"
+    assert failure_from(guest.freeze, "t1").code == "vss.freeze-failed"
 
 
 def test_a_freeze_that_is_not_answered_is_undone(
@@ -204,7 +204,7 @@ def test_a_freeze_that_is_not_answered_is_undone(
 
     guest_peer.handlers["guest-fsfreeze-freeze"] = slow
     guest.prepare("t1", SnapshotOptions())
-    assert failure_from(guest.freeze, "t1").code == "freeze.timeout"
+    assert failure_from(guest.freeze, "t1").code == "vss.freeze-timeout"
     assert not inside.frozen
 
 

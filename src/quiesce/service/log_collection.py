@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from urllib.parse import unquote, urlsplit
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 import structlog
 
-from quiesce.model.failure import AgentFailure, Evidence, Failure
+from quiesce.model.failure import AgentFailure, Evidence, Failure, NotFoundFailure
 from quiesce.model.vm import VmAddress
 from quiesce.service.clock import Clock
 from quiesce.service.composition import Composition
@@ -32,13 +33,29 @@ class LogCollection:
         guest_side: GuestSide,
         network: Network,
         doctor: Doctor,
+        notes: Path,
     ) -> None:
+        """`notes` is a folder of its own: what is in it says which VMs log verbosely."""
         self._clock = clock
         self._table = table
         self._composition = composition
         self._guest_side = guest_side
         self._network = network
         self._doctor = doctor
+        self._notes = notes
+
+    def recover(self) -> None:
+        """Switch verbose logging back where a server that ended has left it on. A VM that does not
+        answer now is left to the next start."""
+        if not self._notes.is_dir():
+            return
+        for note in self._notes.iterdir():
+            try:
+                self._switch_off(self._table.address(unquote(note.name)))
+            except NotFoundFailure:
+                note.unlink(missing_ok=True)
+            except Failure as failure:
+                log.warning("verbose logging is still on", vm=note.name, reason=str(failure))
 
     def collect(self, name: str, *, verbose: bool = False) -> LogBundle:
         """The guest's logs with what the doctor makes of them, without secrets. Where the guest's
@@ -77,11 +94,26 @@ class LogCollection:
     @contextmanager
     def _verbose(self, address: VmAddress) -> Iterator[None]:
         self._doctor.check_idle(address.name)
-        self._switch(address, "verbose-on")
+        # Noted before: this process may end at any moment, and the guest would go on.
+        self._notes.mkdir(mode=0o700, exist_ok=True)
+        self._note(address).touch(mode=0o600)
+        try:
+            self._switch(address, "verbose-on")
+        except Failure:
+            with suppress(Failure):  # it may have been done for all that; the note stays if so
+                self._switch_off(address)
+            raise
         try:
             yield
         finally:
-            self._switch(address, "verbose-off")
+            self._switch_off(address)
+
+    def _switch_off(self, address: VmAddress) -> None:
+        self._switch(address, "verbose-off")
+        self._note(address).unlink(missing_ok=True)
+
+    def _note(self, address: VmAddress) -> Path:
+        return self._notes / quote(address.name, safe="")
 
     def _switch(self, address: VmAddress, action: str) -> None:
         """Through the first agent that does it; the one that needs no network is asked first.

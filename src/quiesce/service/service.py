@@ -111,7 +111,13 @@ class Service:
                 table, self.policies, book, composition, self.looks, Mending(self._parts)
             )
             self.guest_logs = LogCollection(
-                clock, table, composition, guest_side, self.network, self.doctor
+                clock,
+                table,
+                composition,
+                guest_side,
+                self.network,
+                self.doctor,
+                settings.data_folder / "verbose",
             )
             # Before the engine, which goes on with jobs that may wait for a guest to report.
             guest_side.start()
@@ -130,9 +136,7 @@ class Service:
         except BaseException:
             self._opened.close()
             raise
-        self._sweeper = threading.Thread(
-            target=sweep_all, args=(self._parts,), name="sweep", daemon=True
-        )
+        self._sweeper = threading.Thread(target=self._sweep, name="sweep", daemon=True)
 
     def start(self) -> None:
         """Begin to work by itself: the schedule, and freeing what dead jobs left in VMs."""
@@ -165,6 +169,11 @@ class Service:
         running = any(job.started_at for job in self._book.active())
         self._opened.close()
         return running
+
+    def _sweep(self) -> None:
+        """What a former process left in VMs."""
+        sweep_all(self._parts)
+        self.guest_logs.recover()
 
     def _freezing(self) -> bool:
         return any(

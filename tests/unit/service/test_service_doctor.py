@@ -94,6 +94,22 @@ def test_verbose_logging_is_switched_back_after_any_failure(
     assert noted(machine) == ["verbose-on", "verbose-off"]
 
 
+def test_what_a_killed_server_left_verbose_is_switched_back_at_the_next_start(
+    service: Service, machine: PaperMachine
+) -> None:
+    notes = service.settings.data_folder / "verbose"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service.doctor, "findings", killed)
+        patch.setattr("paper_vm.PaperGuest.mend", refuse)
+        with pytest.raises(Failure):
+            service.guest_logs.collect("web", verbose=True)
+    assert [note.name for note in notes.iterdir()] == ["web"]
+    (notes / "removed%20VM").touch()
+    service.guest_logs.recover()
+    assert noted(machine) == ["verbose-off"]
+    assert list(notes.iterdir()) == []
+
+
 def test_logs_are_not_verbose_unless_asked_for(service: Service, machine: PaperMachine) -> None:
     bundle = service.guest_logs.collect("web")
     assert noted(machine) == []
@@ -106,7 +122,12 @@ def test_a_vm_without_an_agent_that_can_be_told_says_so(service: Service) -> Non
         with pytest.raises(Failure) as refused:
             service.guest_logs.collect("web", verbose=True)
     assert refused.value.code == "agent.mend-failed"
+    assert "verbose-on" in refused.value.message
     assert "no shell" in refused.value.evidence[0].fact
+
+
+def killed(_: str) -> None:
+    raise KeyboardInterrupt
 
 
 def refuse(*_: object) -> str:

@@ -21,9 +21,9 @@ def _lines(catalogue: Catalogue) -> Iterator[str]:
     yield "Every failure has a stable code. `quiesce explain CODE` says the same as this page, and"
     yield "also takes the names and numbers after *Elsewhere*, or a pasted error text."
     yield ""
-    yield "A symptom is a code that names no cause by itself. Under *Proven by* stand facts of which"
-    yield "any one line proves the cause, under *Ruled out by* those of which any one line excludes"
-    yield "it; [how Quiesce finds the cause](../explanation/diagnosis.md) says where they come from."
+    yield "A symptom is a code that names no cause by itself. Under *Proven by* stand facts of"
+    yield "which any one line proves the cause, under *Ruled out by* those of which any one excludes"
+    yield "it; [how Quiesce finds the cause](../explanation/diagnosis.md) tells where they are from."
     for family, heading in catalogue.families.items():
         members = catalogue.family(family)
         if not members:

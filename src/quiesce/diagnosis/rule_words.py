@@ -60,8 +60,8 @@ def condition_words(condition: Condition) -> str:
     if condition.name == "failed.route":
         return f"the {_written(condition.values[0])} route failed"
     kind = FACTS[condition.name]
-    about = _ABOUT.get(condition.name.partition(".")[0])
-    subject = f"{about}: {kind.says}" if about else kind.says
+    about = _ABOUT.get(condition.name.partition(".")[0], "")
+    subject = kind.says if about in kind.says else f"{about}: {kind.says}"
     if kind.type is bool:
         yes = condition.how is How.KNOWN or (
             (condition.values[0] is True) == (condition.how is not How.IS_NOT)

@@ -28,6 +28,7 @@ import httptools
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "agent"))
 
+from paper_inputs import bundle_seeds, look_through, papers_from, papers_seeds, read_through
 from storage_site import PaperDisk, Takes
 from waagent_recorded import recorded
 from waagent_scene import Scene, handler_status
@@ -472,6 +473,8 @@ TARGETS: Mapping[str, tuple[Callable[[], Target], Callable[[], list[bytes]]]] = 
     "health": (health, health_seeds),
     "report": (report, report_seeds),
     "certificate": (certificate, certificate_seeds),
+    "bundle": (lambda: read_through, bundle_seeds),
+    "papers": (lambda: lambda data: look_through(papers_from(data)), papers_seeds),
 }
 """How each is made, and its first inputs."""
 JSON_TARGETS = ("status", "report")

@@ -4,6 +4,7 @@ as exit statuses, modes, and which files were looked for in vain."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ def taken_at(papers: Iterable[Paper]) -> datetime | None:
     """The guest's clock at the collection, where its output of `date +%s` is there."""
     date = next((paper for paper in papers if paper.path == COMMAND + "date"), None)
     text = date.text.strip() if date is not None else ""
-    if text.isdigit() and len(text) < 12:
+    if re.fullmatch(r"[0-9]{1,11}", text):
         return datetime.fromtimestamp(int(text), UTC)
     return None
 

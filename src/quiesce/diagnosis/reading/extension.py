@@ -23,8 +23,8 @@ OLDEST_PYTHON = (3, 6)
 SCRIPTS = "/etc/azure/VMSnapshotScriptPluginConfig.json"
 _FOLDER = re.compile(r"/var/lib/waagent/Quiesce\.VmBackup-(\d+(?:\.\d+)*)")
 _ZIP = re.compile(r"/var/lib/quiesce/quiesce-extension-(\d+(?:\.\d+)*)\+([0-9a-f]{12})\.zip")
-_CKSUM = re.compile(r"^(\d{1,10}) (\d+) (\S+)$", re.MULTILINE)
-_STATUS = re.compile(r".*/Quiesce\.VmBackup-[\d.]+/status/(\d+)\.status")
+_CKSUM = re.compile(r"^([0-9]{1,10}) ([0-9]{1,12}) (\S+)$", re.MULTILINE)
+_STATUS = re.compile(r".*/Quiesce\.VmBackup-[\d.]+/status/([0-9]{1,9})\.status")
 _NOTED = re.compile(
     r"^.*\[Quiesce\.VmBackup-[\d.]+\] (?:Command: \S*handler\.sh (?:install|enable)"
     r"|(?P<removed>Remove extension handler directory|Command: \S*handler\.sh uninstall)).*$",
@@ -197,6 +197,8 @@ def _scripts(papers: Papers) -> Iterator[Fact]:
         wrong = f"line {error.lineno}: {error.msg}"
     except RecursionError:
         wrong = "line 1: it is nested too deeply"
+    except ValueError:
+        wrong = "a number in it is too long"
     if paper.cut:
         return
     if not wrong and paper.owner not in (0, None):
@@ -226,7 +228,7 @@ def _sessions(papers: Papers) -> Iterator[Fact]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d{1,9}", version))
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version))
 
 
 @cache

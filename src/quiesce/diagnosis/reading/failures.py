@@ -77,7 +77,7 @@ _BY_AGENT: Mapping[str, str] = {
     **{name: f"extension.{name}" for name in ("enable-failed", "update-failed")},
 }
 _STATUS = re.compile(
-    r"/var/lib/waagent/(?:(?P<handler>[A-Za-z0-9_.]+)-[\d.]+|unknown)/status/(?P<seq>\d+)\.status"
+    r"/var/lib/waagent/(?:(?P<handler>[A-Za-z0-9_.]+)-[\d.]+|unknown)/status/(?P<seq>[0-9]{1,9})\.status"
 )
 _NAMED = re.compile(r"StatusCode\.(\w+)")
 _MOUNT = re.compile(r"(?:Failed to FIFREEZE|Failed to open|failed to freeze)[: ]+(/[^\s,]*)")
@@ -85,7 +85,7 @@ _ERRNO = re.compile(
     r"\b(EIO|ENOSPC|EDQUOT|EBUSY|EROFS|EOPNOTSUPP|ENOENT|EACCES|EINVAL|ETIMEDOUT)\b"
 )
 _GOOD_END = re.compile(r"\bEnable,success,[01]\b|StatusCode\.success|snapshot result: success")
-_MS_DATE = re.compile(r"\\?/Date\((\d{1,15})\)\\?/")
+_MS_DATE = re.compile(r"\\?/Date\(([0-9]{1,15})\)\\?/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ def _named(text: str) -> int | None:
 
 def _number(value: object) -> int | None:
     text = str(value)
-    return int(text) if re.fullmatch(r"\d{1,6}", text) and int(text) > 1 else None
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) and int(text) > 1 else None
 
 
 def _json(text: object) -> Any:

@@ -15,7 +15,7 @@ _NEEDED = ("/", "/var", "/var/lib", "/var/lib/waagent", "/var/log", "/run", "/tm
 """Where the agents and the extension write."""
 FULL_BYTES = 1 << 20
 """With less than that left to root, neither agent gets its work done."""
-_PRESSURE = re.compile(r"^full avg10=([\d.]+)", re.MULTILINE)
+_PRESSURE = re.compile(r"^full avg10=([0-9]{1,3}(?:\.[0-9]{1,4})?)", re.MULTILINE)
 _DATE = re.compile(r"^not(Before|After)=(.+)$", re.MULTILINE)
 
 
@@ -66,7 +66,7 @@ def _load(papers: Papers) -> Iterator[Fact]:
         yield observed(papers, cpu, "guest.cpu-percent", used, words, raw=cpu.text)
     memory = text_paper(papers, "/proc/meminfo")
     if memory is not None:
-        found = dict(re.findall(r"^(\w+):\s+(\d+) kB", memory.text, re.MULTILINE))
+        found = dict(re.findall(r"^(\w+):\s+([0-9]{1,15}) kB", memory.text, re.MULTILINE))
         total, free = int(found.get("MemTotal", 0)), int(found.get("MemAvailable", 0))
         if total and "MemAvailable" in found:
             percent = 100.0 * (total - min(free, total)) / total
@@ -89,7 +89,7 @@ def _load(papers: Papers) -> Iterator[Fact]:
 def _cpu_percent(text: str) -> float | None:
     """From two first lines of /proc/stat (proc(5)): user nice system idle iowait irq softirq steal;
     guest times are in user already."""
-    rows = [[int(n) for n in re.findall(r"\d+", line)][:8] for line in text.splitlines()]
+    rows = [[int(n) for n in re.findall(r"[0-9]{1,18}", line)][:8] for line in text.splitlines()]
     rows = [row for row in rows if len(row) >= 5]
     if len(rows) < 2:
         return None
@@ -125,7 +125,7 @@ def _rows(paper: Paper | None) -> Iterator[tuple[str, int, int, str]]:
     """(mount, all, used, line) of df's output; both in its own unit. df ends with 1 when one of
     many file systems could not be asked."""
     for line in (paper.text if paper else "").splitlines():
-        found = re.match(r".*?\s(\d+)\s+(\d+)\s+-?\d+\s+(?:\d+%|-)\s+(/.*)", line)
+        found = re.match(r".*?\s([0-9]{1,15})\s+([0-9]{1,15})\s+-?\d+\s+(?:\d+%|-)\s+(/.*)", line)
         if found:
             yield found[3], int(found[1]), int(found[2]), line
 

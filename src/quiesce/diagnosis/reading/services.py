@@ -13,6 +13,7 @@ from quiesce.model.papers import Paper, Papers
 
 _WHOLE_LISTING = 60_000
 """Characters; a longer listing of processes may have lost its beginning."""
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _UP_TO = timedelta(hours=1)
 _RESTART = re.compile(
     r"^(\S+) \S+ systemd\[1\]: (\S+?)\.service: Scheduled restart job.*", re.MULTILINE
@@ -68,12 +69,9 @@ def processes(papers: Papers) -> tuple[Process, ...]:
 def _processes(paper: Paper) -> Iterator[Process]:
     for line in paper.text.splitlines():
         fields = line.split(None, 6)
-        if len(fields) == 7 and fields[0].isdigit() and fields[5].isdigit():
-            try:
-                cpu = float(fields[4])
-            except ValueError:
-                continue
-            yield Process(int(fields[0]), fields[2][:1], cpu, int(fields[5]), fields[6], line)
+        if len(fields) == 7 and all(map(_NUMBER.fullmatch, (fields[0], fields[4], fields[5]))):
+            pid, cpu, rss = int(float(fields[0])), float(fields[4]), int(float(fields[5]))
+            yield Process(pid, fields[2][:1], cpu, rss, fields[6], line)
 
 
 def service_facts(papers: Papers) -> Iterator[Fact]:

@@ -208,7 +208,8 @@ def _version(papers: Papers, paper: Paper, lines: list[LogLine]) -> Iterator[Fac
             yield observed(
                 papers, paper, "waagent.version", version, words, raw=line.raw, at=line.at
             )
-            old = tuple(int(part) for part in version.split(".")[:3]) < OLDEST_THAT_WORKS
+            numbers = tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version))
+            old = numbers[:3] < OLDEST_THAT_WORKS
             needed = ".".join(map(str, OLDEST_THAT_WORKS))
             words = (
                 f"The Azure Linux agent is {'older than' if old else 'not older than'} {needed}."

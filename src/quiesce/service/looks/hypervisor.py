@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quiesce.model.diagnosis import Fact
-from quiesce.model.failure import VmFailure
+from quiesce.model.failure import Failure, FailureReport, VmFailure
 from quiesce.model.survey import DiskSurvey, Tracking, VmSurvey
 from quiesce.model.vm import PowerState
 from quiesce.service.composition import Composition
@@ -29,18 +29,28 @@ class HypervisorLook:
         """:raise Failure: QEMU refuses what it is asked"""
         hypervisor = self._composition.hypervisor(case.address)
         active = frozenset(self._book.active_ids())
+        bases, problems = self._bases(case.vm)
         try:
-            seen = hypervisor.survey(bases=self._points.generations(case.vm), active=active)
+            seen = hypervisor.survey(bases=bases or {}, active=active)
         except VmFailure as failure:
             return _absent(failure)
-        facts = [*_power(seen), *_tracking(seen.disks), _left_over(seen, active)]
+        facts = [*_power(seen), *_unsupported(seen.disks), _left_over(seen, active)]
+        if bases is not None:
+            facts += _tracking(seen.disks)
         if case.address.agent.qga:
             facts += _port(seen)
         if seen.power is PowerState.RUNNING:
             percent = hypervisor.processor_percent(seen)
             if percent is not None:
                 facts.append(_load(seen, percent))
-        return Found(tuple(facts), channels=(CHANNEL,))
+        return Found(tuple(facts), problems, (CHANNEL,))
+
+    def _bases(self, vm: str) -> tuple[dict[str, list[str]] | None, tuple[FailureReport, ...]]:
+        """What the vault's points count from; None, and why, while it cannot be read."""
+        try:
+            return self._points.generations(vm), ()
+        except Failure as unreadable:
+            return None, (unreadable.report(),)
 
 
 def _absent(failure: VmFailure) -> Found:
@@ -94,15 +104,20 @@ def _tracking(disks: tuple[DiskSurvey, ...]) -> Iterator[Fact]:
         raw = "\n".join(disk.reason for disk in told if disk.tracking is worst and disk.reason)
         words = f"change tracking is {worst} on {named}"
         yield Fact("disk.bitmap", worst.value, words, f"{_SOURCE}, query-block", raw=raw)
+    stale = [name for disk in disks for name in disk.stale]
+    words = f"bitmaps of Quiesce's that belong to no recovery point: {len(stale)}"
+    raw = "\n".join(stale)
+    yield Fact("disk.stale-bitmaps", float(len(stale)), words, f"{_SOURCE}, query-block", raw=raw)
+
+
+def _unsupported(disks: tuple[DiskSurvey, ...]) -> Iterator[Fact]:
+    if not disks:
+        return
     unsupported = [disk for disk in disks if disk.unsupported]
     names = ", ".join(disk.name for disk in unsupported)
     words = f"disks that keep no change tracking over a power-off: {names or 'none'}"
     raw = "\n".join(disk.unsupported for disk in unsupported)
     yield Fact("disk.unsupported", names, words, f"{_SOURCE}, query-block", raw=raw)
-    stale = [name for disk in disks for name in disk.stale]
-    words = f"bitmaps of Quiesce's that belong to no recovery point: {len(stale)}"
-    raw = "\n".join(stale)
-    yield Fact("disk.stale-bitmaps", float(len(stale)), words, f"{_SOURCE}, query-block", raw=raw)
 
 
 def _left_over(seen: VmSurvey, active: frozenset[str]) -> Fact:

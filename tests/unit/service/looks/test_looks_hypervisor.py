@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from paper_case import case, values
 
-from quiesce.model.failure import SnapshotFailure, VmFailure
+from quiesce.model.failure import SnapshotFailure, VaultFailure, VmFailure
 from quiesce.model.survey import DiskSurvey, PortState, Tracking, VmSurvey
 from quiesce.model.vm import AgentKind, PowerState
 from quiesce.service.looks.hypervisor import HypervisorLook
@@ -31,6 +31,7 @@ class PaperQemu:
 
     def __init__(self, seen: VmSurvey | Exception, percent: float | None = 12.0) -> None:
         self.seen, self.percent = seen, percent
+        self.vault_is_broken = False
         self.asked: list[dict[str, Any]] = []
 
     def hypervisor(self, _: object) -> PaperQemu:
@@ -46,6 +47,8 @@ class PaperQemu:
         return self.percent
 
     def generations(self, vm: str) -> dict[str, list[str]]:
+        if self.vault_is_broken:
+            raise VaultFailure("vault.corrupt-chunk", "The vault cannot be read.")
         return {f"disk of {vm}": ["quiesce-1"]}
 
     def active_ids(self) -> tuple[str, ...]:
@@ -169,3 +172,13 @@ def test_stale_bitmaps_and_left_over_sessions_are_counted_and_named() -> None:
 
 def test_a_process_that_may_not_be_looked_at_takes_no_figure() -> None:
     assert "vm.cpu-percent" not in values(looked(PaperQemu(HEALTHY, percent=None)))
+
+
+def test_without_the_vault_nothing_is_said_of_bitmaps_and_all_else_is() -> None:
+    qemu = PaperQemu(survey(disks=(DiskSurvey("vda", Tracking.FIRST, stale=("quiesce-a",)),)))
+    qemu.vault_is_broken = True
+    found = looked(qemu)
+    facts = values(found)
+    assert facts["vm.power"] == "running"
+    assert not {"disk.bitmap", "disk.stale-bitmaps"} & set(facts)
+    assert [problem.code for problem in found.problems] == ["vault.corrupt-chunk"]

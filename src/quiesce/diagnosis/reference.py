@@ -22,8 +22,9 @@ def _lines(catalogue: Catalogue) -> Iterator[str]:
     yield "also takes the names and numbers after *Elsewhere*, or a pasted error text."
     yield ""
     yield "A symptom is a code that names no cause by itself. Under *Proven by* stand facts of"
-    yield "which any one line proves the cause, under *Ruled out by* those of which any one excludes"
-    yield "it; [how Quiesce finds the cause](../explanation/diagnosis.md) tells where they are from."
+    yield "which any one line proves the cause, under *Ruled out by* those of which any one line"
+    yield "excludes it; [how Quiesce finds the cause](../explanation/diagnosis.md) tells where"
+    yield "they are from."
     for family, heading in catalogue.families.items():
         members = catalogue.family(family)
         if not members:

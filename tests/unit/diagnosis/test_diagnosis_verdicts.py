@@ -37,7 +37,7 @@ def _name(word: str) -> str:
         ("agent.silent", {"waagent_installed": False}, "agent.not-installed"),
         ("agent.stale", {"guest_disk__full": "/"}, "agent.disk-full"),
         ("agent.stale", {"vm_power": "paused"}, "vm.paused"),
-        ("agent.silent", {"guest_cpu__percent": 98.0}, "guest.overloaded"),
+        ("agent.silent", {"guest_cpu__percent": 98.0, "vm_cpu__percent": 97.0}, "guest.overloaded"),
         ("agent.hung", {"qga_process": "stopped"}, "agent.hung"),
         ("agent.hung", {"guest_frozen": True}, "freeze.busy"),
         (
@@ -99,6 +99,8 @@ def test_a_symptom_leads_to_its_cause(
         ),
         # A disk that is stuck makes everybody wait for it: that is no load.
         ("freeze.timeout", {"guest_io__stall__percent": 99.0}, "guest.overloaded"),
+        # Looking keeps a small guest busy for a moment; the host saw it idle before.
+        ("agent.silent", {"guest_cpu__percent": 99.0, "vm_cpu__percent": 7.0}, "guest.overloaded"),
         # Processes of a frozen guest wait: that is no load either.
         (
             "agent.hung",
@@ -147,7 +149,9 @@ def test_what_is_ruled_out_says_by_which_fact() -> None:
 
 
 def test_load_is_named_beside_the_cause_and_not_instead() -> None:
-    answer = found("agent.silent", waagent_unit="inactive", guest_cpu__percent=99.0)
+    answer = found(
+        "agent.silent", waagent_unit="inactive", guest_cpu__percent=99.0, vm_cpu__percent=99.0
+    )
     assert answer.code == "agent.not-running"
     assert answer.also == ("guest.overloaded",)
 

@@ -33,7 +33,7 @@ _HOP_OF = {
     "network.rejected": "tcp",
     "network.tls-failed": "tls",
     "network.tls-untrusted": "tls",
-    "network.clock-skew": "tls",
+    "network.clock-skew": "clock",
     "network.http-intercepted": "http",
 }
 """At which hop the extension (guest/dial.py, guest/probe.py) meets each."""

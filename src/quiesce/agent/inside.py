@@ -74,22 +74,30 @@ def checked(action: str, word: str) -> None:
 
 def examined(agent: QemuGuestAgent) -> Papers:
     """What the collector finds; where programs may not be started, some files, with a warning that
-    says so.
+    says so (not on Windows, where it is the commands that tell).
 
-    :raise AgentFailure: the agent does not answer
+    :raise AgentFailure: the agent does not answer; agent.examine-failed when the collector ends
+        without a word, as where a policy keeps PowerShell from running it
     :raise FreezeFailure: freeze.busy
     """
     token = new_token()
     system = system_of(agent)
+    windows = system == WINDOWS
     try:
-        windows = system == WINDOWS
         seconds = _EXAMINE_SECONDS_ON_WINDOWS if windows else _EXAMINE_SECONDS
         result = _run(agent, system, script(system), [token], seconds)
     except AgentFailure as failure:
-        if failure.code not in _NOT_TO_BE_HAD:
+        if failure.code not in _NOT_TO_BE_HAD or windows:
             raise
         return _single_files(agent, failure)
-    return parse(result.stdout, token, SOURCE)
+    papers = parse(result.stdout, token, SOURCE)
+    if not papers.papers:
+        raise AgentFailure(
+            "agent.examine-failed",
+            "The guest agent answers, and its guest could not be looked at from inside.",
+            evidence=[result.evidence("the collector")],
+        )
+    return papers
 
 
 def mended(agent: QemuGuestAgent, action: str, word: str) -> str:

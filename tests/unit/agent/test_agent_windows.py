@@ -309,6 +309,27 @@ def test_windows_is_looked_at_by_powershell_that_gets_its_script_by_standard_inp
     assert papers.warnings == ()
 
 
+def test_a_windows_that_does_not_let_powershell_work_is_said_not_to_have_been_looked_at(
+    guest: VmGuest, guest_peer: ScriptedGuest
+) -> None:
+    words = b"Cannot invoke method. Method invocation is supported only on core types."
+    guest_peer.run = lambda *_: (1, b"", words)
+    failure = failure_from(guest.examine)
+    assert failure.code == "agent.examine-failed"
+    assert failure.evidence[0].raw == words.decode()
+
+
+def test_no_unix_file_is_looked_for_where_windows_forbids_programs(
+    guest: VmGuest, guest_peer: ScriptedGuest
+) -> None:
+    def forbidden(_: object) -> None:
+        raise RefusalError("Command guest-exec has been disabled", "CommandNotFound")
+
+    guest_peer.handlers["guest-exec"] = forbidden
+    assert failure_from(guest.examine).code in ("agent.extensions-disabled", "agent.outdated")
+    assert "guest-file-open" not in guest_peer.received
+
+
 def test_windows_is_mended_by_its_own_script_whose_reason_is_kept(
     guest: VmGuest, guest_peer: ScriptedGuest
 ) -> None:

@@ -49,7 +49,7 @@ _ALONE = (
     (re.compile(r"meminfo"), "/proc/meminfo"),
     (re.compile(r"loadavg"), "/proc/loadavg"),
 )
-_COMMAND = re.compile(r"(?:command:|commands?/)([a-z]+)(?:\.txt|\.log|\.out)?")
+_COMMAND = re.compile(r"(?:command:|commands?/)([a-z]+(?:-[a-z]+)*)(?:\.txt|\.log|\.out)?")
 _ANY_HANDLER = re.compile(rf"({_HANDLER})(-\d[0-9.]*)?")
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 

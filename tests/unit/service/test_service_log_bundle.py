@@ -24,6 +24,7 @@ PAPERS = Papers(
         Paper("/etc/os-release", "ID=debian\n", 10, WHEN, 0o644, 0),
         Paper("/var/log/waagent.log", "2026-03-01 INFO https://x?sig=hush&se=2\n", 900, cut=True),
         Paper("command:units", "Id=walinuxagent.service\n", 24, status=0),
+        Paper("command:registry-qga-vss", "> 0 reg query\nVssOption 5\n", 30, status=0),
         Paper("command:routes", "", status=127, problem="not found"),
     ),
     "the guest, through qga",
@@ -64,7 +65,7 @@ def packed(papers: Papers | None = PAPERS, known: tuple[str, ...] = ()) -> LogBu
 def test_a_bundle_holds_files_commands_facts_and_the_examination() -> None:
     bundle = packed()
     assert bundle.name == "quiesce-logs-web_1-20260301T010000Z.tar.gz"
-    assert bundle.files == 3
+    assert bundle.files == 4
     found = members(bundle)
     assert found["etc/os-release"] == "ID=debian\n"
     assert found["commands/units"] == "Id=walinuxagent.service\n"
@@ -102,10 +103,16 @@ def test_a_bundle_is_read_by_the_doctor_again(tmp_path: Path) -> None:
     units = again.command("units")
     assert units is not None
     assert units.text.startswith("Id=walinuxagent")
+    assert again.command("registry-qga-vss") is not None
     log = again.get("/var/log/waagent.log")
     assert log is not None
     assert "sig=***&se=2" in log.text
-    assert again.command("routes") is None
+    routes = again.command("routes")
+    assert routes is not None
+    assert (routes.problem, routes.text) == ("not found", "")
+    release = again.get("/etc/os-release")
+    assert release is not None
+    assert (release.mode, release.owner) == (0o644, 0)
 
 
 def test_a_bundle_without_papers_says_so_and_holds_the_rest() -> None:

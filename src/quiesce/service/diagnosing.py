@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -68,46 +67,27 @@ def _nothing() -> None:
 
 class Diagnosing:
     """Thread-safe. No failure and no defect of a look leaves it: finding out why a backup is in
-    trouble must not cost the backup."""
+    trouble must not cost the backup.
+
+    Looks are waited for `quick` seconds while a point is to be taken, and up to `seconds`
+    otherwise. What was not waited for goes on, and is taken up by whoever asks next.
+    """
 
     def __init__(
         self,
         book: JobBook,
         looks: Looking,
         *,
+        quick: float = 8.0,
         seconds: float = 120.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._book = book
         self._looks = looks
-        self._seconds = seconds
+        self._quick, self._seconds = quick, seconds
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._found: dict[str, dict[FailureReport, Found]] = {}
-
-    def of(
-        self,
-        vm: str,
-        failure: FailureReport,
-        *,
-        route: Route | None = None,
-        job: Job | None = None,
-        pause: Callable[[], None] = _nothing,
-    ) -> Found:
-        """Why `failure` happened, as far as the looks show it within some seconds. `pause` is
-        called several times a second meanwhile.
-
-        :raise Failure: what `pause` raises
-        """
-        began = self._monotonic()
-        seen, notes = self._looked(vm, failure, route, job, pause)
-        facts = () if seen is None else tuple(seen.facts)
-        if seen is not None:
-            defects = (each for each in seen.problems if each.code == "internal.defect")
-            notes = (*notes, *(f"A look at the cause failed: {each.message}" for each in defects))
-        diagnosis = diagnose(failure, facts)
-        took = self._monotonic() - began
-        return Found(replace(diagnosis, seconds=took), facts, notes)
+        self._cases: dict[str, dict[FailureReport, _Case]] = {}
 
     def on_job(
         self,
@@ -115,62 +95,113 @@ class Diagnosing:
         failure: FailureReport,
         *,
         route: Route | None = None,
+        quick: bool = False,
         pause: Callable[[], None] = _nothing,
     ) -> Found:
-        """As `of`, kept with the job and said in its log; the same failure is looked at once."""
+        """Why `failure` happened, as far as the looks show it; kept with the job and said in its
+        log. The same failure is looked at once. `pause` is called several times a second.
+
+        :raise Failure: what `pause` raises
+        """
         with self._lock:
-            known = self._found.get(job_id, {}).get(failure)
-        if known is not None:
-            return known
+            cases = self._cases.setdefault(job_id, {})
+            case = cases.setdefault(failure, _Case(failure, route))
+        if case.found is not None and case.complete:
+            return case.found
         job = self._book.get(job_id)
-        found = self.of(job.vm, failure, route=route, job=job, pause=pause)
-        with self._lock:
-            self._found.setdefault(job_id, {})[failure] = found
-        self._book.update(job_id, lambda job: _with(job, found.diagnosis))
+        found, complete = self._looked(case, job, self._quick if quick else self._seconds, pause)
+        before = case.found
+        case.found, case.complete = found, complete
+        self._book.update(job_id, lambda job: _with(job, found.diagnosis, before))
         for note in found.notes:
             self._book.log(job_id, "warning", note)
         self._book.log(job_id, "info", _told(found.diagnosis))
         return found
 
+    def complete(self, job_id: str, pause: Callable[[], None] = _nothing) -> None:
+        """Wait for all looks of a job that were not waited for."""
+        with self._lock:
+            cases = tuple(self._cases.get(job_id, {}).values())
+        for case in cases:
+            if not case.complete:
+                self.on_job(job_id, case.failure, route=case.route, pause=pause)
+
     def forget(self, job_id: str) -> None:
         with self._lock:
-            self._found.pop(job_id, None)
+            self._cases.pop(job_id, None)
 
     def _looked(
+        self, case: _Case, job: Job, seconds: float, pause: Callable[[], None]
+    ) -> tuple[Found, bool]:
+        """What was seen in time, and whether that is all."""
+        failure = case.failure
+        if not job.vm or _says_all(failure):
+            return Found(diagnose(failure, ())), True
+        if case.look is None:
+            case.look = _Look(self._looks, job, failure, case.route, self._monotonic)
+        seen = case.look.answer(seconds, pause)
+        took = self._monotonic() - case.look.began
+        if seen is None:
+            diagnosis = replace(diagnose(failure, ()), seconds=took)
+            note = f"The cause is still looked for after {seconds:g} s."
+            return Found(diagnosis, notes=(note,)), False
+        if isinstance(seen, FailureReport):
+            diagnosis = replace(diagnose(failure, ()), seconds=took)
+            note = f"The cause could not be looked for: {seen.message} [{seen.code}]"
+            return Found(diagnosis, notes=(note,)), True
+        facts = tuple(seen.facts)
+        defects = (each for each in seen.problems if each.code == "internal.defect")
+        notes = tuple(f"A look at the cause failed: {each.message}" for each in defects)
+        return Found(replace(diagnose(failure, facts), seconds=took), facts, notes), True
+
+
+@dataclass
+class _Case:
+    """One failure on one job. `complete`: its look has ended, or it needs none."""
+
+    failure: FailureReport
+    route: Route | None
+    look: _Look | None = None
+    found: Found | None = None
+    complete: bool = False
+
+
+class _Look:
+    """All looks at one failure, in a thread that nobody has to wait for."""
+
+    def __init__(
         self,
-        vm: str,
+        looks: Looking,
+        job: Job,
         failure: FailureReport,
         route: Route | None,
-        job: Job | None,
-        pause: Callable[[], None],
-    ) -> tuple[Seen | None, tuple[str, ...]]:
-        """What was seen in time, and why not more. A look that hangs is left to its thread."""
-        if not vm or _says_all(failure):
-            return None, ()
-        answer: queue.SimpleQueue[Seen | FailureReport] = queue.SimpleQueue()
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._monotonic = monotonic
+        self.began = monotonic()
+        self._ended = threading.Event()
+        self._answer: Seen | FailureReport | None = None
 
         def look() -> None:
             try:
-                answer.put(self._looks.facts(vm, failure=failure, route=route, job=job))
+                self._answer = looks.facts(job.vm, failure=failure, route=route, job=job)
             except Failure as refused:
-                answer.put(refused.report())
+                self._answer = refused.report()
             except Exception as defect:
-                log.error("a defect stopped the looks", vm=vm, exc_info=defect)
-                answer.put(report_of(defect))
+                log.error("a defect stopped the looks", vm=job.vm, exc_info=defect)
+                self._answer = report_of(defect)
+            self._ended.set()
 
         threading.Thread(target=look, name="diagnosis", daemon=True).start()
-        deadline = self._monotonic() + self._seconds
-        while True:
-            try:
-                seen = answer.get(timeout=_PAUSE_SECONDS)
-                break
-            except queue.Empty:
-                pause()
-                if self._monotonic() >= deadline:
-                    return None, (f"Looking for the cause was given up after {self._seconds:g} s.",)
-        if isinstance(seen, FailureReport):
-            return None, (f"The cause could not be looked for: {seen.message} [{seen.code}]",)
-        return seen, ()
+
+    def answer(self, seconds: float, pause: Callable[[], None]) -> Seen | FailureReport | None:
+        """None: not yet."""
+        deadline = self._monotonic() + seconds
+        while not self._ended.wait(_PAUSE_SECONDS):
+            pause()
+            if self._monotonic() >= deadline:
+                return None
+        return self._answer
 
 
 def _says_all(failure: FailureReport) -> bool:
@@ -186,10 +217,15 @@ def _says_all(failure: FailureReport) -> bool:
     return not (rules or entry.mend_by or any("{" in step for step in entry.steps))
 
 
-def _with(job: Job, diagnosis: Diagnosis) -> Job:
-    """One that says the same of the same symptom is replaced: its evidence is newer."""
+def _with(job: Job, diagnosis: Diagnosis, before: Found | None) -> Job:
+    """In place of what was known `before`, and of one that says the same of the same symptom."""
     same = (diagnosis.symptom, diagnosis.code, diagnosis.verdict)
-    others = [old for old in job.diagnoses if (old.symptom, old.code, old.verdict) != same]
+    others = [
+        old
+        for old in job.diagnoses
+        if (old.symptom, old.code, old.verdict) != same
+        and (before is None or old != before.diagnosis)
+    ]
     return replace(job, diagnoses=(*others, diagnosis)[-_MOST_KEPT:])
 
 

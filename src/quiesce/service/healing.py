@@ -49,7 +49,7 @@ class JobMender:
     def failed(self, route: Route, failure: Failure) -> None:
         """See `Mender.failed`."""
         self._routes[failure.report()] = route
-        self._found(failure.report(), route)
+        self._found(failure.report(), route, quick=True)
 
     def mend(self, route: Route, failure: Failure, options: SnapshotOptions) -> Again | None:
         """See `Mender.mend`."""
@@ -103,7 +103,7 @@ class JobMender:
         """
         for report in snapshot.setbacks:
             route = self._routes.get(report)
-            found = self._found(report, route)
+            found = self._found(report, route, quick=True)
             if report.code in _NOT_RUNNING and snapshot.freeze is None:
                 self._note_way(MendAction.OFFLINE, report.code)
             elif snapshot.freeze is not None and route not in (None, snapshot.session.route):
@@ -113,7 +113,7 @@ class JobMender:
         for forced in _full_reads(snapshot):
             if MendAction.FULL_READ in self._off:
                 raise forced
-            self._found(forced.report(), None)
+            self._found(forced.report(), None, quick=True)
             self._note_way(MendAction.FULL_READ, forced.code)
 
     # --- when the point is in the vault
@@ -121,6 +121,7 @@ class JobMender:
     def mend_what_is_broken(self) -> None:
         """Everything that the job's diagnoses name and that was not tried yet, so that the next
         backup is whole."""
+        self._parts.diagnosing.complete(self._job_id, self._stop_if_cancelled)
         job = self._parts.book.get(self._job_id)
         route = _broken_route(job)
         for diagnosis in job.diagnoses:
@@ -130,10 +131,13 @@ class JobMender:
 
     # --- what these share
 
-    def _found(self, report: FailureReport, route: Route | None) -> Found:
+    def _found(self, report: FailureReport, route: Route | None, *, quick: bool = False) -> Found:
         return self._parts.diagnosing.on_job(
-            self._job_id, report, route=route, pause=lambda: self._console.log("debug", "")
+            self._job_id, report, route=route, quick=quick, pause=self._stop_if_cancelled
         )
+
+    def _stop_if_cancelled(self) -> None:
+        self._console.log("debug", "")
 
     def _plan(self, diagnosis: Diagnosis) -> tuple[Mend, ...]:
         """What this job has not tried yet and may do unasked. What the policy switches off is

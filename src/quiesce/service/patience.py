@@ -19,14 +19,16 @@ class Patience:
 
     `retries`: pauses before a snapshot task that failed for a passing reason is tried again.
     `agent`: until an agent that was restarted is heard of. `cause`: until a load has fallen, a
-    migration or somebody else's freeze has ended; looked at every `look`. `diagnosis`: for the
-    looks at one failure, which bound themselves before that and are seldom longer than five.
+    migration or somebody else's freeze has ended; looked at every `look`. `quick`: for the looks at
+    one failure while a point is to be taken; `diagnosis`: for the same otherwise, a backstop only,
+    since looks bound themselves before that and are seldom longer than five.
     """
 
     retries: tuple[float, ...] = (5.0, 20.0, 60.0)
     agent: float = 90.0
     cause: float = 600.0
     look: float = 15.0
+    quick: float = 8.0
     diagnosis: float = 120.0
     sleep: Callable[[float], None] = time.sleep
 

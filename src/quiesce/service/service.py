@@ -103,7 +103,7 @@ class Service:
                 self.vms,
                 self.points,
                 self.looks,
-                Diagnosing(book, self.looks, seconds=patience.diagnosis),
+                Diagnosing(book, self.looks, quick=patience.quick, seconds=patience.diagnosis),
                 patience,
                 settings.agent_address,
             )

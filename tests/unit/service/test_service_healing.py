@@ -102,14 +102,36 @@ def test_a_defect_in_a_look_costs_neither_the_point_nor_silence(
 def test_a_look_that_never_ends_is_given_up(polled: Service, machine: PaperMachine) -> None:
     never = threading.Event()
     seeing(polled, PaperLooks(before=never.wait))
-    polled._parts.diagnosing._seconds = 0.1
+    polled._parts.diagnosing._quick = polled._parts.diagnosing._seconds = 0.1
     (machine.folder / "fail-guest-route").write_text("agent.silent")
 
     job = backed_up(polled)
 
     never.set()
     assert job.point_id
-    assert any("was given up after 0.1 s" in line.text for line in job.log)
+    assert any("is still looked for after 0.1 s" in line.text for line in job.log)
+
+
+def test_a_look_that_takes_long_does_not_keep_the_point_waiting_and_still_names_the_cause(
+    polled: Service, machine: PaperMachine
+) -> None:
+    """The cause is known when the point is in the vault, and what is broken is mended then."""
+    late = threading.Event()
+    looks = seeing(polled, PaperLooks(dict(STOPPED), before=late.wait))
+    polled._parts.diagnosing._quick = 0.1
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    machine.hold("read")
+    started = polled.jobs.start_backup("web")
+    machine.reached("read")
+
+    late.set()
+    machine.let_go("read")
+    job = ended(polled, started)
+
+    [diagnosis] = job.diagnoses
+    assert (diagnosis.code, diagnosis.verdict) == ("agent.not-running", Verdict.PROVEN)
+    assert "restart-waagent" in mended(machine)
+    assert len(looks.asked) == 1, "what was begun is not begun again"
 
 
 def test_a_job_cancelled_while_its_failure_is_looked_at_ends_at_once(

@@ -380,16 +380,21 @@ def test_reading_ends_when_its_time_is_over(
 # ---------------------------------------------------------------- bounded memory
 
 _MEASURE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from quiesce.diagnosis.bundle import read_bundle
 from quiesce.model.failure import Failure
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():
+    # Not ru_maxrss: that one begins with what the parent had.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+before = peak()
 try:
     read_bundle(Path(sys.argv[1]))
 except Failure as failure:
     print(failure.code, file=sys.stderr)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 MOST_KIB = 128 * 1024
 
@@ -443,6 +448,22 @@ def zip_with_a_huge_directory(path: Path) -> None:
             archive.writestr(zipfile.ZipInfo(f"{number:060}"), b"")
 
 
+def zip_with_the_longest_directory(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(38_000):
+            archive.writestr(zipfile.ZipInfo(f"{number:060}"), b"")
+        archive.writestr("waagent.log", LOG)
+    assert path.stat().st_size > 7 << 20
+
+
+def xz_with_the_largest_dictionary(path: Path) -> None:
+    kind = {"id": lzma.FILTER_LZMA2, "dict_size": 64 << 20, "mode": lzma.MODE_FAST, "depth": 1}
+    with lzma.open(path, "wb", filters=[kind | {"mf": lzma.MF_HC3, "nice_len": 273}]) as file:
+        file.write(header(b"var/log/waagent.log", 80 << 20))
+        for _ in range(80):
+            file.write(bytes(1 << 20))
+
+
 def xz_with_a_huge_dictionary(path: Path) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
     path.write_bytes(lzma.compress(tar_of(FILES), filters=filters))
@@ -457,6 +478,8 @@ def xz_with_a_huge_dictionary(path: Path) -> None:
         many_members,
         many_wanted_files,
         zip_with_a_huge_directory,
+        zip_with_the_longest_directory,
+        xz_with_the_largest_dictionary,
         xz_with_a_huge_dictionary,
     ],
 )

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.lab.guest import LabGuest
-from quiesce.model.failure import Evidence, LabFailure
+from quiesce.model.failure import LabFailure
 
 PORT = "quiesce.lab.hand"
 _PROGRAM = "/run/lab-hand"
@@ -78,11 +77,3 @@ class Hand:
         """A small file, whole, with its folders."""
         write = 'mkdir -p "$(dirname "$1")" && printf %s "$2" > "$1" && chmod "$3" "$1"'
         self.run(["/bin/sh", "-c", write, "put", path, text, mode])
-
-    @property
-    def socket(self) -> Path:
-        return self._socket
-
-    def evidence(self) -> Evidence:
-        """What runs in the guest, for a bench that has to say why a row broke."""
-        return Evidence("processes", "the guest", raw=self.run("ps -eo pid,stat,args")[-4000:])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quiesce.diagnosis.bundle import read_bundle
@@ -137,6 +137,7 @@ def test_a_guests_path_stays_within_the_bundle(path: str, name: str) -> None:
     assert name in members(packed(Papers((Paper(path, "text"),), "a guest")))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=5), st.text(max_size=20))
 def test_no_path_or_name_of_a_guest_leads_out(paths: list[str], vm: str) -> None:
     papers = Papers(tuple(Paper(path, "text") for path in paths), "a guest")

@@ -6,7 +6,7 @@ import string
 from xml.sax.saxutils import escape
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quiesce.service.redaction import redacted, redacted_json
@@ -46,6 +46,7 @@ PLACES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_planted_secret_never_survives_and_what_stands_beside_it_does(
     place: str, data: st.DataObject
@@ -64,6 +65,7 @@ def _is_secret(text: str) -> bool:
     return text[0] in LETTERS and text[-1] in LETTERS and len(set(text)) > 4
 
 
+@settings(deadline=None)
 @given(
     secret=st.text(LETTERS + "%-._~!$*+,;=:@/#& ", min_size=4, max_size=40),
     before=st.text(max_size=50),
@@ -101,6 +103,7 @@ def test_json_keeps_its_form_and_loses_the_secrets_in_it() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_redacting_twice_changes_no_more(text: str) -> None:
     assert redacted(redacted(text)) == redacted(text)

@@ -6,6 +6,7 @@ Memory: at most 128 MiB more than the process had, whatever the bundle claims (m
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -126,6 +127,8 @@ class _Shelf:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # A folder's own path tells where its files belong: somebody gives `/mnt/rescue/var/log`.
+        self._above = f"{os.path.abspath(path)}/" if path.is_dir() else ""
         self._papers: dict[Place, Paper] = {}
         self._bytes = 0
         self._warnings: list[str] = []
@@ -211,7 +214,7 @@ class _Shelf:
         if leads_out(member.name):
             self._leave_out(member.name, "names that lead out of the bundle")
             return
-        place = place_of(member.name)
+        place = place_of(self._above + member.name)
         if place is None:
             self._unknown += 1
             return

@@ -143,6 +143,16 @@ def test_files_are_known_wherever_they_lie(tmp_path: Path, name: str, path: str)
     assert paths(read_bundle(put(tmp_path, tar_of({name: LOG}, "")))) == {path}
 
 
+def test_a_folder_from_the_midst_of_a_guest_is_known_by_its_own_path(tmp_path: Path) -> None:
+    folder = tmp_path / "rescue/var/log"
+    (folder / "quiesce").mkdir(parents=True)
+    (folder / "waagent.log").write_bytes(LOG)
+    (folder / "quiesce/extension.log").write_bytes(LOG)
+    known = {"/var/log/waagent.log", "/var/log/quiesce/extension.log"}
+    assert paths(read_bundle(folder)) == known
+    assert paths(read_bundle(folder / "quiesce" / "..")) == known
+
+
 @pytest.mark.parametrize(
     ("name", "content", "path"),
     [

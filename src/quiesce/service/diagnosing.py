@@ -112,6 +112,7 @@ class Diagnosing:
         found, complete = self._looked(case, job, self._quick if quick else self._seconds, pause)
         before = case.found
         case.found, case.complete = found, complete
+        case.cut_short = case.cut_short or not complete
         self._book.update(job_id, lambda job: _with(job, found.diagnosis, before))
         for note in found.notes:
             self._book.log(job_id, "warning", note)
@@ -119,12 +120,18 @@ class Diagnosing:
         return found
 
     def complete(self, job_id: str, pause: Callable[[], None] = _nothing) -> None:
-        """Wait for all looks of a job that were not waited for."""
+        """Wait for all looks of a job that were not waited for. One that has not proven anything is
+        begun anew: the snapshot that was taken meanwhile may have been in its way."""
         with self._lock:
             cases = tuple(self._cases.get(job_id, {}).values())
         for case in cases:
-            if not case.complete:
-                self.on_job(job_id, case.failure, route=case.route, pause=pause)
+            if not case.cut_short:
+                continue
+            case.cut_short = False
+            proven = case.found is not None and case.found.diagnosis.verdict is Verdict.PROVEN
+            if case.complete and not proven:
+                case.look, case.complete = None, False
+            self.on_job(job_id, case.failure, route=case.route, pause=pause)
 
     def forget(self, job_id: str) -> None:
         with self._lock:
@@ -157,13 +164,15 @@ class Diagnosing:
 
 @dataclass
 class _Case:
-    """One failure on one job. `complete`: its look has ended, or it needs none."""
+    """One failure on one job. `complete`: its look has ended, or it needs none. `cut_short`: it was
+    not waited for to the end at some time."""
 
     failure: FailureReport
     route: Route | None
     look: _Look | None = None
     found: Found | None = None
     complete: bool = False
+    cut_short: bool = False
 
 
 class _Look:

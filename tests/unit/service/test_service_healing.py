@@ -134,6 +134,28 @@ def test_a_look_that_takes_long_does_not_keep_the_point_waiting_and_still_names_
     assert len(looks.asked) == 1, "what was begun is not begun again"
 
 
+def test_a_look_that_the_snapshot_was_in_the_way_of_is_had_again_after_the_point(
+    polled: Service, machine: PaperMachine
+) -> None:
+    late = threading.Event()
+    looks = seeing(polled, PaperLooks(before=late.wait))
+    polled._parts.diagnosing._quick = 0.1
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    machine.hold("read")
+    started = polled.jobs.start_backup("web")
+    machine.reached("read")
+
+    late.set()  # it ends now, and has found nothing
+    [case] = polled._parts.diagnosing._cases[started.id].values()
+    assert case.look is not None
+    case.look._ended.wait()
+    looks.values.update(STOPPED)
+    machine.let_go("read")
+
+    assert [each.code for each in ended(polled, started).diagnoses] == ["agent.not-running"]
+    assert len(looks.asked) == 2
+
+
 def test_a_job_cancelled_while_its_failure_is_looked_at_ends_at_once(
     polled: Service, machine: PaperMachine
 ) -> None:

@@ -31,7 +31,9 @@ def shell(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> ShellGuest:
-    return ShellGuest(tmp_path / "guest")
+    made = ShellGuest(tmp_path / "guest")
+    made.put("bin/sleep", "#!/bin/sh\nexec /bin/sleep 0.05\n", 0o755)
+    return made
 
 
 def mended(guest: ShellGuest, *words: str, shell: str = "dash") -> str:

@@ -151,8 +151,8 @@ linked() {
 # newest COUNT FOLDER PATTERN: adds to $found, newest first. A name cannot hold a slash, so whatever
 # a hostile one makes of its line is sought in that folder and nowhere else.
 newest() {
-    [ -d "$2" ] && [ ! -L "$2" ] && within_reach "$2" || return
-    for name in $(ls -t "$2" | grep "$3" | grep -v '[^A-Za-z0-9._@+-]' | head -n "$1"); do
+    listable "$2" || return
+    for name in $($limit ls -t "$2" | grep "$3" | grep -v '[^A-Za-z0-9._@+-]' | head -n "$1"); do
         found="$found $2/$name"
     done
 }
@@ -170,20 +170,31 @@ read_mounts() {
 
 # Whether nothing on the way to the path is a remote mount. The root itself always counts as near.
 within_reach() {
-    for point in $remote; do
-        case $point in
+    for far in $remote; do
+        case $far in
             /) ;;
-            */) case $1/ in "$point"*) return 1 ;; esac ;;
-            *) case $1/ in "$point"/* | "$point") return 1 ;; esac ;;
+            */) case $1/ in "$far"*) return 1 ;; esac ;;
+            *) case $1/ in "$far"/* | "$far") return 1 ;; esac ;;
         esac
     done
     return 0
 }
 
+# Whether this is a folder that can be listed: no link, not remote, and nothing remote in it, since
+# `ls` looks at each entry.
+listable() {
+    within_reach "$1" || return 1
+    for far in $remote; do
+        case $far in "$1"/*) return 1 ;; esac
+    done
+    [ -d "$1" ] && [ ! -L "$1" ]
+}
+
 spaces() {
     set --
-    for point in $local; do
-        within_reach "$point" && set -- "$@" "$point"
+    for point in $local; do # some are hidden beneath others
+        case " $* " in *" $point "*) continue ;; esac
+        within_reach "$point" && [ -d "$point" ] && set -- "$@" "$point"
     done
     [ $# -gt 0 ] || set -- /
     $limit df "$flags" "$@"
@@ -223,8 +234,8 @@ the_agents() {
             /lib/systemd/system; do
             [ -L /lib ] && [ "$folder" = /lib/systemd/system ] && continue
             newest 8 "$folder/$unit.service.d" '\.conf$'
-            [ -f "$folder/$unit.service" ] && [ ! -L "$folder/$unit.service" ] \
-                && found="$found $folder/$unit.service"
+            within_reach "$folder" && [ -f "$folder/$unit.service" ] \
+                && [ ! -L "$folder/$unit.service" ] && found="$found $folder/$unit.service"
         done
     done
     files "$TAIL" $found
@@ -254,9 +265,8 @@ the_logs() {
         newest 2 "$folder/config" '^HandlerState$'
         found="$found $folder/HandlerEnvironment.json $folder/HandlerManifest.json"
     done
-    for folder in /run/quiesce/*/; do
-        folder=${folder%/}
-        [ -d "$folder" ] && [ ! -L "$folder" ] && newest 1 "$folder" '^state\.json$'
+    for folder in /run/quiesce/*; do
+        newest 1 "$folder" '^state\.json$'
     done
     newest 8 /etc/quiesce '\.\(conf\|json\|toml\|cfg\|ini\)$'
     files "$TAIL" $found /etc/azure/vmbackup.conf /etc/azure/VMSnapshotScriptPluginConfig.json
@@ -286,10 +296,10 @@ the_rest() {
     shown freezers freezers
     found=
     count=0
-    within_reach /var/log/azure && for folder in /var/log/azure/*/; do
+    within_reach /var/log/azure && for folder in /var/log/azure/*; do
         count=$((count + 1))
         [ "$count" -gt 40 ] && break
-        newest 2 "${folder%/}" '\.log$'
+        newest 2 "$folder" '\.log$'
     done
     set -- $found
     [ $# -gt 24 ] && { shift $(($# - 24)); }
@@ -325,7 +335,7 @@ pythons() {
     for path in /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
         /usr/bin/python /usr/bin/python2 /usr/libexec/platform-python /usr/local/bin/python3 \
         /usr/local/bin/python3.[0-9][0-9]; do
-        [ -x "$path" ] || continue
+        within_reach "$path" && [ -x "$path" ] || continue
         target=$(readlink -f "$path")
         echo "$path ${target##*python}"
     done
@@ -335,10 +345,9 @@ pythons() {
 extension_folders() {
     folders=
     within_reach /var/lib/waagent || return
-    for folder in /var/lib/waagent/Quiesce.VmBackup-*/; do
-        folder=${folder%/}
+    for folder in /var/lib/waagent/Quiesce.VmBackup-*; do
         case $folder in *[!A-Za-z0-9._/+-]*) continue ;; esac
-        [ -d "$folder" ] && [ ! -L "$folder" ] && folders="$folders $folder"
+        listable "$folder" && folders="$folders $folder"
     done
 }
 
@@ -356,10 +365,10 @@ extension_files() {
 
 of_ours() {
     for folder in /run/quiesce /var/lib/quiesce /etc/quiesce; do
-        [ -d "$folder" ] && [ ! -L "$folder" ] && within_reach "$folder" || continue
+        listable "$folder" || continue
         $limit ls -lan "$folder"
     done
-    for path in /var/lib/quiesce/quiesce-extension-*.zip; do
+    listable /var/lib/quiesce && for path in /var/lib/quiesce/quiesce-extension-*.zip; do
         [ -f "$path" ] && [ ! -L "$path" ] && cksum "$path"
     done
     return 0
@@ -367,7 +376,7 @@ of_ours() {
 
 certificate() {
     path=/var/lib/waagent/TransportCert.pem
-    [ -f "$path" ] || { echo "$path: No such file or directory"; return 1; }
+    within_reach "$path" && [ -f "$path" ] || { echo "$path: No such file or directory"; return 1; }
     $limit openssl x509 -in "$path" -noout -startdate -enddate -fingerprint
 }
 
@@ -382,8 +391,8 @@ freezers() {
         path=${one#*:}
         within_reach "$path" && [ -e "$path" ] && echo "${one%%:*} $path"
     done
-    for path in /var/lib/waagent/Microsoft.Azure.RecoveryServices.VMSnapshot*/; do
-        [ -d "$path" ] && echo "azure-backup ${path%/}"
+    listable /var/lib/waagent && for path in /var/lib/waagent/*.VMSnapshotLinux-*; do
+        [ -d "$path" ] && echo "azure-backup $path"
     done
     return 0
 }

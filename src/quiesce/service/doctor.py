@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from quiesce.diagnosis.checks import checks
 from quiesce.diagnosis.engine import standing
-from quiesce.model.diagnosis import Check, Diagnosis, Examination, Light, Mend, MendAction
+from quiesce.model.diagnosis import Check, Diagnosis, Examination, Fact, Light, Mend, MendAction
 from quiesce.model.diagnosis import MendStatus as Status
 from quiesce.model.failure import Evidence, Failure, FailureReport, PolicyFailure
 from quiesce.model.policy import Policy
@@ -93,11 +93,12 @@ class Doctor:
         self.check_idle(address.name)
         policy = self._policy(name)
         seen = self._looks.facts(address.name, deep=True)
-        diagnoses = standing(seen.facts)
+        facts = tuple(fact for fact in seen.facts if _matters(fact, address))
+        diagnoses = standing(facts)
         mounts, problems = self._mounts(address, policy)
         examination = Examination(
             subject=address.name,
-            checks=(*checks(seen.facts, diagnoses), *mounts),
+            checks=(*checks(facts, diagnoses), *mounts, *_no_network(address)),
             diagnoses=diagnoses,
             plan=self._plan(address.name, diagnoses, policy),
             channels=seen.channels,
@@ -138,6 +139,27 @@ class Doctor:
         except Failure as failure:
             return (), (failure.report(),)
         return tuple(_mount_checks(mounts, policy)), ()
+
+
+def _matters(fact: Fact, address: VmAddress) -> bool:
+    """What a way to the VM needs that this VM is not set to be reached by is not wrong with it. The
+    guest's network is needed for the Azure Linux agent alone."""
+    family, _, name = fact.name.partition(".")
+    if name == "configured":
+        return True
+    if family in ("waagent", "net", "hop"):
+        return address.agent.waagent
+    return family != "qga" or address.agent.qga
+
+
+def _no_network(address: VmAddress) -> Iterator[Check]:
+    if not address.agent.waagent:
+        yield Check(
+            "network",
+            "the guest's network",
+            Light.GREEN,
+            "not needed: backups of this VM go through its hypervisor and the QEMU guest agent",
+        )
 
 
 def _once(problems: tuple[FailureReport, ...]) -> tuple[FailureReport, ...]:

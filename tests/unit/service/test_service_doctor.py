@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 
 import pytest
 from paper_machine import PaperMachine, eventually
 
-from quiesce.model.diagnosis import Light, MendAction
+from quiesce.model.diagnosis import Fact, Light, MendAction
 from quiesce.model.failure import Failure, NotFoundFailure, PolicyFailure
 from quiesce.service.log_bundle import LogBundle
+from quiesce.service.looks import Seen
 from quiesce.service.service import Service
 
 
@@ -32,6 +34,28 @@ def test_a_mount_that_is_left_out_is_amber_with_the_line_that_skips_it(service: 
     assert "`quiesce policy update daily --skip-mount /mnt/loop`" in loop.remedy[0]
     assert "`MountsToSkip = /mnt/loop`" in loop.remedy[1]
     assert found.light in (Light.AMBER, Light.RED)
+
+
+def test_what_this_vms_agent_does_not_need_is_not_wrong_with_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = service.looks.facts
+
+    def without_network(vm: str, *, deep: bool = False) -> Seen:
+        seen = real(vm, deep=deep)
+        bad = (
+            Fact("net.address", False, "No interface has an address.", "the guest"),
+            Fact("waagent.unit", "inactive", "its service is inactive", "the guest"),
+        )
+        return replace(seen, facts=(*seen.facts, *bad))
+
+    monkeypatch.setattr(service.looks, "facts", without_network)
+    found = service.doctor.examine("web")
+    assert "network.no-address" not in {each.code for each in found.diagnoses}
+    (network,) = [check for check in found.checks if check.area == "network"]
+    assert network.light is Light.GREEN
+    assert "not needed" in network.words
+    assert not any("service" in check.words for check in found.checks if check.area == "agent")
 
 
 def test_an_examination_changes_nothing_in_the_guest(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from quiesce.diagnosis.reading.machine import clock_facts
+from quiesce.diagnosis.reading.machine import FULL_BYTES, clock_facts
 from quiesce.diagnosis.reading.observed import observed
 from quiesce.diagnosis.reading.windows_outputs import (
     Part,
@@ -70,10 +70,12 @@ def _system(papers: Papers, services_paper: Paper) -> Iterator[Fact]:
         if name == "DeviceID":
             here = value.upper() == drive.upper()
         elif name == "FreeSpace" and here and _is_number(value) and space is not None:
-            words = f"{int(value):,} bytes are free on {drive}."
-            raw = f"{drive} {value}"
-            name = "guest.root-free-bytes"
-            yield observed(papers, space, name, float(value), words, raw=raw)
+            left, raw = int(value), f"{drive} {value}"
+            words = f"{left / (1 << 20):,.0f} MiB are free on {drive}."
+            yield observed(papers, space, "guest.root-free-bytes", float(left), words, raw=raw)
+            full = drive if left < FULL_BYTES else ""
+            words = f"Full: {drive}." if full else f"{drive}, which the agents need, is not full."
+            yield observed(papers, space, "guest.disk-full", full, words, raw=raw)
 
 
 def _load(papers: Papers) -> Iterator[Fact]:

@@ -314,8 +314,14 @@ def test_space_is_that_of_the_systems_drive_by_wmic_or_powershell(text: str) -> 
     system = ("wmic.exe os", "\r\r\nCaption=Microsoft Windows Server 2022\r\r\nSystemDrive=C:", 0)
     found = facts(qga(), paper("space", ("wmic.exe", text, 0)), paper("os", system))
     assert found["guest.root-free-bytes"].value == 1073741824.0
+    assert found["guest.disk-full"].value == ""
     assert found["guest.os"].value == "windows"
     assert "Server 2022" in found["guest.os"].words
+
+
+def test_a_full_system_drive_is_named_and_another_full_one_is_not() -> None:
+    other = SPACE.replace("FreeSpace=1073741824", "FreeSpace=4096")
+    assert facts(qga(), paper("space", ("wmic.exe", other, 0)))["guest.disk-full"].value == "C:"
 
 
 def test_load_is_the_mean_of_processors_and_what_is_not_free_of_the_memory() -> None:

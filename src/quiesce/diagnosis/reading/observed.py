@@ -61,12 +61,6 @@ def text_paper(papers: Papers, path: str) -> Paper | None:
     return paper if paper is not None and not paper.problem else None
 
 
-def is_gone(papers: Papers, path: str) -> bool:
-    """Whether somebody looked and there was no such file; not having looked proves nothing."""
-    paper = papers.get(path)
-    return paper is not None and "No such file" in paper.problem
-
-
 def assignments(text: str) -> dict[str, tuple[str, str]]:
     """`KEY=VALUE` lines: KEY → (VALUE without quotes, the line). Comments begin with `#`; the last
     of two counts."""

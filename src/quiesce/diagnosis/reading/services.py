@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from quiesce.diagnosis.reading.observed import is_gone, observed, text_paper
+from quiesce.diagnosis.reading.observed import observed, text_paper
 from quiesce.model.diagnosis import Fact
 from quiesce.model.papers import Paper, Papers
 
@@ -172,8 +172,9 @@ def _installed(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) 
         words = f"The {agent.title} is installed: it runs."
         yield observed(papers, shown, name, True, words, raw=running[0].line)
     elif unit is not None and listing is not None and unit["LoadState"] == "not-found":
-        if agent.name == "waagent" and not is_gone(papers, "/etc/waagent.conf"):
-            return  # installed by hand, perhaps: its configuration lies there
+        if not any(_process_facts(papers, name, agent.process, agent.title)):
+            return  # nobody has seen that no process runs
+        # Its configuration may still lie there: packages leave that when they are removed.
         words = f"The {agent.title} is not installed: it has neither a service nor a process."
         yield observed(
             papers, listing, name, False, words, raw=f"LoadState=not-found ({unit['Id']})"

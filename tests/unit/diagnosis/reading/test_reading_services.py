@@ -9,7 +9,6 @@ from guest_papers import (
     UNITS_OF_SUSE,
     command,
     facts,
-    missing,
     paper,
     value,
 )
@@ -78,15 +77,15 @@ def test_a_listing_whose_beginning_is_lost_proves_no_absence() -> None:
     assert value("qga.process", command("processes", tail)) is None
 
 
-def test_an_agent_without_service_process_and_configuration_is_not_installed() -> None:
+def test_an_agent_without_service_and_process_is_not_installed() -> None:
     listing = (
         "    PID    PPID STAT ELAPSED %CPU   RSS COMMAND\n      1 0 Ss 4000 0.1 12 /sbin/init\n"
     )
     shown = (command("units", NOTHING), command("processes", listing))
-    assert value("waagent.installed", *shown, missing("/etc/waagent.conf")) is False
-    # Put there by hand it has no unit of these names, perhaps.
-    assert value("waagent.installed", *shown, paper("/etc/waagent.conf", "x=y\n")) is None
-    assert value("waagent.installed", *shown) is None
+    assert value("waagent.installed", *shown) is False
+    # Packages leave their configuration when they are removed.
+    assert value("waagent.installed", *shown, paper("/etc/waagent.conf", "x=y\n")) is False
+    assert value("waagent.installed", command("units", NOTHING)) is None
 
 
 def test_without_systemd_processes_alone_tell() -> None:

@@ -18,7 +18,14 @@ def frozen_by_somebody_else(scene: Scene) -> Iterator[None]:
     scene.hand.run("fsfreeze --unfreeze /mnt/xfs || true")
 
 
-@fault("file-system-shut-down", FREEZE, "freeze.failed", heals=False)
+@fault(
+    "file-system-shut-down",
+    FREEZE,
+    "freeze.mount-unavailable",
+    accepted=("freeze.failed",),
+    because="one kernel refuses to open such a file system, another one to freeze it",
+    heals=False,
+)
 def file_system_shut_down(scene: Scene) -> Iterator[None]:
     """A file system has shut itself down after an error of its disk."""
     scene.hand.run("xfs_io -x -c shutdown /mnt/xfs")
@@ -42,7 +49,8 @@ def disk_does_not_answer(scene: Scene) -> Iterator[None]:
 
 def _throttle(scene: Scene, bytes_per_second: int) -> None:
     limits = dict.fromkeys(("bps", "bps_rd", "iops", "iops_rd", "iops_wr"), 0)
-    scene.guest.qmp("block_set_io_throttle", {"id": "vdb", **limits, "bps_wr": bytes_per_second})
+    drive = "/machine/peripheral/vdb/virtio-backend"
+    scene.guest.qmp("block_set_io_throttle", {"id": drive, **limits, "bps_wr": bytes_per_second})
 
 
 @fault("loop-mount", FREEZE, "", quick=True)

@@ -128,10 +128,10 @@ class Diagnosing:
             if not case.cut_short:
                 continue
             case.cut_short = False
-            proven = case.found is not None and case.found.diagnosis.verdict is Verdict.PROVEN
-            if case.complete and not proven:
+            found = self.on_job(job_id, case.failure, route=case.route, pause=pause)
+            if found.diagnosis.verdict is not Verdict.PROVEN and case.complete:
                 case.look, case.complete = None, False
-            self.on_job(job_id, case.failure, route=case.route, pause=pause)
+                self.on_job(job_id, case.failure, route=case.route, pause=pause)
 
     def forget(self, job_id: str) -> None:
         with self._lock:

@@ -80,8 +80,8 @@ def service_facts(papers: Papers) -> Iterator[Fact]:
         yield from _unit_facts(papers, agent, units)
         yield from _process_facts(papers, f"{agent.name}.process", agent.process, agent.title)
         yield from _installed(papers, agent, units)
+        yield from _restarts(papers, agent, units)
     yield from _process_facts(papers, "extension.process", _EXTENSION, "backup extension")
-    yield from _restarts(papers)
 
 
 def _units(paper: Paper | None) -> dict[str, dict[str, str]]:
@@ -181,22 +181,32 @@ def _installed(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) 
         )
 
 
-def _restarts(papers: Papers) -> Iterator[Fact]:
-    """systemd's own restarts of the last hour; what a person restarts is no trouble."""
-    journal = papers.command("journal")
-    if journal is None or journal.status not in (0, None):
-        return
-    for agent in _AGENTS:
+def _restarts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) -> Iterator[Fact]:
+    """systemd's own restarts of the last hour; what a person restarts is no trouble. The journal
+    tells when; systemd's counter begins with the boot at the earliest, so of a guest that is up
+    for less than an hour it counts too. An empty journal tells nothing: there may be none."""
+    journal, listing = papers.command("journal"), papers.command("units")
+    told: list[tuple[float, Paper, str]] = []
+    if journal is not None and journal.status in (0, None) and "systemd[1]" in journal.text:
         found = [
             match
             for match in _RESTART.finditer(journal.text)
             if match[2] in agent.units and _recent(papers, match[1])
         ]
-        if found or "systemd[1]" in journal.text or not journal.text.strip():
-            words = f"systemd started the {agent.title} anew {len(found)} times in the last hour."
-            raw = "\n".join(match[0] for match in found[-3:])
-            name = f"{agent.name}.restarts"
-            yield observed(papers, journal, name, float(len(found)), words, raw=raw)
+        told.append((float(len(found)), journal, "\n".join(match[0] for match in found[-3:])))
+    counter = (_chosen(agent, units) or {}).get("NRestarts", "")
+    if listing is not None and _NUMBER.fullmatch(counter) and _is_young(papers):
+        told.append((float(counter), listing, f"NRestarts={counter}"))
+    if told:
+        count, paper, raw = max(told, key=lambda each: each[0])
+        words = f"systemd started the {agent.title} anew {count:.0f} times in the last hour."
+        yield observed(papers, paper, f"{agent.name}.restarts", count, words, raw=raw)
+
+
+def _is_young(papers: Papers) -> bool:
+    paper = text_paper(papers, "/proc/uptime")
+    up = _NUMBER.match(paper.text) if paper is not None else None
+    return up is not None and float(up[0]) <= _UP_TO.total_seconds()
 
 
 def _recent(papers: Papers, stamp: str) -> bool:

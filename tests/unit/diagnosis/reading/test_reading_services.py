@@ -116,5 +116,14 @@ def test_a_journal_that_cannot_be_read_tells_nothing() -> None:
     assert value("waagent.restarts", command("journal", "journalctl: not found", 127)) is None
 
 
+def test_an_empty_journal_tells_nothing_and_a_young_guests_counter_does() -> None:
+    units = command("units", UNITS_OF_DEBIAN.replace("NRestarts=0", "NRestarts=7", 1))
+    young, old = paper("/proc/uptime", "900.10 800.00\n"), paper("/proc/uptime", "9000.1 1.0\n")
+    assert value("waagent.restarts", command("journal", ""), units, old) is None
+    assert value("waagent.restarts", command("journal", ""), units, young) == 7
+    assert value("waagent.restarts", command("journal", JOURNAL), units, young) == 7
+    assert value("waagent.restarts", command("journal", JOURNAL), units, old) == 2
+
+
 def test_papers_that_are_not_there_are_no_facts() -> None:
     assert facts() == {}

@@ -29,6 +29,7 @@ from quiesce.model.failure import (
 from quiesce.model.snapshot import FreezeReport, MountFreeze
 
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,40}(\.[a-z0-9-]{1,60})+")
+_SCRIPT_CODE = re.compile(r"script\.[a-z-]{1,40}")
 _FAMILIES: Mapping[str, type[Failure]] = {
     "agent": AgentFailure,
     "extension": ExtensionFailure,
@@ -223,11 +224,13 @@ def _script(document: object) -> ScriptRun | None:
         return None
     run = _mapping(document)
     code = run.get("exit_code")
+    failure = _text(run.get("code"))
     return ScriptRun(
         path=_text(run.get("path")),
         exit_code=code if type(code) is int else None,
         seconds=_number(run.get("seconds")),
         stderr=_text(run.get("stderr")),
+        code=failure if _SCRIPT_CODE.fullmatch(failure) else "",
     )
 
 

@@ -49,12 +49,14 @@ class Scripts(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One script that ran. `exit_code` is None when it never came to its own end."""
+    """One script that ran. `exit_code` is None when it never came to its own end; `code` is the
+    failure's when it did not end with 0."""
 
     path: str
     exit_code: Optional[int]
     seconds: float
     stderr: str
+    code: str = ""
 
 
 def read_config(path: str = CONFIG_PATH) -> Scripts:
@@ -222,13 +224,14 @@ def run(
     try:
         check(script)
     except Failure as failure:
-        return Run(script.path, None, 0.0, failure.message), failure
+        return Run(script.path, None, 0.0, failure.message, failure.code), failure
     last, failed = _run_once(script, kind, born)
     for _ in range(script.retries):
         if failed is None:
             break
         last, failed = _run_once(script, kind, born)
-    return last._replace(seconds=round(time.monotonic() - began, 3)), failed
+    code = failed.code if failed is not None else ""
+    return last._replace(seconds=round(time.monotonic() - began, 3), code=code), failed
 
 
 def _run_once(

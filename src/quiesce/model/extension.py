@@ -12,13 +12,15 @@ from quiesce.model.snapshot import FreezeReport, MountFreeze
 class ScriptRun:
     """One pre- or post-script that ran. `seconds` is its wall time.
 
-    `exit_code` is None when the script was ended by a signal or never came to its end.
+    `exit_code` is None when the script was ended by a signal or never came to its end. `code` is
+    the failure's, when it did not end with 0; empty from an older extension.
     """
 
     path: str
     exit_code: int | None
     seconds: float
     stderr: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,18 @@ def _left_out(freeze: FreezeReport, reason: str) -> Proof:
     return Proof(ConsistencyLabel(Consistency.CRASH, reason), failure.report())
 
 
+_NOT_ENDED = {
+    "script.timeout": "timed out",
+    "script.not-found": "is not there",
+    "script.permissions": "has an unsafe owner or mode and was not run",
+}
+
+
 def _script_failed(kind: str, run: ScriptRun) -> Proof:
-    ended = "timed out" if run.exit_code is None else f"ended with {run.exit_code}"
-    code = "script.pre-failed" if kind == "pre" else "script.post-failed"
+    code = run.code or ("script.pre-failed" if kind == "pre" else "script.post-failed")
+    ended = f"ended with {run.exit_code}"
+    if run.exit_code is None:
+        ended = _NOT_ENDED.get(code, "did not come to its end")
     failure = ScriptFailure(
         code,
         f"{run.path} {ended}, after {run.seconds:.1f} s.",

@@ -108,6 +108,13 @@ def test_a_script_run_keeps_its_words() -> None:
     assert state.pre_script == ScriptRun("/opt/pre.sh", None, 1.5, "killed\\x07\n")
 
 
+def test_a_script_run_says_why_it_failed_and_nothing_but_a_scripts_code() -> None:
+    run = {"path": "/opt/pre.sh", "exit_code": None, "seconds": 2.0, "stderr": ""}
+    for told, kept in (("script.timeout", "script.timeout"), ("vm.gone", ""), ("script.\n", "")):
+        state = read(scripts={"configured": True, "pre": {**run, "code": told}, "post": None})
+        assert state.pre_script.code == kept
+
+
 @pytest.mark.parametrize(
     ("code", "family"),
     [

@@ -133,7 +133,7 @@ def test_a_script_over_its_time_is_ended_with_its_children(script: Path) -> None
     ran, failure = run(Script(_write(script, body), timeout_seconds=0.5), "pre")
     assert ran.exit_code is None
     assert failure is not None
-    assert failure.code == "script.timeout"
+    assert failure.code == ran.code == "script.timeout"
     deadline = time.monotonic() + 5
     while _lives(int(pid.read_text())):
         assert time.monotonic() < deadline, "a child of the script outlived it"

@@ -96,6 +96,12 @@ def test_a_failed_post_script_costs_application_consistency(stage, take):
     assert "/etc/post.sh ended with 3" in label.reason
 
 
+def test_a_script_that_took_too_long_is_told_from_one_that_failed(stage, take):
+    run = ScriptRun("/etc/pre.sh", None, 2.0, code="script.timeout")
+    stage.readiness = Readiness("1.0", (ROOT,), scripts_configured=True, pre_script=run)
+    assert take().consistency.reason == "script.timeout: /etc/pre.sh timed out"
+
+
 def test_a_point_whose_guest_thawed_itself_is_only_crash_consistent(stage, take):
     stage.report = FreezeReport((ROOT,), held=False, hold_seconds=10)
     snapshot = take()

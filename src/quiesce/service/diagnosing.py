@@ -20,7 +20,9 @@ from quiesce.service.job_book import JobBook
 
 log = structlog.get_logger(__name__)
 
-_SELF_MADE = frozenset({"input", "policy", "job", "auth", "internal", "script", "freeze", "bitmap"})
+_SELF_MADE = frozenset(
+    {"input", "policy", "job", "auth", "internal", "script", "freeze", "bitmap", "restore", "vault"}
+)
 """Families whose failures say themselves what happened, as far as their entries allow."""
 _PAUSE_SECONDS = 0.2
 _MOST_KEPT = 20

@@ -115,6 +115,9 @@ class PaperVms:
     def show(self, name: str) -> VmView:
         return self.all()[0]
 
+    def protect(self, name: str, policy: str) -> VmView:
+        return self._real.protect(name, policy)
+
     def extensions(self, name: str) -> tuple[ExtensionView, ...]:
         offered = {"qga": "0.2.0+new", "waagent": "0.2.0.1"}
         return tuple(

@@ -129,6 +129,19 @@ def test_the_doctor_shows_lights_and_mends_after_its_plan_was_seen(page: Page) -
     expect(doctor.locator(".failure")).to_have_count(0)
 
 
+def test_a_policys_route_and_what_it_leaves_to_people_are_changed(page: Page) -> None:
+    page.get_by_label("Policy").click()
+    page.get_by_role("option", name="daily").click()
+    page.get_by_role("button", name="Change …").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("host, then guest").click()
+    dialog.get_by_text("Restart the agent through the other one.").click()
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.locator(".fact", has_text="Route")).to_contain_text("host, then guest")
+    mends = page.locator(".fact", has_text="Mends by itself")
+    expect(mends).to_contain_text("not: restart-agent")
+
+
 def test_a_job_shows_its_route_and_why_it_was_not_the_other(
     page: Page, portal: PortalServer
 ) -> None:

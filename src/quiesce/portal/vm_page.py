@@ -27,6 +27,7 @@ from quiesce.portal.frame import (
     show_failure,
 )
 from quiesce.portal.network_card import NetworkCard
+from quiesce.portal.policy_dialog import policy_dialog
 from quiesce.portal.restore_dialog import restore_dialog
 from quiesce.portal.sessions import Session
 from quiesce.portal.tables import (
@@ -39,7 +40,7 @@ from quiesce.portal.tables import (
 )
 from quiesce.portal.words import job_link, mending_words, route_words, when
 from quiesce.service.service import Service
-from quiesce.service.views import VmView
+from quiesce.service.views import PolicyView, VmView
 
 _REFRESH_SECONDS = 2.0
 _NO_POLICY = "None – on demand only"
@@ -106,6 +107,10 @@ class _Page:
             self._next_run = fact("Next backup", when(self._vm.next_run))
             self._route = fact("Route", self._route_of(self._vm))
             self._mending = fact("Mends by itself", self._mending_of(self._vm))
+            with ui.element("div").classes("fact"):
+                ui.label("Rules")
+                self._rules = button("Change …", self._change_policy).classes("small")
+                self._rules.set_visibility(bool(self._vm.policy))
             self._agent = fact("Agent", AGENTS[self._vm.agent])
             self._hypervisor = fact("Hypervisor", self._vm.hypervisor or "–")
             self._seen = fact("Seen", when(self._vm.seen_at, seconds=True))
@@ -197,6 +202,7 @@ class _Page:
         self._agent.text = AGENTS[vm.agent]
         self._route.text = self._route_of(vm)
         self._mending.text = self._mending_of(vm)
+        self._rules.set_visibility(bool(vm.policy))
         self._show_agent(vm.agent_state)
 
     def _show_agent(self, state: AgentState | None) -> None:
@@ -236,6 +242,17 @@ class _Page:
             await attempt(lambda: self._service.vms.stop_protection(self._name))
         else:
             await attempt(lambda: self._service.vms.protect(self._name, policy))
+
+    async def _change_policy(self) -> None:
+        def changed(policy: PolicyView) -> None:
+            self._policies[policy.name] = policy
+            self._show(self._vm)
+
+        name = self._vm.policy or ""
+        policy = await attempt(lambda: self._service.policies.show(name))
+        if policy is not None:
+            with self._problem:
+                policy_dialog(self._service, policy, changed)
 
     def _restore(self, point_id: str) -> None:
         for point in self._points:

@@ -130,6 +130,10 @@ def route_words(route: RoutePreference, agent: AgentKind) -> str:
     """For example "guest, then host"; a VM without the guest route has the other one."""
     if not agent.waagent and route is not RoutePreference.GUEST:
         return str(RoutePreference.HOST)
+    return route_title(route)
+
+
+def route_title(route: RoutePreference) -> str:
     return str(route).replace("-then-", ", then ")
 
 

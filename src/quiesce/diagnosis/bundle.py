@@ -63,11 +63,11 @@ def read_bundle(path: Path) -> Papers:
     :raise InputFailure: input.bundle-not-found, input.bundle-unreadable,
         input.bundle-not-understood, input.bundle-empty
     """
-    shelf = _Shelf(path)
     budget = Budget()
     try:
+        shelf = _Shelf(path)
         if path.is_dir():
-            shelf.take(archive.folder_members(path, budget))
+            shelf.take(archive.folder_members(path, budget), budget)
         elif (whole := _from_file(path, shelf, budget)) is not None:
             return whole
     except FileNotFoundError as inner:
@@ -88,7 +88,7 @@ def _from_file(path: Path, shelf: _Shelf, budget: Budget) -> Papers | None:
             if magic.startswith(mark):
                 raise _not_understood(path, f"it is {what}")
         if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-            shelf.take(archive.zip_members(file, size, budget))
+            shelf.take(archive.zip_members(file, size, budget), budget)
             return None
         source = stream.unpacked(file, magic, budget)
         try:
@@ -98,7 +98,7 @@ def _from_file(path: Path, shelf: _Shelf, budget: Budget) -> Papers | None:
         if _COLLECTED.match(head):
             return _collected(path, source)
         if archive.is_tar(head):
-            shelf.take(archive.tar_members(source))
+            shelf.take(archive.tar_members(source), budget)
         else:
             shelf.take_one(path, source, size if source.is_file else None)
         return None
@@ -136,7 +136,7 @@ class _Shelf:
         self._example: dict[str, str] = {}
         self._unknown = 0
 
-    def take(self, members: Iterator[Member | LeftOut]) -> None:
+    def take(self, members: Iterator[Member | LeftOut], budget: Budget) -> None:
         """All that the readers know, up to the first damage.
 
         :raise OSError: the folder cannot be listed at all
@@ -145,6 +145,7 @@ class _Shelf:
         try:
             for member in members:
                 seen += 1
+                budget.spend(0)
                 if seen > archive.MOST_MEMBERS:
                     raise OverLimit(f"it has more than {archive.MOST_MEMBERS:,} members")
                 if isinstance(member, LeftOut):

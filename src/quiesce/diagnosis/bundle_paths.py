@@ -15,6 +15,7 @@ from quiesce.model.papers import COMMAND
 UNKNOWN_HANDLER = "unknown"
 """Stands for the extension's name where a bundle does not tell it."""
 
+_LONGEST_NAME, _MOST_PARTS = 4096, 60
 _TOPS = ("etc", "var", "proc", "run", "usr", "opt")
 _HANDLER = r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)+"
 _WANTED = tuple(
@@ -65,7 +66,11 @@ class Place:
 
 def place_of(name: str) -> Place | None:
     """None for what no reader knows. `name` has been seen to lead nowhere out (`leads_out`)."""
+    if len(name) > _LONGEST_NAME:
+        return None
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(parts) > _MOST_PARTS:
+        return None
     for index, part in enumerate(parts):
         if part in _TOPS:
             path = "/" + "/".join(parts[index:])

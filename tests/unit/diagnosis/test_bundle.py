@@ -359,6 +359,16 @@ def test_what_tells_nothing_about_backups_is_refused(tmp_path: Path, content: by
     assert refused(put(tmp_path, content)).code == "input.bundle-empty"
 
 
+def test_a_path_that_no_system_could_have_is_refused() -> None:
+    assert refused(Path("x" * 5000)).code == "input.bundle-unreadable"
+
+
+def test_names_of_endless_folders_are_passed_over(tmp_path: Path) -> None:
+    deep = "etc/" * 10_000 + "waagent.conf"
+    papers = read_bundle(put(tmp_path, tar_of({deep: b"x", "waagent.log": LOG}, "")))
+    assert paths(papers) == {"/var/log/waagent.log"}
+
+
 def test_places_that_cannot_be_read(tmp_path: Path) -> None:
     assert refused(tmp_path / "nowhere").code == "input.bundle-not-found"
     assert refused(tmp_path).code == "input.bundle-empty"

@@ -23,6 +23,7 @@ _LINE = re.compile(
 )
 _LEVEL = re.compile(r"(?P<level>VERBOSE|INFO|WARNING|ERROR|CRITICAL)\s+(?P<words>.*)", re.DOTALL)
 _MOST_FOLLOWING = 30
+_LONGEST = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def _made(first: re.Match[str], raw: list[str]) -> Iterator[LogLine]:
         at = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
     except ValueError:
         return
-    words = "\n".join((first["rest"], *raw[1:]))
+    words = "\n".join((first["rest"], *raw[1:]))[:_LONGEST]
     level = _LEVEL.match(words)
     if level is not None:
         yield LogLine(at, level["level"], level["words"], "\n".join(raw))

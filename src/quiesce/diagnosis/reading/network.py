@@ -26,7 +26,7 @@ _NAMESERVER = re.compile(r"^nameserver\s+(\S+)", re.MULTILINE)
 _OPTION = re.compile(
     r"(?:unknown[-_]245|OPTION_245|private[-_]245|option[-_]245)[ =\"']+([0-9A-Fa-f.:]{7,15})", re.I
 )
-_LEASE = re.compile(r"^\s*lease\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
+_LEASE = re.compile(r"^[ \t]*lease[ \t]*\{", re.MULTILINE)
 
 
 def network_facts(papers: Papers) -> Iterator[Fact]:
@@ -97,8 +97,8 @@ def _leases(papers: Papers) -> Iterator[Fact]:
 
 
 def _last_lease(paper: Paper) -> str:
-    blocks = _LEASE.findall(paper.text)
-    return blocks[-1] if blocks else paper.text
+    begins = [match.end() for match in _LEASE.finditer(paper.text)]
+    return paper.text[begins[-1] :].partition("\n}")[0] if begins else paper.text
 
 
 def _first_lines(text: str) -> str:

@@ -48,7 +48,7 @@ class _Trouble:
 _GOAL_AGAIN = re.compile(
     r"recovered from previous errors|Process(?:Extensions)?GoalState (?:started|completed)"
     r"|\[HEARTBEAT\] Agent .*UpdateGSErrors: ?0|Fetched new vmSettings|Fetch goal state completed"
-    r"|Target handler state: "
+    r"|Target handler state: |Fetched a new incarnation|[Ww]ire protocol version:"
 )
 _RUNS_ON = re.compile(
     r"\[HEARTBEAT\]|is successfully running|Process(?:Extensions)?GoalState completed"

@@ -109,7 +109,7 @@ class _Page:
             self._mending = fact("Mends by itself", self._mending_of(self._vm))
             with ui.element("div").classes("fact"):
                 ui.label("Rules")
-                self._rules = button("Change …", self._change_policy).classes("small")
+                self._rules = button("Change …", self._change_policy).classes("small self-start")
                 self._rules.set_visibility(bool(self._vm.policy))
             self._agent = fact("Agent", AGENTS[self._vm.agent])
             self._hypervisor = fact("Hypervisor", self._vm.hypervisor or "–")

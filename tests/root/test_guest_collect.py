@@ -176,7 +176,10 @@ def test_names_that_no_honest_program_gives_are_passed_over(guest: ShellGuest, s
     for name in ("a b.log", "new\nline.log", "-rf.log", "$(reboot).log", "*.log", "\udcff.log"):
         (folder / name).write_text("odd\n")
     guest.put("/var/log/azure/x/honest.log", "honest\n")
+    guest.put("/etc/private", "SECRET\n")
+    guest.put("/var/log/azure/a /etc/private b/x.log", "odd\n")
     papers = whole(collected(guest, shell))
+    assert "SECRET" not in "".join(one.text for one in papers.papers)
     shown = {one.path for one in papers.under("/var/log/azure/")}
     assert shown <= {"/var/log/azure/x/honest.log", "/var/log/azure/x/-rf.log"}
 

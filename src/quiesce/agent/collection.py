@@ -34,6 +34,8 @@ _LAST_SECOND = 253402300799
 """The end of the year 9999, where `datetime` ends."""
 _NUMBER = re.compile(rb"-?[0-9]{1,18}")
 _OCTAL = re.compile(rb"[0-7]{1,6}")
+_PASSWORD = re.compile(r"(://[^/@:\s\"]{0,200}:)[^/@\s\"]{1,200}@")
+_SIGNATURE = re.compile(r"([?&;]sig=)[^&\"<>\s]{1,400}")
 _UNPRINTABLE = re.compile(r"[^\n\t -~]+")
 
 
@@ -96,8 +98,10 @@ def parse(raw: bytes, token: str, source: str) -> Papers:
 
 
 def readable(content: bytes) -> str:
-    """A guest's bytes as text: printable characters, tabs and line ends."""
+    """A guest's bytes as text: printable characters, tabs and line ends. Passwords in addresses and
+    signatures of SAS URLs are taken out, as `collect.sh` does before it prints."""
     text = content.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    text = _SIGNATURE.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
     return _UNPRINTABLE.sub(lambda odd: printable(odd[0], len(odd[0])), text)
 
 

@@ -51,7 +51,7 @@ _SINGLE_FILES = (
     "/proc/self/mountinfo",
     "/var/log/waagent.log",
 )
-"""Where the agent may not start programs. Nobody but root can put a link or a FIFO at these."""
+"""Where the agent may not start programs."""
 _NOT_TO_BE_HAD = ("agent.extensions-disabled", "agent.outdated")
 _POWERSHELL = "powershell.exe"
 _FLAGS = ("-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-Command")
@@ -152,5 +152,6 @@ def _single_files(agent: QemuGuestAgent, why: AgentFailure) -> Papers:
 
 
 def _single_file(agent: QemuGuestAgent, path: str) -> Paper:
-    content, size = agent.read_tail(path, _TAIL_BYTES)
+    """A log is opened as for writing, which waits for nobody should it be a FIFO."""
+    content, size = agent.read_tail(path, _TAIL_BYTES, "r+" if path.endswith(".log") else "r")
     return Paper(path, text=readable(content), size_bytes=size, cut=size > len(content))

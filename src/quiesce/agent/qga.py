@@ -233,10 +233,10 @@ class QemuGuestAgent(AgentLink):
             self.close_file(handle)
         return bytes(content)
 
-    def read_tail(self, path: str, most_bytes: int) -> tuple[bytes, int]:
+    def read_tail(self, path: str, most_bytes: int, mode: str = "r") -> tuple[bytes, int]:
         """The file's last bytes, and its size; 0 for those of /proc, of which it is the first.
         :raise CommandRefused: it cannot be opened"""
-        handle = self.open_file(path)
+        handle = self.open_file(path, mode)
         try:
             size = self._seek(handle, 0, "end")
             self._seek(handle, max(0, size - most_bytes), "set")

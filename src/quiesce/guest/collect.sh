@@ -12,7 +12,7 @@ LC_ALL=C
 export PATH LC_ALL
 unset CDPATH ENV LS_COLORS POSIXLY_CORRECT TZ
 
-WORKER_SECONDS=5
+WORKER_SECONDS=6
 RELAY_SECONDS=7
 MOST_BYTES=4194304
 TAIL=65536
@@ -42,7 +42,7 @@ work() {
     ( sleep "$WORKER_SECONDS"; kill -KILL "$me" ) >/dev/null &
     guard=$!
     limit=
-    timeout -s KILL 2 true && limit="timeout -s KILL 2"
+    timeout -s KILL 2 true && limit="timeout -s KILL"
     verified=
     [ / -ef / ] && verified=yes
     read_mounts
@@ -79,7 +79,14 @@ command_() {
         echo "$1: not found"
         return
     fi
-    shown "$name" $limit "$@"
+    shown "$name" limited 2 "$@"
+}
+
+# limited SECONDS PROGRAM ARGUMENT…: where there is no `timeout`, the whole is bounded still.
+limited() {
+    seconds=$1
+    shift
+    ${limit:+$limit "$seconds"} "$@"
 }
 
 # shown NAME FUNCTION-OR-PROGRAM ARGUMENT…
@@ -151,8 +158,9 @@ linked() {
 # newest COUNT FOLDER PATTERN: adds to $found, newest first. A name cannot hold a slash, so whatever
 # a hostile one makes of its line is sought in that folder and nowhere else.
 newest() {
+    case $2 in *[!A-Za-z0-9._/@+-]*) return ;; esac
     listable "$2" || return
-    for name in $($limit ls -t "$2" | grep "$3" | grep -v '[^A-Za-z0-9._@+-]' | head -n "$1"); do
+    for name in $(limited 2 ls -t "$2" | grep "$3" | grep -v '[^A-Za-z0-9._@+-]' | head -n "$1"); do
         found="$found $2/$name"
     done
 }
@@ -197,7 +205,7 @@ spaces() {
         within_reach "$point" && [ -d "$point" ] && set -- "$@" "$point"
     done
     [ $# -gt 0 ] || set -- /
-    $limit df "$flags" "$@"
+    limited 2 df "$flags" "$@"
 }
 
 # ---- what is collected, the most telling first
@@ -224,8 +232,8 @@ the_agents() {
     fi
     set --
     for unit in $UNITS; do set -- "$@" "$unit.service"; done
-    command_ units systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState \
-        -p NRestarts,Result,ExecMainStatus,Environment "$@"
+    shown units limited 4 systemctl show --no-pager \
+        -p Id,LoadState,ActiveState,SubState,UnitFileState -p NRestarts,Result,ExecMainStatus,Environment "$@"
     files "$TAIL" /etc/waagent.conf /etc/qemu/qemu-ga.conf /etc/default/qemu-guest-agent \
         /etc/sysconfig/qemu-ga /etc/environment
     found=
@@ -323,8 +331,8 @@ processes() {
 
 routes() {
     if command -v ip >/dev/null; then
-        $limit ip route
-        $limit ip -6 route
+        limited 2 ip route
+        limited 2 ip -6 route
     else
         cat /proc/net/route
     fi
@@ -354,7 +362,7 @@ extension_folders() {
 extension_files() {
     extension_folders
     for folder in $folders; do
-        $limit ls -lan "$folder" "$folder/status" "$folder/config"
+        limited 2 ls -lan "$folder" "$folder/status" "$folder/config"
         for path in "$folder"/*.py "$folder"/*.sh "$folder"/*.json; do
             case $path in */HandlerEnvironment.json | *\**) continue ;; esac
             [ -f "$path" ] && [ ! -L "$path" ] && cksum "$path"
@@ -366,7 +374,7 @@ extension_files() {
 of_ours() {
     for folder in /run/quiesce /var/lib/quiesce /etc/quiesce; do
         listable "$folder" || continue
-        $limit ls -lan "$folder"
+        limited 2 ls -lan "$folder"
     done
     listable /var/lib/quiesce && for path in /var/lib/quiesce/quiesce-extension-*.zip; do
         [ -f "$path" ] && [ ! -L "$path" ] && cksum "$path"
@@ -377,7 +385,7 @@ of_ours() {
 certificate() {
     path=/var/lib/waagent/TransportCert.pem
     within_reach "$path" && [ -f "$path" ] || { echo "$path: No such file or directory"; return 1; }
-    $limit openssl x509 -in "$path" -noout -startdate -enddate -fingerprint
+    limited 2 openssl x509 -in "$path" -noout -startdate -enddate -fingerprint
 }
 
 # Other products that freeze this guest, or snapshot it: NAME PATH.

@@ -90,12 +90,16 @@ def test_where_programs_are_forbidden_single_files_are_read_and_that_is_said(
     forbids(peer, "guest-exec")
     peer.files = {
         "/etc/waagent.conf": b"Extensions.Enabled=n\n",
-        "/var/log/waagent.log": b"one\n",
+        "/etc/environment": b"https_proxy=http://user:PASSWORD@proxy:3128\n",
+        "/var/log/waagent.log": b"GET https://x/y?sv=1&sig=SIGNATURE%3D&se=2\n",
     }
     papers = guest.examine()
     conf = papers.get("/etc/waagent.conf")
     assert conf is not None
     assert conf.text == "Extensions.Enabled=n\n"
+    texts = "".join(paper.text for paper in papers.papers)
+    assert "http://user:***@proxy:3128\n" in texts
+    assert "sv=1&sig=***&se=2\n" in texts
     release = papers.get("/etc/os-release")
     assert release is not None
     assert "No such file" in release.problem

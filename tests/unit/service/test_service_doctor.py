@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from paper_machine import PaperMachine, eventually
 
-from quiesce.model.diagnosis import Fact, Light, MendAction
+from quiesce.model.diagnosis import Fact, Light, MendAction, MendStatus
 from quiesce.model.failure import Failure, NotFoundFailure, PolicyFailure
 from quiesce.service.log_bundle import LogBundle
 from quiesce.service.looks import Seen
@@ -90,6 +90,37 @@ def test_what_is_not_in_the_plan_is_not_done(service: Service, machine: PaperMac
     assert refused.value.code == "policy.mend-not-planned"
     assert "auto-restart" in refused.value.message
     assert noted(machine) == []
+
+
+def test_what_is_planned_is_done_and_the_answer_begins_with_it(
+    service: Service, machine: PaperMachine
+) -> None:
+    left = machine.folder / "sessions" / "0123456789ab"
+    left.mkdir(parents=True)
+    before = service.doctor.examine("web")
+    assert [mend.action for mend in before.plan] == [MendAction.CLEAN_STALE]
+    assert left.is_dir(), "nothing is changed by looking"
+    after = service.doctor.fix("web", [MendAction.CLEAN_STALE])
+    assert not left.exists()
+    assert [(mend.action, mend.status) for mend in after.plan] == [
+        (MendAction.CLEAN_STALE, MendStatus.DONE)
+    ]
+    assert {each.code for each in after.diagnoses} < {each.code for each in before.diagnoses}
+
+
+def test_what_the_policy_switches_off_is_shown_and_not_done(
+    service: Service, machine: PaperMachine
+) -> None:
+    left = machine.folder / "sessions" / "0123456789ab"
+    left.mkdir(parents=True)
+    daily = service.policies.show("daily")
+    service.policies.change(replace(daily, mends_off=(MendAction.CLEAN_STALE,)))
+    service.vms.protect("web", "daily")
+    (mend,) = service.doctor.examine("web").plan
+    assert mend.status is MendStatus.SWITCHED_OFF
+    with pytest.raises(PolicyFailure):
+        service.doctor.fix("web", [MendAction.CLEAN_STALE])
+    assert left.is_dir()
 
 
 def test_an_unknown_vm_cannot_be_examined(service: Service) -> None:

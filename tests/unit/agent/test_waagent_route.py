@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import threading
 import zlib
@@ -579,6 +580,15 @@ def test_papers_that_cannot_be_unpacked_are_said_so(papers: object) -> None:
     with pytest.raises(ExtensionFailure) as refused:
         read_report(raw)
     assert refused.value.code == "extension.output-invalid"
+
+
+def test_papers_that_the_guests_gzip_has_packed_are_read_too() -> None:
+    data = gzip.compress(b"#" + b"a" * 32 + b" end 17\n")
+    papers = {**packed(b""), "data": base64.b64encode(data).decode()}
+    raw = json.dumps({"attempt": "x", "stage": "done", "papers": papers}).encode()
+    found = read_report(raw).papers
+    assert found is not None
+    assert found.taken_at == datetime.fromtimestamp(17, UTC)
 
 
 def test_papers_that_would_fill_the_memory_are_read_to_a_bound() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,26 @@ def test_a_wrong_command_is_a_coded_failure_on(python: str, extension_zip: Path)
     ran = _run(python, extension_zip, "recover", "--task", "../../etc")
     assert ran.returncode == 1
     assert json.loads(ran.stdout)["failure"]["code"] == "session.task-invalid"
+
+
+@pytest.mark.parametrize("python", INTERPRETERS)
+def test_the_zip_examines_its_guest_by_the_script_in_it_on(
+    python: str, extension_zip: Path
+) -> None:
+    ran = _run(python, extension_zip, "examine")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    papers = json.loads(ran.stdout)["papers"]
+    assert papers["shortened"] == []
+    plain = zlib.decompress(base64.b64decode(papers["data"])).decode("utf-8", "replace")
+    assert f"#{papers['token']} command uname 0\n" in plain
+    assert f"\n#{papers['token']} end " in plain
+
+
+@pytest.mark.parametrize("words", [("reboot",), ("restart-qga", "$(reboot)"), ("-s", "x")])
+def test_nothing_but_what_is_known_is_mended(extension_zip: Path, words: tuple[str, ...]) -> None:
+    ran = _run(sys.executable, extension_zip, "mend", "--", *words)
+    assert ran.returncode == 1
+    assert json.loads(ran.stdout)["failure"]["code"] == "extension.usage"
 
 
 @pytest.mark.skipif(

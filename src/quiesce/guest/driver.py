@@ -298,7 +298,23 @@ class Driver:
                 raise
             self._log.say("the session's end: {}".format(failure))
         finally:
+            self._clean_up(folder, failed)
+
+    def _clean_up(self, folder: Folder, failed: bool) -> None:
+        """Remove what the session left. That it cannot be ended yet, since a disk does not answer,
+        is never why an attempt failed that has failed before; and the server, which waits for the
+        next word, must not take the half minute that this may need for silence.
+
+        :raise Failure: session.active
+        """
+        if failed:
+            self._publish("thawed")
+        try:
             recover(folder, self._log)
+        except Failure as left:
+            if not failed:
+                raise
+            self._log.say("the session is left to end itself: {}".format(left))
 
     # -- the report
 

@@ -68,6 +68,11 @@ FACTS: Mapping[str, Kind] = {
     "failed.route": _one(FAILURE, "the route that failed", "host", "guest"),
     "failed.errno": _text(FAILURE, "the error number that the guest's kernel gave, by name"),
     "failed.mount": _text(FAILURE, "the mount that could not be frozen"),
+    "failed.stage": _one(
+        FAILURE,
+        "how far the backup extension had come",
+        *("preparing", "connecting", "freezing", "snapshot", "thawed"),
+    ),
     # the VM from outside
     "vm.power": _one(
         HYPERVISOR,

@@ -47,6 +47,16 @@ def _name(word: str) -> str:
         ),
         ("network.connect-timeout", {"net_endpoint__up": True}, "network.blocked"),
         ("extension.timeout", {"extension_process": "stopped"}, "extension.stuck"),
+        (
+            "extension.timeout",
+            {"failed_stage": "freezing", "extension_process": "blocked"},
+            "freeze.timeout",
+        ),
+        (
+            "extension.timeout",
+            {"failed_stage": "freezing", "extension_process": "stopped"},
+            "extension.stuck",
+        ),
         ("extension.enable-failed", {"extension_runtime": False}, "extension.runtime-missing"),
         (
             "extension.manifest-invalid",

@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 
+from quiesce.diagnosis.vocabulary import FACTS
 from quiesce.model.diagnosis import Fact
 from quiesce.model.failure import Evidence, FailureReport
 from quiesce.model.snapshot import Route
@@ -25,6 +26,10 @@ _MOUNTS = (
 """The same, of the mount."""
 
 
+_STAGE = re.compile(r"the extension's last report: ([a-z]+)")
+_STAGES = FACTS["failed.stage"].words
+
+
 def look_at_failure(case: Case, _: Found) -> Found:
     return Found(tuple(_facts(case)))
 
@@ -33,6 +38,8 @@ def _facts(case: Case) -> Iterator[Fact]:
     if case.route in (Route.HOST, Route.GUEST):
         yield Fact("failed.route", case.route.value, f"the {case.route} route failed", _SOURCE)
     innermost_first = tuple(reversed(case.failures))
+    if innermost_first:
+        yield from _stage(innermost_first[0])
     found = next(filter(None, map(_errno, innermost_first)), None)
     if found is not None:
         name, evidence = found
@@ -45,6 +52,18 @@ def _facts(case: Case) -> Iterator[Fact]:
         yield Fact(
             "failed.mount", mount, words, evidence.source, evidence.observed_at, evidence.raw
         )
+
+
+def _stage(failure: FailureReport) -> Iterator[Fact]:
+    """How far an extension had come that was waited for in vain."""
+    for evidence in failure.evidence:
+        found = _STAGE.fullmatch(evidence.fact)
+        if found and found[1] in _STAGES:
+            words = f"the extension's last report was of the stage {found[1]}"
+            yield Fact(
+                "failed.stage", found[1], words, evidence.source, evidence.observed_at, evidence.raw
+            )
+            return
 
 
 def _errno(failure: FailureReport) -> tuple[str, Evidence] | None:

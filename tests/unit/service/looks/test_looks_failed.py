@@ -54,6 +54,14 @@ def test_a_refused_freeze_tells_its_mount_and_errno(point: str, error: int, name
     assert told["failed.errno"] in (name, expected)
 
 
+def test_an_extension_that_was_waited_for_tells_how_far_it_came() -> None:
+    last = Evidence("the extension's last report: freezing", "the extension's report")
+    told = looked(failure=failure("extension.timeout", last))
+    assert told == {"failed.stage": "freezing"}
+    other = Evidence("the extension's last report: dreaming", "the extension's report")
+    assert looked(failure=failure("extension.timeout", other)) == {}
+
+
 def test_a_slow_freeze_tells_its_mount() -> None:
     inner = as_the_server_has_it(too_slow(mount("/srv"), 7.0))
     assert looked(failure=inner) == {"failed.mount": "/srv"}

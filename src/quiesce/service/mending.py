@@ -28,7 +28,7 @@ from quiesce.model.snapshot import Route
 from quiesce.model.vm import PowerState
 from quiesce.service.agents_at_hand import AgentsAtHand
 from quiesce.service.job_book import backup_slot
-from quiesce.service.patience import Show
+from quiesce.service.patience import Show, errand
 from quiesce.service.sweep import sweep
 from quiesce.service.work import Parts
 
@@ -120,17 +120,27 @@ class Mending:
         step = self._steps.get(mend.action)
         if step is None or mend.status is not MendStatus.PLANNED:
             return mend
-        case = AgentsAtHand(self._parts, address, mend, route, job, show)
+
+        def work(say: Show) -> str:
+            return step(AgentsAtHand(self._parts, address, mend, route, job, say))
+
         try:
-            words = step(case)
+            words = errand(work, f"{mend.words} ({mend.because})", show)
         except Failure as failure:
             if failure.code == "job.cancelled":
                 raise
-            return _ended(case, MendStatus.FAILED, mend.words, failure)
+            return self._ended(mend, MendStatus.FAILED, mend.words, failure)
         except Exception as defect:
             log.error("a defect stopped a mend", vm=vm, action=mend.action, exc_info=defect)
-            return _ended(case, MendStatus.FAILED, mend.words, defect)
-        return _ended(case, MendStatus.DONE, words, None)
+            return self._ended(mend, MendStatus.FAILED, mend.words, defect)
+        return self._ended(mend, MendStatus.DONE, words)
+
+    def _ended(
+        self, mend: Mend, status: MendStatus, words: str, error: Exception | None = None
+    ) -> Mend:
+        report = None if error is None else report_of(error)
+        now = self._parts.clock.now()
+        return replace(mend, status=status, words=words, at=now, failure=report)
 
     # --- the agents
 
@@ -233,11 +243,6 @@ class Mending:
             return state.power is PowerState.MIGRATING
         facts = self._parts.looks.facts(case.vm).facts
         return case.mend.because in {each.code for each in standing(tuple(facts))}
-
-
-def _ended(case: AgentsAtHand, status: MendStatus, words: str, error: Exception | None) -> Mend:
-    report = None if error is None else report_of(error)
-    return replace(case.mend, status=status, words=words, at=case.now(), failure=report)
 
 
 def told(mend: Mend) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
+from typing import TypeVar
 
 _STEP_SECONDS = 0.25
+_Value = TypeVar("_Value")
 
 Show = Callable[[str], None]
 """Called about four times a second of a wait, with what is waited for as a sentence. It may raise,
@@ -40,3 +46,38 @@ class Patience:
             step = min(_STEP_SECONDS, left)
             self.sleep(step)
             left -= step
+
+
+class _Left(Exception):  # noqa: N818 - no error: nobody waits any more
+    """Ends an errand at its next wait."""
+
+
+def errand(work: Callable[[Show], _Value], words: str, show: Show) -> _Value:
+    """What `work` returns: something that cannot be interrupted, such as asking a guest, done on a
+    thread of its own so that whoever waits can leave. It is given what to call in its own waits.
+
+    :raise Exception: what `work` raises, or what `show` does: then `work` is left to end by itself
+    """
+    saying, left = [words], threading.Event()
+    ending: Future[_Value] = Future()
+    context = contextvars.copy_context()
+
+    def say(more: str) -> None:
+        saying[0] = more
+        if left.is_set():
+            raise _Left
+
+    def run() -> None:
+        try:
+            ending.set_result(context.run(work, say))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            ending.set_exception(error)
+
+    threading.Thread(target=run, name="errand", daemon=True).start()
+    try:
+        while not wait_for([ending], timeout=_STEP_SECONDS).done:
+            show(saying[0])
+    except BaseException:
+        left.set()
+        raise
+    return ending.result()

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from paper_looks import PaperLooks, seeing
 from paper_machine import PaperMachine, ended, eventually
+from paper_vm import PaperGuest
 
 from quiesce.model.diagnosis import MendAction, MendStatus, Verdict
 from quiesce.model.failure import FailureReport
@@ -378,6 +379,31 @@ def test_a_job_is_cancelled_while_it_waits_to_be_tried_again(
     assert ended(service, job).status is JobStatus.CANCELLED
     assert time.monotonic() - began < 2
     assert "vm.unreachable" in phase
+
+
+def test_a_job_is_cancelled_while_a_guest_is_mended_that_does_not_answer(
+    polled: Service, machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never, asked = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> str:
+        asked.set()
+        never.wait()
+        return "at last"
+
+    monkeypatch.setattr(PaperGuest, "mend", hang)
+    without(polled, MendAction.OTHER_ROUTE)
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    job = polled.jobs.start_backup("web")
+    assert asked.wait(30)
+
+    polled.jobs.cancel(job.id)
+    found = ended(polled, job)
+
+    never.set()
+    assert found.status is JobStatus.CANCELLED
+    assert machine.clean
 
 
 # --- older versions

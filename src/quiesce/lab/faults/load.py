@@ -54,7 +54,7 @@ def _all_at_once(scene: Scene) -> Mapping[str, Any]:
             image = Path(folder) / f"{name}.img"
             image.write_bytes(os.urandom(_IMAGE_BYTES))
             disks = {"vda": str(image)}
-            body = {"name": name, "qmp_socket": f"{folder}/no-such.sock", "disks": disks}
+            body = {"name": name, "qmp_socket": f"{folder}/{name}.sock", "disks": disks}
             scene.server.post("vms", body=body)
         ids = [scene.server.begin(name) for name in (*others, scene.vm)]
         jobs = [scene.server.end_of(job_id, seconds=300) for job_id in ids]

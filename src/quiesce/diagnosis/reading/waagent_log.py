@@ -148,8 +148,15 @@ _TROUBLES = (
         extension=True,
     ),
     _trouble(
+        "host-refused",
+        r"(?:\[HTTP Failed\]|Wireserver Exception).{0,300}\b(?:40[0134]|410|50[0-9])\b"
+        r"|ResourceGone|InvalidContainerConfiguration|xml\.parsers\.expat\.ExpatError",
+        "The host answers the agent with an error.",
+        _GOAL_AGAIN,
+    ),
+    _trouble(
         "crash",
-        r"Daemon ended with exception"
+        r"Daemon ended with exception|op=UnhandledError"
         r"|launched with command .* (?:failed with|exited with return|returned code)"
         r"|Agent did not terminate cleanly|died, restarting|Agent \S+ failed with exception",
         "A process of the agent has crashed.",
@@ -162,13 +169,6 @@ _TROUBLES = (
         _GOAL_AGAIN,
     ),
     _trouble(
-        "host-refused",
-        r"(?:\[HTTP Failed\]|Wireserver Exception).{0,300}\b(?:40[0134]|410|50[0-9])\b"
-        r"|ResourceGone|InvalidContainerConfiguration",
-        "The host answers the agent with an error.",
-        _GOAL_AGAIN,
-    ),
-    _trouble(
         "no-host",
         r"WireServer is not responding|No protocol found|retrieving? the goal state: .*(?:"
         + _IO
@@ -176,7 +176,7 @@ _TROUBLES = (
         r"|retrieve the goal state are failing|\[HTTP Failed\].{0,300}(?:" + _IO + ")"
         r"|Error fetching (?:the )?goal state|Exception fetching the goal state"
         r"|Waiting for network\."
-        r"|Failed to send DHCP request",
+        r"|Failed to send DHCP request|/proc/net/route contains no routes",
         "The agent does not reach its host.",
         _GOAL_AGAIN,
     ),
@@ -241,8 +241,9 @@ def _says(papers: Papers, paper: Paper, lines: list[LogLine]) -> Fact:
                 del standing[says]
         for trouble in _TROUBLES:
             if _tells(line, trouble) and (concerns_us or not trouble.of_extension):
-                standing.pop(trouble.says, None)
-                standing[trouble.says] = (trouble, line)
+                if trouble.says != "crash" or not _follows(line, standing):
+                    standing.pop(trouble.says, None)
+                    standing[trouble.says] = (trouble, line)
                 break
     if not standing:
         words = "The agent's log names no trouble that lasts."
@@ -253,6 +254,13 @@ def _says(papers: Papers, paper: Paper, lines: list[LogLine]) -> Fact:
     )
 
 
+def _follows(line: LogLine, standing: dict[str, tuple[_Trouble, LogLine]]) -> bool:
+    """Whether a crash is only what another trouble did to the agent, a moment before."""
+    others = (before for says, (_, before) in standing.items() if says != "crash")
+    return any((line.at - before.at).total_seconds() <= _A_MOMENT_SECONDS for before in others)
+
+
+_A_MOMENT_SECONDS = 2.0
 _QUIET = {
     *("extensions-disabled", "package-corrupt", "download-failed", "no-host", "no-option-245"),
     *("crash", "proxy"),

@@ -75,9 +75,9 @@ def session_left_over(scene: Scene) -> Iterator[None]:
     yield
 
 
-@fault("disk-without-tracking", TRACKING, "disk.unsupported", policy=HOST, usual=False)
-def disk_without_tracking(scene: Scene) -> Iterator[None]:
-    """The VM has got a raw disk, which can keep no change tracking across restarts."""
+@fault("raw-disk", TRACKING, "", policy=HOST, usual=False)
+def raw_disk(scene: Scene) -> Iterator[None]:
+    """The VM has got a raw disk, whose change tracking lasts only as long as its QEMU."""
     image = scene.guest.folder / "raw.img"
     with image.open("wb") as file:
         file.truncate(64 << 20)

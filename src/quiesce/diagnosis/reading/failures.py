@@ -64,6 +64,7 @@ _NAMES: Mapping[str, int] = {
     "error_http_failure": 15,
     "error": 2,
 }
+_UNREACHABLE = "network.host-address-unreachable"
 _BY_AGENT: Mapping[str, str] = {
     **dict.fromkeys(("no-host", "no-option-245", "host-refused", "proxy", "crash"), "agent.silent"),
     "no-space": "agent.disk-full",
@@ -76,6 +77,11 @@ _BY_AGENT: Mapping[str, str] = {
     },
     **{name: f"extension.{name}" for name in ("enable-failed", "update-failed")},
 }
+_IN_WORDS = (
+    # What the kernel told the agent is more than its silence.
+    (re.compile(r"\[HTTP Failed\] GET http://[\d.]+(?::80)?/.* -- IOError "), _UNREACHABLE),
+    (re.compile(r"/proc/net/route contains no routes"), "network.no-route"),
+)
 _STATUS = re.compile(
     r"/var/lib/waagent/(?:(?P<handler>[A-Za-z0-9_.]+)-[\d.]+|unknown)/status/(?P<seq>[0-9]{1,9})\.status"
 )
@@ -112,6 +118,7 @@ def failure_by_agent(facts: tuple[Fact, ...]) -> FailureReport | None:
     code = _BY_AGENT.get(str(says.value)) if says is not None else None
     if says is None or code is None:
         return None
+    code = next((more for pattern, more in _IN_WORDS if pattern.search(says.raw)), code)
     return FailureReport(code, says.words, (says.evidence(),))
 
 

@@ -242,8 +242,8 @@ def _says(papers: Papers, paper: Paper, lines: list[LogLine]) -> Fact:
         for trouble in _TROUBLES:
             if _tells(line, trouble) and (concerns_us or not trouble.of_extension):
                 if trouble.says != "crash" or not _follows(line, standing):
-                    standing.pop(trouble.says, None)
-                    standing[trouble.says] = (trouble, line)
+                    _, before = standing.pop(trouble.says, (trouble, line))
+                    standing[trouble.says] = (trouble, _more_telling(before, line))
                 break
     if not standing:
         words = "The agent's log names no trouble that lasts."
@@ -252,6 +252,12 @@ def _says(papers: Papers, paper: Paper, lines: list[LogLine]) -> Fact:
     return observed(
         papers, paper, "waagent.says", trouble.says, trouble.words, raw=line.raw, at=line.at
     )
+
+
+def _more_telling(before: LogLine, now: LogLine) -> LogLine:
+    """The newer one; but what a request failed with goes before what came of it."""
+    failed = "[HTTP Failed]"
+    return before if failed in before.words and failed not in now.words else now
 
 
 def _follows(line: LogLine, standing: dict[str, tuple[_Trouble, LogLine]]) -> bool:

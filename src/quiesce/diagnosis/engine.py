@@ -64,7 +64,7 @@ def diagnose(
             failure.code, failure.code, Verdict.NOT_PROVEN, failure.message, own_evidence
         )
     symptom = known.entries[innermost.code]
-    judged = _behind(symptom, seen, known)
+    judged = _behind(_without_cause(chain, known), seen, known)
     proven = _deepest([each for each in judged if each.word is _Word.PROVEN], known)
     itself = _judge(symptom, seen, known)
     ruled_out = tuple(_excluded(judged, seen))
@@ -163,11 +163,24 @@ def _chain(failure: FailureReport) -> Iterator[FailureReport]:
         each = each.cause
 
 
-def _behind(symptom: CatalogueEntry, seen: Seen, known: Catalogue) -> list[_Judged]:
-    """Everything that may stand behind the symptom, nearest first. What is ruled out stands in
+def _without_cause(chain: Sequence[FailureReport], known: Catalogue) -> list[CatalogueEntry]:
+    """What the search starts from: the innermost code that is known and, as long as they name no
+    cause by themselves, those around it."""
+    found: list[CatalogueEntry] = []
+    for each in reversed(chain):
+        entry = known.entries.get(each.code)
+        if entry is not None:
+            found.append(entry)
+            if not entry.symptom:
+                break
+    return found
+
+
+def _behind(symptoms: list[CatalogueEntry], seen: Seen, known: Catalogue) -> list[_Judged]:
+    """Everything that may stand behind the symptoms, nearest first. What is ruled out stands in
     nobody's way: a cause behind it would have shown by it."""
     found: dict[str, _Judged] = {}
-    edge = [symptom]
+    edge = symptoms
     while edge:
         nearer, edge = edge, []
         for entry in nearer:

@@ -197,6 +197,22 @@ def test_the_innermost_code_that_is_known_is_the_symptom() -> None:
     assert (answer.verdict, answer.cause) == (Verdict.NOT_PROVEN, "From a newer guest.")
 
 
+def test_what_is_around_a_symptom_is_asked_for_its_cause_too() -> None:
+    refused = FailureReport("hypervisor.command-refused", "QEMU says no.")
+    busy = FailureReport("hypervisor.nbd-server-busy", "In use.", cause=refused)
+    answer = diagnose(busy, [])
+    assert (answer.verdict, answer.code) == (Verdict.PROVEN, "hypervisor.nbd-server-busy")
+    taking = FailureReport("snapshot.take-failed", "Not taken.", cause=refused)
+    assert diagnose(taking, []).verdict is Verdict.NOT_PROVEN
+    assert diagnose(taking, [fact("vm.power", "migrating")]).code == "vm.migrating"
+
+
+def test_what_is_around_a_code_that_tells_its_cause_is_not_asked() -> None:
+    inner = FailureReport("freeze.mount-unavailable", "No.")
+    outer = FailureReport("agent.silent", "Silent.", cause=inner)
+    assert diagnose(outer, [fact("waagent.unit", "failed")]).code == "freeze.mount-unavailable"
+
+
 def test_the_raw_words_of_the_whole_chain_are_kept() -> None:
     inner = FailureReport("agent.channel-lost", "Lost.", (Evidence("broken", "s", NOW, "EPIPE"),))
     outer = FailureReport("freeze.failed", "No.", (Evidence("outer", "s", NOW),), cause=inner)

@@ -67,14 +67,14 @@ class ShellGuest:
         return [line for line in lines if not line.startswith("show")]
 
     def run(
-        self, script: str, *words: str, shell: str = "dash", timeout: float = 60
+        self, scripts: str, *words: str, shell: str = "dash", timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SHOWN]
         command += [str(self.root), *SHELLS[shell], "-s", *words]
         environment = {**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"}
         return subprocess.run(
             command,
-            input=(_SCRIPTS / script).read_bytes(),
+            input=b"".join((_SCRIPTS / name).read_bytes() for name in scripts.split()),
             capture_output=True,
             timeout=timeout,
             env=environment,

@@ -37,14 +37,14 @@ def guest(tmp_path: Path) -> ShellGuest:
 
 
 def mended(guest: ShellGuest, *words: str, shell: str = "dash") -> str:
-    ran = guest.run("mend.sh", *words, shell=shell)
+    ran = guest.run("services.sh mend.sh", *words, shell=shell)
     assert (ran.returncode, ran.stderr) == (0, b""), ran
     (line,) = ran.stdout.decode().splitlines()
     return line
 
 
 def refused(guest: ShellGuest, *words: str, shell: str = "dash") -> str:
-    ran = guest.run("mend.sh", *words, shell=shell)
+    ran = guest.run("services.sh mend.sh", *words, shell=shell)
     assert (ran.returncode, ran.stdout) == (1, b""), ran
     (line,) = ran.stderr.decode().splitlines()
     return line

@@ -42,13 +42,15 @@ _UNPRINTABLE = re.compile(r"[^\n\t -~]+")
 @cache
 def script(system: str = "") -> bytes:
     """The collector for a guest whose `id` in guest-get-osinfo is `system`."""
-    return _shipped("collect", system)
+    return _shipped("collect.ps1") if system == WINDOWS else _shipped("collect.sh")
 
 
 @cache
 def mender(system: str = "") -> bytes:
     """The script that mends, in the same way."""
-    return _shipped("mend", system)
+    if system == WINDOWS:
+        return _shipped("mend.ps1")
+    return _shipped("services.sh") + _shipped("mend.sh")
 
 
 def new_token() -> str:
@@ -130,9 +132,8 @@ def _paper(kind: bytes, words: list[bytes], content: bytes) -> Paper | None:
     return None
 
 
-def _shipped(name: str, system: str) -> bytes:
-    ending = "ps1" if system == WINDOWS else "sh"
-    return (resources.files("quiesce") / "guest" / f"{name}.{ending}").read_bytes()
+def _shipped(name: str) -> bytes:
+    return (resources.files("quiesce") / "guest" / name).read_bytes()
 
 
 def _path(raw: bytes) -> str:

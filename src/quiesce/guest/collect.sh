@@ -3,9 +3,8 @@
 # form that docs/explanation/diagnosis.md states. It changes nothing, writes to no disk, starts no
 # Python, opens no symbolic link that others could have put there, touches no remote mount, and ends
 # within seven seconds whatever hangs. Without root it shows less. For dash, bash and busybox.
-#
-# No here-documents and no temporary files: some shells make the one from the other, and the disk
-# may be full. Everything is a function, so that nothing runs of a script that came only in part.
+# No here-documents: shells make temporary files of them, and the disk may be full. Everything is a
+# function, so that nothing runs of a script that came only in part.
 
 PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
@@ -16,6 +15,8 @@ WORKER_SECONDS=6
 RELAY_SECONDS=7
 MOST_BYTES=4194304
 TAIL=65536
+REMOTE="nfs|cifs|smb|fuse|9p|ceph|afs|gluster|autofs|virtiofs|lustre|gpfs|beegfs|ncp|coda|ocfs2|gfs2"
+LOCAL="ext[234]|xfs|btrfs|vfat|f2fs|jfs|reiserfs|zfs|bcachefs|nilfs2|tmpfs|overlay"
 UNITS="walinuxagent waagent qemu-guest-agent qemu-ga"
 NL='
 '
@@ -41,9 +42,8 @@ work() {
     me=$(exec sh -c 'echo "$PPID"')
     ( sleep "$WORKER_SECONDS"; kill -KILL "$me" ) >/dev/null &
     guard=$!
-    limit=
+    limit='' verified=''
     timeout -s KILL 2 true && limit="timeout -s KILL"
-    verified=
     [ / -ef / ] && verified=yes
     read_mounts
     the_system
@@ -69,7 +69,6 @@ without_secrets() {
 heading() { printf '#%s %s\n' "$token" "$*"; }
 
 missing() { heading missing "$1" "$2"; }
-
 # command NAME PROGRAM ARGUMENT…: its output, and its status, 127 for a program that is not there.
 command_() {
     name=$1
@@ -102,7 +101,6 @@ shown() {
 files() {
     most=$1
     shift
-    found=
     for path in "$@"; do
         case $path in
             *[![:print:]]* | *\**) continue ;;
@@ -144,12 +142,9 @@ linked() {
     if [ -L "$path" ]; then
         target=$(readlink -f "$path")
         for folder in "$@"; do
-            case $target in
-                "$folder"/*)
-                    within_reach "$target" && [ -f "$target" ] && most=$TAIL && file "$path" "$target"
-                    return
-                    ;;
-            esac
+            case $target in "$folder"/*) ;; *) continue ;; esac
+            within_reach "$target" && [ -f "$target" ] && most=$TAIL && file "$path" "$target"
+            return
         done
     fi
     files "$TAIL" "$path"
@@ -168,12 +163,14 @@ newest() {
 # ---- mounts: what must not be touched, and what `df` may be asked about
 
 read_mounts() {
-    remote=$(sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .* - \([^ ]*\) .*/\2 \1/p' \
-        /proc/self/mountinfo | grep -E '^(nfs|cifs|smb|fuse|9p|ceph|afs|gluster|autofs|virtiofs|lustre|gpfs|beegfs|ncp|coda|ocfs2|gfs2|orangefs|pvfs)' \
-        | while read -r type point; do printf '%s\n' "${point%%\\*}"; done)
-    local=$(sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .* - \([^ ]*\) .*/\2 \1/p' \
-        /proc/self/mountinfo | grep -E '^(ext[234]|xfs|btrfs|vfat|f2fs|jfs|reiserfs|zfs|bcachefs|nilfs2|tmpfs|overlay) ' \
-        | grep -v '[\\]' | while read -r type point; do printf '%s\n' "$point"; done | head -n 60)
+    remote=$(mounts_of "$REMOTE" | sed 's#\\.*#//#') # an odd name: all that begins like it
+    local=$(mounts_of "($LOCAL) " | grep -v '[\\]' | head -n 60)
+}
+
+# mounts_of TYPES: where they are mounted, blanks in names spelt \040.
+mounts_of() {
+    sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .* - \([^ ]*\) .*/\2 \1/p' /proc/self/mountinfo \
+        | grep -E "^($1)" | sed 's/^[^ ]* //'
 }
 
 # Whether nothing on the way to the path is a remote mount. The root itself always counts as near.
@@ -181,8 +178,8 @@ within_reach() {
     for far in $remote; do
         case $far in
             /) ;;
-            */) case $1/ in "$far"*) return 1 ;; esac ;;
-            *) case $1/ in "$far"/* | "$far") return 1 ;; esac ;;
+            *//) case $1 in "${far%//}"*) return 1 ;; esac ;;
+            *) case $1/ in "$far"/*) return 1 ;; esac ;;
         esac
     done
     return 0
@@ -219,8 +216,8 @@ the_system() {
     printf '%s\n%s\n' "$before" "$after"
     command_ uname uname -a
     linked /etc/os-release /usr/lib
-    files "$TAIL" /proc/loadavg /proc/meminfo /proc/uptime \
-        /proc/pressure/cpu /proc/pressure/io /proc/pressure/memory
+    files "$TAIL" /proc/loadavg /proc/meminfo /proc/uptime /proc/pressure/cpu /proc/pressure/io \
+        /proc/pressure/memory
     files 262144 /proc/self/mountinfo
 }
 
@@ -230,10 +227,9 @@ the_agents() {
     else
         shown processes processes
     fi
-    set --
-    for unit in $UNITS; do set -- "$@" "$unit.service"; done
     shown units limited 4 systemctl show --no-pager \
-        -p Id,LoadState,ActiveState,SubState,UnitFileState -p NRestarts,Result,ExecMainStatus,Environment "$@"
+        -p Id,LoadState,ActiveState,SubState,UnitFileState \
+        -p NRestarts,Result,ExecMainStatus,Environment $UNITS
     files "$TAIL" /etc/waagent.conf /etc/qemu/qemu-ga.conf /etc/default/qemu-guest-agent \
         /etc/sysconfig/qemu-ga /etc/environment
     found=
@@ -251,8 +247,7 @@ the_agents() {
 }
 
 the_disks() {
-    flags=-Pkl
-    df -Pkl / >/dev/null || flags=-Pk
+    df -Pkl / >/dev/null && flags=-Pkl || flags=-Pk
     shown space spaces
     flags=-Pi
     shown inodes spaces
@@ -260,14 +255,13 @@ the_disks() {
 
 the_logs() {
     files 262144 /var/log/waagent.log
-    set -- 
     command_ journal journalctl --no-pager -q -o short-iso --since=-1h -n 600 \
         -u walinuxagent -u waagent -u qemu-guest-agent -u qemu-ga
     shown quiesce of_ours
     shown extension extension_files
+    extension_folders
     found=
     newest 3 /var/log/quiesce '\.log'
-    extension_folders
     for folder in $folders; do
         newest 3 "$folder/status" '\.status$'
         newest 2 "$folder/config" '^HandlerState$'
@@ -285,8 +279,7 @@ the_network() {
     shown routes routes
     linked /etc/resolv.conf /run/systemd/resolve /run/NetworkManager /run/resolvconf /run/connman
     found=
-    for folder in /var/lib/dhcp /var/lib/dhclient /var/lib/NetworkManager \
-        /run/systemd/netif/leases; do
+    for folder in /var/lib/dhcp /var/lib/dhclient /var/lib/NetworkManager /run/systemd/netif/leases; do
         newest 4 "$folder" 'lease\|^[0-9][0-9]*$'
     done
     files "$TAIL" $found
@@ -302,15 +295,13 @@ the_rest() {
     files "$TAIL" "$@"
     shown certificate certificate
     shown freezers freezers
-    found=
-    count=0
+    found='' count=0
     within_reach /var/log/azure && for folder in /var/log/azure/*; do
-        count=$((count + 1))
-        [ "$count" -gt 40 ] && break
+        [ $((count += 1)) -gt 40 ] && break
         newest 2 "$folder" '\.log$'
     done
     set -- $found
-    [ $# -gt 24 ] && { shift $(($# - 24)); }
+    [ $# -gt 24 ] && shift $(($# - 24))
     files "$TAIL" "$@"
 }
 
@@ -321,8 +312,7 @@ processes() {
     echo "PID PPID STAT ELAPSED %CPU RSS COMMAND"
     for folder in /proc/[0-9]*; do
         read -r line < "$folder/stat" || continue
-        rest=${line##*) }
-        set -- $rest
+        set -- ${line##*) }
         name=${line#*(}
         shown_as=$(tr '\0' ' ' < "$folder/cmdline" | head -c 300)
         echo "${folder#/proc/} $2 $1 0 0.0 0 ${shown_as:-[${name%)*}]}"
@@ -331,8 +321,8 @@ processes() {
 
 routes() {
     if command -v ip >/dev/null; then
-        limited 2 ip route
         limited 2 ip -6 route
+        limited 2 ip route
     else
         cat /proc/net/route
     fi
@@ -385,6 +375,7 @@ of_ours() {
 certificate() {
     path=/var/lib/waagent/TransportCert.pem
     within_reach "$path" && [ -f "$path" ] || { echo "$path: No such file or directory"; return 1; }
+    command -v openssl >/dev/null || { echo "openssl: not found"; return 127; }
     limited 2 openssl x509 -in "$path" -noout -startdate -enddate -fingerprint
 }
 

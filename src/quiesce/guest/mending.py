@@ -26,7 +26,7 @@ def mend(action: str, word: str) -> str:
     """What was done, in one sentence. :raise Failure: extension.usage, agent.mend-failed"""
     if action not in ACTIONS or not _WORD.fullmatch(word):
         raise Failure("extension.usage", "What can be mended is {}.".format(", ".join(ACTIONS)))
-    ran = shell.run("mend.sh", [action, word], _SECONDS)
+    ran = shell.run("services.sh mend.sh", [action, word], _SECONDS)
     said, why = _words(ran.stdout), _words(ran.stderr)
     if ran.returncode != 0 or not said:
         raise Failure(

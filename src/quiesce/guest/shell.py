@@ -11,12 +11,14 @@ _source = globals()["__loader__"].get_data  # of a zip or of a folder
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
-def run(name: str, arguments: List[str], seconds: float) -> "subprocess.CompletedProcess[bytes]":
-    """:raise Failure: extension.crashed, when there is no shell or it hangs"""
+def run(names: str, arguments: List[str], seconds: float) -> "subprocess.CompletedProcess[bytes]":
+    """Scripts, named with blanks between them, as one.
+
+    :raise Failure: extension.crashed, when there is no shell or it hangs"""
     try:
         return subprocess.run(
             ["sh", "-s"] + arguments,
-            input=_source(os.path.join(_FOLDER, name)),
+            input=b"".join(_source(os.path.join(_FOLDER, name)) for name in names.split()),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             timeout=seconds,
@@ -24,7 +26,7 @@ def run(name: str, arguments: List[str], seconds: float) -> "subprocess.Complete
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(
             "extension.crashed",
-            "The script {} did not run to its end in the guest.".format(name),
+            "The script {} did not run to its end in the guest.".format(names),
             [Fact("sh -s " + " ".join(arguments), "guest", str(error))],
             retryable=True,
         ) from error

@@ -101,6 +101,9 @@ def test_a_symptom_leads_to_its_cause(
         # The way works by now, or the guest has no way of its own.
         ("network.rejected", {"net_endpoint__up": True, "hop_tcp": "ok"}, "network.blocked"),
         ("network.rejected", {"net_endpoint__up": True, "hop_route": "failed"}, "network.blocked"),
+        # A VM whose monitor nobody finds looks like one that is off; its images are locked.
+        ("vm.unreachable", {"vm_power": "off"}, "vm.gone"),
+        ("vm.unreachable", {"vm_power": "missing"}, "vm.not-found"),
         # Missing change tracking of one disk is not explained by the format of another one.
         (
             "bitmap.missing",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from quiesce.diagnosis.reading.azure_codes import CODES, number_named
 from quiesce.diagnosis.reading.extension import status_of
 from quiesce.diagnosis.reading.log_lines import LogLine, log_lines
 from quiesce.diagnosis.reading.observed import observed, shown
@@ -24,46 +25,6 @@ from quiesce.model.failure import Evidence, FailureReport
 from quiesce.model.papers import Paper, Papers
 
 _FOREIGN = "Azure's backup extension"
-_CODES: Mapping[int, str] = {
-    2: "snapshot.failed",
-    11: "extension.settings-invalid",
-    15: "storage.endpoint-refused",
-    16: "agent.certificate",
-    76: "network.connect-timeout",
-    85: "storage.snapshot-limit",
-    121: "freeze.failed",
-    122: "freeze.timeout",
-    123: "freeze.mount-unavailable",
-    173: "storage.rate-limit",
-    300: "script.pre-failed",
-    301: "script.post-failed",
-    **dict.fromkeys((302, 303, 313, 316), "script.not-found"),
-    **dict.fromkeys((304, 305, 312), "script.config-invalid"),
-    **dict.fromkeys((306, 307, 314, 315, 317, 318), "script.permissions"),
-    **dict.fromkeys((308, 309, 310, 311), "script.timeout"),
-    402: "job.stale-command",
-    761: "storage.endpoint-refused",
-}
-"""Azure's numbers. 76 says only that the snapshot's request got no answer."""
-_NAMES: Mapping[str, int] = {
-    "FailedHandlerGuestAgentCertificateNotFound": 16,
-    "FailedRetryableSnapshotFailedNoNetwork": 76,
-    "FailedSnapshotLimitReached": 85,
-    "FailedRetryableFsFreezeFailed": 121,
-    "FailedRetryableFsFreezeTimeout": 122,
-    "FailedRetryableUnableToOpenMount": 123,
-    "FailedRetryableSnapshotRateExceeded": 173,
-    "FailedPrepostPreScriptFailed": 300,
-    "FailedPrepostPostScriptFailed": 301,
-    "FailedPrepostPreScriptNotFound": 302,
-    "FailedPrepostPluginConfigParsing": 305,
-    "FailedPrepostPreScriptPermissionError": 306,
-    "FailedPrepostPreScriptTimeout": 308,
-    "FailedRetryableSnapshotFailedRestrictedNetwork": 761,
-    "FailedGuestAgentInvokedCommandTooLate": 402,
-    "error_http_failure": 15,
-    "error": 2,
-}
 _UNREACHABLE = "network.host-address-unreachable"
 _BY_AGENT: Mapping[str, str] = {
     **dict.fromkeys(("no-host", "no-option-245", "host-refused", "proxy", "crash"), "agent.silent"),
@@ -85,7 +46,6 @@ _IN_WORDS = (
 _STATUS = re.compile(
     r"/var/lib/waagent/(?:(?P<handler>[A-Za-z0-9_.]+)-[\d.]+|unknown)/status/(?P<seq>[0-9]{1,9})\.status"
 )
-_NAMED = re.compile(r"StatusCode\.(\w+)")
 _MOUNT = re.compile(r"(?:Failed to FIFREEZE|Failed to open|failed to freeze)[: ]+(/[^\s,]*)")
 _ERRNO = re.compile(
     r"\b(EIO|ENOSPC|EDQUOT|EBUSY|EROFS|EOPNOTSUPP|ENOENT|EACCES|EINVAL|ETIMEDOUT)\b"
@@ -215,7 +175,7 @@ def _azures(paper: Paper, status: Mapping[str, Any]) -> _Told | None:
     said = str(message.get("message", "")) if isinstance(message, dict) else ""
     health = inner.get("vmHealthInfo")
     number = _number(health.get("vmHealthStatusCode") if isinstance(health, dict) else None)
-    number = number or _named(said) or _number(inner.get("code"))
+    number = number or number_named(said) or _number(inner.get("code"))
     if word == "error":
         return _Told(at, paper, _azure_failure(paper, at, number, said))
     return _Told(at, paper, None) if word == "success" else None
@@ -228,8 +188,8 @@ def _logs(papers: Papers) -> Iterator[_Told]:
         last: tuple[LogLine, int | None] | None = None
         mount: LogLine | None = None
         for line in log_lines(paper.text):
-            number = _named(line.words)
-            if number is not None and number in _CODES:
+            number = number_named(line.words)
+            if number is not None and number in CODES:
                 last = (line, number)
             elif _GOOD_END.search(line.words):
                 last = (line, None)
@@ -254,7 +214,7 @@ def _is_foreign_log(paper: Paper) -> bool:
 
 
 def _azure_failure(paper: Paper, at: datetime, number: int | None, said: str) -> FailureReport:
-    code = _CODES.get(number or 0, "snapshot.failed")
+    code = CODES.get(number or 0, "snapshot.failed")
     called = f" with its code {number}" if number else ""
     return FailureReport(
         code,
@@ -262,12 +222,6 @@ def _azure_failure(paper: Paper, at: datetime, number: int | None, said: str) ->
         (Evidence(f"{_FOREIGN} reported an error{called}", paper.path, at, shown(said)),),
         retryable=number in (76, 121, 122, 123, 173, 761),
     )
-
-
-def _named(text: str) -> int | None:
-    """The number of the last `StatusCode.NAME`; None for a success and for none."""
-    names = _NAMED.findall(text)
-    return _NAMES.get(names[-1]) if names else None
 
 
 def _number(value: object) -> int | None:

@@ -67,6 +67,9 @@ def diagnose(
     judged = _behind(_without_cause(chain, known), seen, known)
     proven = _deepest([each for each in judged if each.word is _Word.PROVEN], known)
     itself = _judge(symptom, seen, known)
+    beside: tuple[str, ...] = ()
+    if itself.word is _Word.PROVEN and all(each.entry.circumstance for each in proven):
+        beside, proven = tuple(each.entry.code for each in proven), []
     ruled_out = tuple(_excluded(judged, seen))
     if proven:
         first = proven[0]
@@ -95,6 +98,7 @@ def diagnose(
         ),
         ruled_out=ruled_out,
         candidates=() if certain else tuple(_candidates([itself, *judged], seen)),
+        also=beside,
         remedy=(innermost.remedy,) if innermost.remedy else remedy_for(symptom, facts),
         retry_helps=innermost.retryable or symptom.retryable,
         aliases=symptom.aliases,
@@ -246,12 +250,13 @@ def _excluded(judged: Iterable[_Judged], seen: Seen) -> Iterator[RuledOut]:
         telling = [condition for condition in each.by if not condition.about_failure]
         fact = seen.fact(telling[0].name) if telling else None
         if fact is not None:
-            why = f"{each.entry.title}: no, since {_sentence(fact.words)}"
+            why = f"{each.entry.title}? No. {_sentence(fact.words)}"
             yield RuledOut(each.entry.code, why, fact.evidence())
 
 
 def _sentence(words: str) -> str:
-    return words if words.endswith((".", "!", "?")) else f"{words}."
+    said = words[:1].upper() + words[1:]
+    return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 def _candidates(judged: Iterable[_Judged], seen: Seen) -> Iterator[Candidate]:

@@ -53,9 +53,7 @@ def clock_facts(papers: Papers) -> Iterator[Fact]:
     ahead = (papers.taken_at - papers.host_clock_at).total_seconds()
     words = f"The guest's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours."
     name = "guest.clock-ahead-seconds"
-    # By our clock: a guest's own time would make its clock's fault the newest or oldest of facts.
-    at = papers.host_clock_at
-    yield observed(papers, paper, name, ahead, words, raw=paper.text, at=at)
+    yield observed(papers, paper, name, ahead, words, raw=paper.text)
 
 
 def _load(papers: Papers) -> Iterator[Fact]:

@@ -26,8 +26,10 @@ def observed(
     at: datetime | None = None,
 ) -> Fact:
     """A fact that `paper` shows. `at` is the time of the very line; without, it is that of the
-    collection, or, in a bundle that does not tell it, when the file was last written."""
-    when = at or papers.taken_at or paper.modified_at or datetime.now(UTC)
+    collection, by our clock if it is known, since the guest's may be wrong; in a bundle that does
+    not tell it, when the file was last written."""
+    collected = papers.host_clock_at or papers.taken_at
+    when = at or collected or paper.modified_at or datetime.now(UTC)
     return Fact(name, value, words, place(paper), when, shown(raw))
 
 

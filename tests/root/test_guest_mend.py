@@ -347,13 +347,16 @@ def test_a_session_is_ended_by_its_own_word_before_anything_is_killed(
     os.mkfifo(folder / "control")
     (folder / "state.json").write_text('{"task": "task-1", "state": "frozen", "version": "1"}')
     obeys = (
-        "import os, sys; f = sys.argv[1]; word = open(f + '/control').readline(); "
+        "import os, sys; f = sys.argv[1]; control = os.open(f + '/control', os.O_RDWR); "
+        "print('ready', flush=True); word = os.read(control, 99).decode(); "
         "open(f + '/new', 'w').write('{\"state\": \"failed\"}'); "
         "os.rename(f + '/new', f + '/state.json'); print(word)"
     )
     session = subprocess.Popen(
         ["python3", "-c", obeys, str(folder)], stdout=subprocess.PIPE, text=True
     )
+    assert session.stdout is not None
+    assert session.stdout.readline() == "ready\n"
     with process("python3", "/var/lib/quiesce/quiesce-extension-1.zip", "handler") as hung:
         os.kill(hung.pid, signal.SIGSTOP)
         said = mended(guest, "end-extension", shell=shell)

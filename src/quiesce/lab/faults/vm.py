@@ -120,20 +120,24 @@ def powered_off(scene: Scene) -> Iterator[None]:
 
 
 _STATUS_KILLER = """
-import glob, json, os, signal, subprocess, time
-begun = time.time()
+import glob, json, os, subprocess, time
+agents = subprocess.run(["pgrep", "-f", "/usr/sbin/waagent"], stdout=subprocess.PIPE).stdout.split()
+begun, frozen = time.time(), ""
 while time.time() - begun < 120:
     for path in glob.glob("/run/quiesce/*/state.json"):
         try:
-            state = json.load(open(path))["state"]
-        except (OSError, ValueError, KeyError):
+            state, driver = json.load(open(path)), json.load(open("/run/quiesce/driver"))
+        except (OSError, ValueError):
             continue
-        if state == "frozen":
-            open("/run/frozen", "w").write(path)
-        elif os.path.exists("/run/frozen"):
-            subprocess.run(["systemctl", "kill", "--signal=KILL", "walinuxagent.service"])
-            subprocess.run(["ip", "link", "set", "eth0", "down"])
-            open("/run/killed", "w").write(state)
+        if state["state"] == "frozen":
+            frozen = path
+        elif path == frozen:
+            for pid in [driver["pid"], *map(int, agents)]:
+                try:
+                    os.kill(pid, 9)
+                except OSError:
+                    pass
+            open("/run/killed", "w").write(state["state"])
             raise SystemExit
     time.sleep(0.001)
 """
@@ -141,18 +145,15 @@ while time.time() - begun < 120:
 
 @fault("report-lost", VM, "snapshot.status-lost", first=True, policy={"route": "guest"})
 def report_lost(scene: Scene) -> Iterator[None]:
-    """The guest falls off the network, its agent killed, right after the point was taken."""
+    """Extension and agent are killed right after the point was taken, before they say so."""
     scene.hand.put("/run/status-killer.py", _STATUS_KILLER)
     scene.hand.run(
-        "rm -f /run/frozen /run/killed; "
+        "rm -f /run/killed; "
         "systemd-run --quiet --collect --unit=status-killer "
         "python3 /run/status-killer.py"
     )
     yield
-    scene.hand.run(
-        "systemctl stop status-killer 2>/dev/null; ip link set eth0 up; "
-        f"systemctl restart lab-dhcp; systemctl restart {waagent.UNIT}"
-    )
+    scene.hand.run(f"systemctl stop status-killer 2>/dev/null; systemctl restart {waagent.UNIT}")
 
 
 # --- the server

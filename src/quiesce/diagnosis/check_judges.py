@@ -74,13 +74,14 @@ def agent(agent: str, other: str) -> Judge:
             configured is None and installed is False and _is_there(seen, other)
         ):
             return None
-        if process in ("stopped", "blocked"):
+        answers = (seen.value(f"{agent}.answers"), seen.value(f"{agent}.polls"))
+        if process in ("stopped", "blocked") or False in answers:
             return RED
         if process == "running":
             return AMBER if unit in ("disabled", "masked") else GREEN
         if unit == "active":
             return GREEN
-        if seen.value(f"{agent}.answers") is True or seen.value(f"{agent}.polls") is True:
+        if True in answers:
             return GREEN
         if process == "absent" or installed is False or unit in ("inactive", "failed", "masked"):
             return RED

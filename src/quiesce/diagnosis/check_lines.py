@@ -50,7 +50,7 @@ LINES: tuple[Line, ...] = (
     Line(
         "agent",
         "Azure Linux agent",
-        ("waagent.process", "waagent.unit", "waagent.installed", "waagent.polls"),
+        ("waagent.polls", "waagent.process", "waagent.unit", "waagent.installed"),
         agent("waagent", "qga"),
         ("agent.not-running", "agent.not-installed", "agent.hung"),
     ),

@@ -14,6 +14,8 @@ from quiesce.model.diagnosis import Check, Diagnosis, Fact, Light, Verdict
 
 _HARMLESS = ("bitmap.", "disk.unsupported", "extension.outdated", "extension.not-", "guest.")
 """Causes in spite of which backups go on: amber."""
+_BAD = (False, "stopped", "blocked", "absent", "inactive", "failed", "masked", "disabled")
+"""Of several facts of a line that is not green, one with such a value decides."""
 _AREA_OF_FAMILY = {
     "network": "network",
     "storage": "space",
@@ -88,7 +90,8 @@ def _codes(line: Line, seen: Seen) -> tuple[str, ...]:
 
 def _words(line: Line, known: Sequence[Fact], light: Light) -> str:
     """What the deciding fact says, without its full stop; a busy machine's busiest program too."""
-    first = known[0].words
+    bad = next((fact for fact in known if fact.value in _BAD), known[0])
+    first = (known[0] if light is Light.GREEN else bad).words
     if line.facts[-1] == "guest.busiest" and light is not Light.GREEN and len(known) > 1:
         first = f"{first} {known[-1].words}"
     if known[0].name == "extension.installed" and known[0].value is False:

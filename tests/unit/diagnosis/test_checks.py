@@ -90,6 +90,22 @@ def test_an_agent_that_is_not_there_is_no_trouble_while_the_other_one_is() -> No
     assert lines["QEMU guest agent"].light is Light.GREEN
 
 
+@pytest.mark.parametrize(("agent", "sign"), [("waagent", "waagent.polls"), ("qga", "qga.answers")])
+def test_an_agent_that_runs_and_does_not_answer_is_not_well(agent: str, sign: str) -> None:
+    known = (fact(f"{agent}.process", "running"), fact(sign, False))
+    title = "QEMU guest agent" if agent == "qga" else "Azure Linux agent"
+    line = next(check for check in checks(known) if check.title == title)
+    assert (line.light, line.words) == (Light.RED, "It is False")
+    assert len(line.evidence) == 2
+
+
+def test_of_several_facts_the_bad_one_is_told() -> None:
+    known = (fact("waagent.polls", True), fact("waagent.process", "stopped"))
+    line = next(check for check in checks(known) if check.title == "Azure Linux agent")
+    assert (line.light, line.words) == (Light.RED, "It is stopped")
+    assert line.codes == ("agent.hung",)
+
+
 def test_an_agent_that_the_vm_is_not_reached_by_has_no_line() -> None:
     known = (fact("qga.configured", False), fact("qga.process", "absent"))
     assert checks(known) == tuple(check for check in checks(()) if check.light is Light.UNKNOWN)

@@ -59,6 +59,9 @@ IN_THE_SNAPSHOT = frozenset(
 ON_CONFIRMATION = frozenset({MendAction.VSS_COPY})
 """No job does these by itself: they change what other backups of the guest are based on."""
 
+_PASSING = frozenset({"guest.overloaded", "vm.migrating", "schedule.crowded"})
+"""Loads, which fall, and a migration, which ends."""
+
 
 def _silent(_: str) -> None:
     return
@@ -225,15 +228,16 @@ class Mending:
         """Until the facts do not show the cause any more; at least for one pause."""
         patience = self._parts.patience
         title = catalogue().entries[case.mend.because].title
+        bound = patience.cause if case.mend.because in _PASSING else patience.others
         waited = 0.0
-        while waited < patience.cause:
+        while waited < bound:
             case.show_for(patience.look, f"Waiting: {title}")
             waited += patience.look
             if not self._still_there(case):
                 return f"Waited for {waited:.0f} s: {title}."
         raise VmFailure(
             case.mend.because,
-            f"It has not ended within {patience.cause:.0f} s: {title}.",
+            f"It has not ended within {bound:.0f} s: {title}.",
             retryable=True,
         )
 
@@ -241,7 +245,8 @@ class Mending:
         if case.mend.because == "vm.migrating":
             state = self._parts.composition.hypervisor(case.address).state()
             return state.power is PowerState.MIGRATING
-        facts = self._parts.looks.facts(case.vm).facts
+        job = self._parts.book.get(case.job) if case.job else None
+        facts = self._parts.looks.facts(case.vm, job=job).facts
         return case.mend.because in {each.code for each in standing(tuple(facts))}
 
 

@@ -24,15 +24,17 @@ class Patience:
     """Seconds. Tests put their own `sleep` in.
 
     `retries`: pauses before a snapshot task that failed for a passing reason is tried again.
-    `agent`: until an agent that was restarted is heard of. `cause`: until a load has fallen, a
-    migration or somebody else's freeze has ended; looked at every `look`. `quick`: for the looks at
-    one failure while a point is to be taken; `diagnosis`: for the same otherwise, a backstop only,
-    since looks bound themselves before that and are seldom longer than five.
+    `agent`: until an agent that was restarted is heard of. `cause`: until a load has fallen or a
+    migration has ended; `others`: the same for what somebody else does in the guest or with its
+    disks, such as a freeze, of which nobody knows the end; looked at every `look`. `quick`: for the
+    looks at one failure while a point is to be taken; `diagnosis`: for the same otherwise, a
+    backstop only, since looks bound themselves before that and are seldom longer than five.
     """
 
     retries: tuple[float, ...] = (5.0, 20.0, 60.0)
     agent: float = 90.0
-    cause: float = 600.0
+    cause: float = 300.0
+    others: float = 60.0
     look: float = 15.0
     quick: float = 8.0
     diagnosis: float = 120.0

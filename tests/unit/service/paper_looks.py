@@ -25,9 +25,12 @@ class PaperLooks:
     problems: tuple[FailureReport, ...] = ()
     before: Callable[[], Any] = lambda: None
     asked: list[FailureReport | None] = field(default_factory=list)
+    on_behalf_of: list[str] = field(default_factory=list)
+    """Job ids. A guest is not looked into while another job takes its snapshot."""
 
     def facts(self, vm, *, failure=None, route=None, job=None, deep=False):  # type: ignore[no-untyped-def]
         self.asked.append(failure)
+        self.on_behalf_of.append(job.id if job else "")
         self.before()
         values = dict(self.values)
         if route is not None:

@@ -3,7 +3,8 @@
 Like QEMU it outlives the server: everything it holds is in its folder and in qemu-nbd processes.
 `hold-STAGE` in the folder makes it wait at that stage, where it leaves `at-STAGE`. `fail-prepare`
 holds codes, one a line, with which preparing a snapshot fails; `fail-freeze` the mount that cannot
-be frozen, unless it is skipped; `mended` is what was mended in the guest, one action a line.
+be frozen, unless it is skipped, and `fail-freeze-code` with what it fails. `mended` is what was
+mended in the guest, one action a line.
 """
 
 from __future__ import annotations
@@ -142,8 +143,9 @@ class PaperGuest:
         failing = self._folder / "fail-freeze"
         mount = failing.read_text() if failing.exists() else ""
         if mount and mount not in self._skips:
+            code = self._folder / "fail-freeze-code"
             raise FreezeFailure(
-                "freeze.failed",
+                code.read_text() if code.exists() else "freeze.failed",
                 f"The file system at {mount} could not be frozen.",
                 evidence=[
                     Evidence(f"FIFREEZE on {mount}", "guest", raw="errno 5 (EIO): I/O error")

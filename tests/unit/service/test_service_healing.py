@@ -274,6 +274,29 @@ def test_a_mount_that_cannot_be_frozen_is_left_out_of_the_next_try_and_the_label
     assert [setback.code for setback in job.setbacks] == ["freeze.failed"]
 
 
+def test_somebody_elses_freeze_is_waited_for_by_the_job_that_looks_at_it(
+    service: Service, machine: PaperMachine
+) -> None:
+    looks = seeing(service, PaperLooks({"guest.frozen": True}))
+
+    def fall() -> None:
+        if len(looks.asked) > 3:
+            looks.values["guest.frozen"] = False
+            (machine.folder / "fail-freeze").unlink(missing_ok=True)
+
+    looks.before = fall
+    (machine.folder / "fail-freeze").write_text("/")
+    (machine.folder / "fail-freeze-code").write_text("freeze.busy")
+
+    job = backed_up(service)
+
+    assert job.consistency is not None
+    assert job.consistency.level == "file-system"
+    assert (MendAction.WAIT, MendStatus.DONE) in steps(job)
+    assert len(looks.asked) == 4
+    assert set(looks.on_behalf_of) == {job.id}
+
+
 @pytest.mark.parametrize("mount", ["/", ""])
 def test_the_root_is_never_left_out(service: Service, machine: PaperMachine, mount: str) -> None:
     seeing(service, PaperLooks({"failed.mount": mount}))

@@ -10,7 +10,7 @@ from paper_machine import PaperMachine, ended
 from paper_vm import PaperGuest, PaperHypervisor
 
 from quiesce.diagnosis.catalogue import catalogue
-from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus, Verdict
+from quiesce.model.diagnosis import Diagnosis, FactValue, Mend, MendAction, MendStatus, Verdict
 from quiesce.model.extension import ExtensionState, GuestSession
 from quiesce.model.failure import AgentFailure, PolicyFailure
 from quiesce.model.presence import Presence
@@ -179,15 +179,26 @@ def test_a_load_is_waited_for_until_the_facts_do_not_show_it_any_more(
     assert f"Waited for {15 * (still + 1)} s" in done.words
 
 
-def test_a_load_that_stays_is_waited_for_ten_minutes_at_most(
-    open_service: Service, mend: Callable[..., Mend]
+@pytest.mark.parametrize(
+    ("because", "seen", "seconds"),
+    [
+        ("guest.overloaded", {"guest.cpu-percent": 99.0}, 300),
+        ("freeze.busy", {"guest.frozen": True}, 60),
+    ],
+)
+def test_what_stays_is_waited_for_some_minutes_at_most(
+    open_service: Service,
+    mend: Callable[..., Mend],
+    because: str,
+    seen: dict[str, FactValue],
+    seconds: int,
 ) -> None:
-    seeing(open_service, PaperLooks({"guest.cpu-percent": 99.0}))
-    failed = mend(MendAction.WAIT, HOST, QGA, "guest.overloaded")
+    seeing(open_service, PaperLooks(seen))
+    failed = mend(MendAction.WAIT, HOST, QGA, because)
     assert failed.status is MendStatus.FAILED
     assert failed.failure is not None
-    assert failed.failure.code == "guest.overloaded"
-    assert "600 s" in failed.failure.message
+    assert failed.failure.code == because
+    assert f"within {seconds} s" in failed.failure.message
 
 
 def test_a_defect_in_a_step_is_a_failed_step(

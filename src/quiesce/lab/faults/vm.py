@@ -143,7 +143,7 @@ while time.time() - begun < 120:
 """
 
 
-@fault("report-lost", VM, "snapshot.status-lost", first=True, policy={"route": "guest"})
+@fault("report-lost", VM, "snapshot.status-lost", first=True)
 def report_lost(scene: Scene) -> Iterator[None]:
     """Extension and agent are killed right after the point was taken, before they say so."""
     scene.hand.put("/run/status-killer.py", _STATUS_KILLER)

@@ -204,26 +204,7 @@ class QgaGuest:
         :raise ExtensionFailure: extension.uninstall-failed when something is still there
         """
         with self._idle_turn():
-            found = self._installation.found()
-            if found.packages:
-                with contextlib.suppress(ExtensionFailure):  # the sweep does not need its help
-                    self._installation.run_found(
-                        found.packages[-1], "uninstall", seconds=_COMMAND_SECONDS
-                    )
-            self._installation.sweep()
-            left = self._installation.found()
-            if left.packages or left.tasks:
-                raise ExtensionFailure(
-                    "extension.uninstall-failed",
-                    "Files of the backup extension could not be removed from the guest.",
-                    evidence=[
-                        Evidence(
-                            fact="still there",
-                            source="guest",
-                            raw=", ".join([*left.packages, *left.tasks]),
-                        )
-                    ],
-                )
+            self._installation.remove(_COMMAND_SECONDS)
             self._sessions.clear()
 
     def preflight(self, skip: tuple[str, ...] = ()) -> tuple[MountFreeze, ...]:

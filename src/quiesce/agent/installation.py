@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,9 +163,29 @@ class Installation:
             tasks=_names(entries, "task"),
         )
 
-    def sweep(self) -> None:
-        """Remove every file of ours, without the extension's help."""
+    def remove(self, seconds: float) -> None:
+        """End the guest's sessions and remove every file of ours.
+
+        :raise ExtensionFailure: extension.uninstall-failed when something is still there
+        """
+        found = self.found()
+        if found.packages:
+            with contextlib.suppress(ExtensionFailure):  # the sweep does not need its help
+                self.run_found(found.packages[-1], "uninstall", seconds=seconds)
         self._shell(_SWEEP, FOLDER, RUN_FOLDER, _LOG_FOLDER)
+        left = self.found()
+        if left.packages or left.tasks:
+            raise ExtensionFailure(
+                "extension.uninstall-failed",
+                "Files of the backup extension could not be removed from the guest.",
+                evidence=[
+                    Evidence(
+                        fact="still there",
+                        source="guest",
+                        raw=", ".join([*left.packages, *left.tasks]),
+                    )
+                ],
+            )
 
     def forget_session(self, task_id: str) -> None:
         """Remove the files of a session that has ended."""

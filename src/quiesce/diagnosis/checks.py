@@ -46,7 +46,8 @@ def checks(facts: Iterable[Fact], diagnoses: Iterable[Diagnosis] = ()) -> tuple[
     for line in LINES:
         cause = next((each for each in proven if each.code in line.codes), None)
         check = _check(line, seen, known)
-        if cause is not None and (check is None or check.light is not Light.GREEN):
+        # A line that nobody has looked at is about something else, such as the other agent.
+        if cause is not None and check is not None and check.light is not Light.GREEN:
             check = _of_cause(line.area, line.title, cause)
             told.add(cause.code)
         if check is not None:

@@ -203,3 +203,16 @@ def test_a_log_alone_proves_nothing_that_it_does_not_say() -> None:
     first = found.diagnoses[0]
     assert (first.symptom, first.verdict) == ("agent.silent", Verdict.NOT_PROVEN)
     assert first.candidates
+
+
+def test_a_cause_is_not_put_on_the_line_of_the_agent_that_nobody_looked_at() -> None:
+    facts = (
+        Fact("qga.configured", True, "it is set", "the VM's entry"),
+        Fact("qga.answers", False, "it does not answer", "its channel"),
+        Fact("qga.port", "closed", "its port is closed", "QEMU monitor"),
+        Fact("vm.power", "running", "the VM is running", "QEMU monitor"),
+    )
+    lines = checks(facts, standing(facts))
+    told = [line.title for line in lines if "agent.not-running" in line.codes]
+    assert "QEMU guest agent" in told
+    assert "Azure Linux agent" not in told

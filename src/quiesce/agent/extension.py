@@ -113,7 +113,10 @@ class QgaGuest:
                 failure = _failure(state, "The guest's session ended instead of freezing.")
                 if isinstance(failure, FreezeFailure | AgentFailure):
                     raise failure
-                raise FreezeFailure("freeze.failed", "The guest could not be frozen.") from failure
+                raise FreezeFailure(
+                    "extension.session-lost",
+                    "The guest's session ended before the guest was frozen.",
+                ) from failure
 
     def thaw(self, task_id: str) -> FreezeReport:
         with self._turn():
@@ -321,7 +324,7 @@ class QgaGuest:
             return silent
         except ExtensionFailure as silent:
             return FreezeFailure(
-                "freeze.failed",
+                "extension.session-lost",
                 "The guest's session was lost during the freeze; its watchdog thaws the guest "
                 f"within {hold:g} s.",
                 evidence=[*inner.evidence, *silent.evidence],

@@ -57,21 +57,19 @@ def diagnose(
     codes = [each.code for each in chain]
     facts = _with_route(facts, codes)
     seen = Seen(facts, codes)
-    innermost = next((each for each in reversed(chain) if each.code in known.entries), None)
     own_evidence = _distinct(evidence for each in chain for evidence in each.evidence)
-    if innermost is None:
+    raised = _without_cause(chain, known)
+    if not raised:
         return Diagnosis(
             failure.code, failure.code, Verdict.NOT_PROVEN, failure.message, own_evidence
         )
-    symptom = known.entries[innermost.code]
-    judged = _behind(_without_cause(chain, known), seen, known)
+    symptom = known.entries[raised[0].code]
+    judged = _behind([known.entries[each.code] for each in raised], seen, known)
     proven = _deepest([each for each in judged if each.word is _Word.PROVEN], known)
-    itself = _judge(symptom, seen, known)
-    beside: tuple[str, ...] = ()
-    if itself.word is _Word.PROVEN and all(each.entry.circumstance for each in proven):
-        beside, proven = tuple(each.entry.code for each in proven), []
+    themselves = [(each, _judge(known.entries[each.code], seen, known)) for each in raised]
     ruled_out = tuple(_excluded(judged, seen))
-    if proven:
+    told = next((each for each in themselves if each[1].word is _Word.PROVEN), None)
+    if proven and not (told and all(each.entry.circumstance for each in proven)):
         first = proven[0]
         return Diagnosis(
             symptom=symptom.code,
@@ -86,23 +84,28 @@ def diagnose(
             aliases=first.entry.aliases,
         )
     # What was raised tells its own cause, unless it names none or the facts contradict it.
-    contradicted = any(all_hold(rule, seen) for rule in known.rules[symptom.code].against)
-    certain = itself.word is _Word.PROVEN or not (symptom.symptom or contradicted)
+    told = told or next((each for each in themselves if _tells(each[1], seen, known)), None)
+    report, itself = told or themselves[0]
     return Diagnosis(
         symptom=symptom.code,
-        code=symptom.code,
-        verdict=Verdict.PROVEN if certain else Verdict.NOT_PROVEN,
-        cause=symptom.cause,
+        code=itself.entry.code,
+        verdict=Verdict.PROVEN if told else Verdict.NOT_PROVEN,
+        cause=itself.entry.cause,
         evidence=_distinct(
             (*(_evidence(itself.by, seen) if itself.word is _Word.PROVEN else ()), *own_evidence)
         ),
         ruled_out=ruled_out,
-        candidates=() if certain else tuple(_candidates([itself, *judged], seen)),
-        also=beside,
-        remedy=(innermost.remedy,) if innermost.remedy else remedy_for(symptom, facts),
-        retry_helps=innermost.retryable or symptom.retryable,
-        aliases=symptom.aliases,
+        candidates=() if told else tuple(_candidates([itself, *judged], seen)),
+        also=tuple(each.entry.code for each in proven),
+        remedy=(report.remedy,) if report.remedy else remedy_for(itself.entry, facts),
+        retry_helps=report.retryable or itself.entry.retryable,
+        aliases=itself.entry.aliases,
     )
+
+
+def _tells(itself: _Judged, seen: Seen, known: Catalogue) -> bool:
+    rules = known.rules[itself.entry.code]
+    return not itself.entry.symptom and not any(all_hold(rule, seen) for rule in rules.against)
 
 
 def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple[Diagnosis, ...]:
@@ -167,14 +170,14 @@ def _chain(failure: FailureReport) -> Iterator[FailureReport]:
         each = each.cause
 
 
-def _without_cause(chain: Sequence[FailureReport], known: Catalogue) -> list[CatalogueEntry]:
-    """What the search starts from: the innermost code that is known and, as long as they name no
-    cause by themselves, those around it."""
-    found: list[CatalogueEntry] = []
+def _without_cause(chain: Sequence[FailureReport], known: Catalogue) -> list[FailureReport]:
+    """What the search starts from: the innermost failure whose code is known and, as long as they
+    name no cause by themselves, those around it."""
+    found: list[FailureReport] = []
     for each in reversed(chain):
         entry = known.entries.get(each.code)
         if entry is not None:
-            found.append(entry)
+            found.append(each)
             if not entry.symptom:
                 break
     return found

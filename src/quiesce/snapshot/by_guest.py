@@ -54,7 +54,9 @@ def by_guest(
         point = route.snapshot(task_id, disks, options, take=instant.take, log=log)
     except Failure as failure:
         if instant.failure is not None:
-            raise instant.failure from failure
+            # The hypervisor's own words stay its cause; what the guest got to hear comes beside.
+            instant.failure.evidence += failure.evidence
+            raise instant.failure  # noqa: B904
         raise
     if instant.taken is None:
         raise StorageFailure(

@@ -212,6 +212,9 @@ def test_what_is_around_a_symptom_is_asked_for_its_cause_too() -> None:
     busy = FailureReport("hypervisor.nbd-server-busy", "In use.", cause=refused)
     answer = diagnose(busy, [])
     assert (answer.verdict, answer.code) == (Verdict.PROVEN, "hypervisor.nbd-server-busy")
+    tool = FailureReport("hypervisor.tool-failed", "qemu-nbd says no.")
+    gone = FailureReport("vm.unreachable", "The monitor is gone.", cause=tool)
+    assert diagnose(gone, [fact("vm.power", "off")]).code == "vm.unreachable"
     taking = FailureReport("snapshot.take-failed", "Not taken.", cause=refused)
     assert diagnose(taking, []).verdict is Verdict.NOT_PROVEN
     assert diagnose(taking, [fact("vm.power", "migrating")]).code == "vm.migrating"

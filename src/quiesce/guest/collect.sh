@@ -222,11 +222,7 @@ the_system() {
 }
 
 the_agents() {
-    if ps -eo pid,ppid,stat,etimes,pcpu,rss,args </dev/null >/dev/null; then
-        command_ processes ps -ww -eo pid,ppid,stat,etimes,pcpu,rss,args
-    else
-        shown processes processes
-    fi
+    shown processes processes
     shown units limited 4 systemctl show --no-pager \
         -p Id,LoadState,ActiveState,SubState,UnitFileState \
         -p NRestarts,Result,ExecMainStatus,Environment $UNITS
@@ -307,8 +303,12 @@ the_rest() {
 
 # ---- commands of our own making
 
-# As `ps` would, for guests without one, from /proc: seconds and sizes that need arithmetic are 0.
 processes() {
+    limited 2 ps -ww -eo pid,ppid,stat,etimes,pcpu,rss,args 2>/dev/null || from_proc
+}
+
+# The same for guests whose `ps` is none, or another: what would need arithmetic is 0.
+from_proc() {
     echo "PID PPID STAT ELAPSED %CPU RSS COMMAND"
     for folder in /proc/[0-9]*; do
         read -r line < "$folder/stat" || continue

@@ -361,6 +361,15 @@ def test_a_hypervisor_that_cannot_snapshot_is_named_and_not_the_guest(stage, go)
     assert stage.tape[-1] == "hypervisor.release committed=False"
 
 
+def test_the_hypervisors_own_words_stay_the_cause_of_what_it_could_not_do(stage, go):
+    failure = SnapshotFailure("snapshot.take-failed", "QEMU refused")
+    failure.__cause__ = SnapshotFailure("hypervisor.command-refused", "No medium in drive")
+    stage.failing["hypervisor.take"] = failure
+    with pytest.raises(SnapshotFailure) as raised:
+        go()
+    assert raised.value.report().cause.code == "hypervisor.command-refused"
+
+
 def test_a_pre_script_that_forbids_the_backup_forbids_it_on_every_route(stage, go):
     stage.failing["route.snapshot"] = ScriptFailure("script.pre-failed", "pre.sh ended with 1")
     with pytest.raises(ScriptFailure):

@@ -12,7 +12,7 @@ import structlog
 
 from quiesce.diagnosis.catalogue import catalogue
 from quiesce.diagnosis.engine import diagnose
-from quiesce.model.diagnosis import Diagnosis, Fact, FactValue, Verdict
+from quiesce.model.diagnosis import Diagnosis, Fact, FactValue, MendAction, Verdict
 from quiesce.model.failure import Failure, FailureReport, report_of
 from quiesce.model.job import Job
 from quiesce.model.snapshot import Route
@@ -21,7 +21,8 @@ from quiesce.service.job_book import JobBook
 log = structlog.get_logger(__name__)
 
 _SELF_MADE = frozenset(
-    {"input", "policy", "job", "auth", "internal", "script", "freeze", "bitmap", "restore", "vault"}
+    {"input", "policy", "job", "auth", "internal", "script", "freeze", "bitmap", "vm"}
+    | {"restore", "vault"}
 )
 """Families whose failures say themselves what happened, as far as their entries allow."""
 _PAUSE_SECONDS = 0.2
@@ -118,7 +119,8 @@ class Diagnosing:
         self._book.update(job_id, lambda job: _with(job, found.diagnosis, before))
         for note in found.notes:
             self._book.log(job_id, "warning", note)
-        self._book.log(job_id, "info", _told(found.diagnosis))
+        if before is None or _gist(before.diagnosis) != _gist(found.diagnosis):
+            self._book.log(job_id, "info", _told(found.diagnosis))
         return found
 
     def complete(self, job_id: str, pause: Callable[[], None] = _nothing) -> None:
@@ -224,20 +226,23 @@ def _says_all(failure: FailureReport) -> bool:
     entry = known.entries.get(failure.code)
     if entry is None or entry.family not in _SELF_MADE:
         return False
-    rules = entry.symptom or entry.proof or entry.against or known.causes.get(entry.code)
-    return not (rules or entry.mend_by or any("{" in step for step in entry.steps))
+    behind = entry.symptom or entry.against or known.causes.get(entry.code)
+    told_by_guest = MendAction.SKIP_MOUNT in entry.mend_by or any("{" in s for s in entry.steps)
+    return not (behind or told_by_guest)
 
 
 def _with(job: Job, diagnosis: Diagnosis, before: Found | None) -> Job:
     """In place of what was known `before`, and of one that says the same of the same symptom."""
-    same = (diagnosis.symptom, diagnosis.code, diagnosis.verdict)
     others = [
         old
         for old in job.diagnoses
-        if (old.symptom, old.code, old.verdict) != same
-        and (before is None or old != before.diagnosis)
+        if _gist(old) != _gist(diagnosis) and (before is None or old != before.diagnosis)
     ]
     return replace(job, diagnoses=(*others, diagnosis)[-_MOST_KEPT:])
+
+
+def _gist(diagnosis: Diagnosis) -> tuple[str, str, Verdict]:
+    return diagnosis.symptom, diagnosis.code, diagnosis.verdict
 
 
 def _told(diagnosis: Diagnosis) -> str:

@@ -132,6 +132,12 @@ def test_an_agent_that_ends_again_at_once_is_no_success(guest: ShellGuest, shell
     assert why == "walinuxagent.service was started and is failed: exit-code, status 1."
 
 
+def test_an_agent_whose_unit_forbids_it_here_is_said_so(guest: ShellGuest, shell: str) -> None:
+    guest.with_systemd(walinuxagent={"ConditionResult": "no"})
+    guest.put("after-start", "inactive")
+    assert "condition in its unit" in refused(guest, "restart-waagent", shell=shell)
+
+
 def test_an_agent_that_is_not_there_is_said_so(guest: ShellGuest, shell: str) -> None:
     guest.with_systemd()
     assert "not installed" in refused(guest, "restart-waagent", shell=shell)

@@ -89,6 +89,8 @@ restart_now() {
     fi
     sleep 2 # whoever ends at once has ended by then
     state=$(property ActiveState)
+    [ "$state:$(property ConditionResult)" = inactive:no ] \
+        && fail "$unit was not started: a condition in its unit does not hold."
     [ "$state" = active ] || fail "$unit was started and is $state:" \
         "$(property Result), status $(property ExecMainStatus)."
     verb=started

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -147,14 +146,11 @@ def _block_lists(papers: Papers) -> Iterator[tuple[Paper, str, str, str]]:
         if listing is not None and re.match(r"(?:\S*/)?qemu-ga\s", process.command):
             yield from _in_arguments(listing, process.command, process.line)
     if (paper := text_paper(papers, "/etc/qemu/qemu-ga.conf")) is not None:
-        parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
-        try:
-            parser.read_string(paper.text)
-        except configparser.Error:
-            return
+        found = assignments(paper.text)
         for key, kind in (("block-rpcs", "block"), ("blacklist", "block"), ("allow-rpcs", "allow")):
-            if names := parser.get("general", key, fallback=""):
-                yield paper, kind, names, f"{key}={names}"
+            names, line = found.get(key, ("", ""))
+            if names:
+                yield paper, kind, names, line
     for path in ("/etc/sysconfig/qemu-ga", "/etc/default/qemu-guest-agent"):
         if (paper := text_paper(papers, path)) is None:
             continue

@@ -77,7 +77,8 @@ def _load(papers: Papers) -> Iterator[Fact]:
         words = f"In {percent:.0f} % of the last 10 s everything waited for disks."
         yield observed(papers, stall, "guest.io-stall-percent", percent, words, raw=match[0])
     listing = papers.command("processes")
-    busy = max(processes(papers), key=lambda each: each.cpu_percent, default=None)
+    others = (each for each in processes(papers) if "pid,ppid,stat" not in each.command)
+    busy = max(others, key=lambda each: each.cpu_percent, default=None)
     if busy is not None and listing is not None and busy.cpu_percent >= 1:
         name = busy.command.split()[0][:60]
         words = f"{name} takes the most: {busy.cpu_percent:.0f} % of a processor."

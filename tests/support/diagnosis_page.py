@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from diagnosis_score import PLAIN, Outcome, Score, confusion, totals
 
+from quiesce.lab.faults.table import TABLE
+
 _HEAD = """\
 # Scoreboard of the diagnosis
 
@@ -15,7 +17,7 @@ own), a backup is run, and what the job says is compared with what was set in.
 
 | | |
 |---|---|
-| faults set in | {injected} |
+| faults set in | {injected} of the {table} that the lab knows |
 | of these, nothing failed, as it should be | {avoided} |
 | the proven cause is the one set in | {exact} of {failing} |
 | another cause stated as proven | {wrong_proven} |
@@ -35,6 +37,7 @@ def page(rows: Sequence[Score]) -> str:
     figures = totals(rows)
     head = _HEAD.format(
         **figures,
+        table=len(TABLE),
         failing=figures["injected"] - figures["avoided"],
         usual=sum(bool(row.plain) for row in rows),
         plain=PLAIN,

@@ -92,17 +92,25 @@ def extension_killed(scene: Scene) -> Iterator[None]:
 
 
 _ANTIVIRUS = """
-while sleep 0.05; do
-    for file in /var/lib/waagent/Quiesce.VmBackup-*/*.py /var/lib/waagent/Quiesce*.zip; do
-        test -e "$file" && rm -f "$file"
+while sleep 0.2; do
+    for file in /var/lib/waagent/Quiesce.VmBackup* /var/lib/quiesce/*.zip; do
+        test -e "$file" && rm -rf "$file"
     done
 done
 """
 
 
-@fault("extension-deleted-again-and-again", EXTENSION, "extension.deleted-by-antivirus", first=True)
+@fault(
+    "extension-deleted-again-and-again",
+    EXTENSION,
+    "extension.deleted-by-antivirus",
+    accepted=("extension.package-corrupt",),
+    because="caught in the middle, some of its files are there and others are not",
+    first=True,
+    heals=False,
+)
 def extension_deleted_again(scene: Scene) -> Iterator[None]:
-    """Something like an antivirus program deletes the extension's code whenever it appears."""
+    """Something like an antivirus program deletes the extension wherever it appears."""
     scene.hand.put("/run/antivirus", _ANTIVIRUS)
     scene.hand.run("systemd-run --quiet --unit=antivirus sh /run/antivirus; sleep 1")
     yield

@@ -33,6 +33,11 @@ def configuration_facts(papers: Papers) -> Iterator[Fact]:
     yield from _blocked(papers)
 
 
+def extensions_enabled(papers: Papers) -> bool:
+    """Whether waagent.conf says so; false, too, when nobody has looked into it."""
+    return any(fact.value is True for fact in _waagent(papers))
+
+
 def _waagent(papers: Papers) -> Iterator[Fact]:
     paper = text_paper(papers, CONFIGURATION)
     if paper is None:

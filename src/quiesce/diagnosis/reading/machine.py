@@ -14,7 +14,10 @@ from quiesce.model.papers import Paper, Papers
 _NEEDED = ("/", "/var", "/var/lib", "/var/lib/waagent", "/var/log", "/run", "/tmp", "/etc")
 """Where the agents and the extension write."""
 FULL_BYTES = 1 << 20
-"""With less than that left to root, neither agent gets its work done."""
+"""With less than that left, neither agent gets its work done."""
+_RESERVED_BYTES = 17 << 20
+"""What a full file system still counts as free and gives nobody: ext4 keeps 4096 clusters back
+(Linux, fs/ext4/super.c, ext4_calculate_resv_clusters)."""
 _PRESSURE = re.compile(r"^full avg10=([0-9]{1,3}(?:\.[0-9]{1,4})?)", re.MULTILINE)
 _DATE = re.compile(r"^not(Before|After)=(.+)$", re.MULTILINE)
 
@@ -102,15 +105,16 @@ def _space(papers: Papers) -> Iterator[Fact]:
     full: list[str] = []
     lines: list[str] = []
     rows = list(_rows(paper))
-    for point, blocks, used, line in rows:
+    for point, blocks, used, available, line in rows:
         left = (blocks - used) * 1024
+        nothing = available * 1024 < FULL_BYTES and left < _RESERVED_BYTES
         if point == "/" and paper is not None:
             words = f"{left / (1 << 20):,.0f} MiB are free on / for root."
             yield observed(papers, paper, "guest.root-free-bytes", float(left), words, raw=line)
-        if point in _NEEDED and blocks and left < FULL_BYTES:
+        if point in _NEEDED and blocks and nothing:
             full.append(point)
             lines.append(line)
-    for point, total, used, line in _rows(inodes):
+    for point, total, used, _, line in _rows(inodes):
         if point in _NEEDED and total and used >= total:
             full.append(f"{point} (no inode is free)")
             lines.append(line)
@@ -120,13 +124,15 @@ def _space(papers: Papers) -> Iterator[Fact]:
         yield observed(papers, paper, "guest.disk-full", value, words, raw="\n".join(lines))
 
 
-def _rows(paper: Paper | None) -> Iterator[tuple[str, int, int, str]]:
-    """(mount, all, used, line) of df's output; both in its own unit. df ends with 1 when one of
+def _rows(paper: Paper | None) -> Iterator[tuple[str, int, int, int, str]]:
+    """(mount, all, used, available, line) of df, in its own unit. It ends with 1 when one of
     many file systems could not be asked."""
     for line in (paper.text if paper else "").splitlines():
-        found = re.match(r".*?\s([0-9]{1,15})\s+([0-9]{1,15})\s+-?\d+\s+(?:\d+%|-)\s+(/.*)", line)
+        found = re.match(
+            r".*?\s([0-9]{1,15})\s+([0-9]{1,15})\s+(-?[0-9]{1,15})\s+(?:\d+%|-)\s+(/.*)", line
+        )
         if found:
-            yield found[3], int(found[1]), int(found[2]), line
+            yield found[4], int(found[1]), int(found[2]), int(found[3]), line
 
 
 def _certificate(papers: Papers) -> Iterator[Fact]:

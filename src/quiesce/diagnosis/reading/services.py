@@ -14,6 +14,8 @@ from quiesce.model.papers import Paper, Papers
 _WHOLE_LISTING = 60_000
 """Characters; a longer listing of processes may have lost its beginning."""
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+_WHOLE_JOURNAL = 500
+"""Lines; the collector takes the newest 600, and 64 KiB of them."""
 _UP_TO = timedelta(hours=1)
 _RESTART = re.compile(
     r"^(\S+) \S+ systemd\[1\]: (\S+?)\.service: Scheduled restart job.*", re.MULTILINE
@@ -193,7 +195,10 @@ def _restarts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) -
             for match in _RESTART.finditer(journal.text)
             if match[2] in agent.units and _recent(papers, match[1])
         ]
-        told.append((float(len(found)), journal, "\n".join(match[0] for match in found[-3:])))
+        # Of a cut one only what it still shows is known: a talkative agent fills it.
+        if found or len(journal.text.splitlines()) < _WHOLE_JOURNAL:
+            raw = "\n".join(match[0] for match in found[-3:])
+            told.append((float(len(found)), journal, raw))
     counter = (_chosen(agent, units) or {}).get("NRestarts", "")
     if listing is not None and _NUMBER.fullmatch(counter) and _is_young(papers):
         told.append((float(counter), listing, f"NRestarts={counter}"))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from quiesce.diagnosis.reading.configuration import extensions_enabled
 from quiesce.diagnosis.reading.log_lines import LogLine, log_lines
 from quiesce.diagnosis.reading.observed import age_seconds, observed, text_paper
 from quiesce.diagnosis.reading.waagent_troubles import TROUBLES, Trouble, tells
@@ -79,6 +80,7 @@ def _says(papers: Papers, paper: Paper, lines: list[LogLine]) -> Fact:
     """The newest trouble; one that something later shows to be over does not count."""
     standing: dict[str, tuple[Trouble, LogLine]] = {}
     concerns_us = True
+    enabled = extensions_enabled(papers)
     for line in lines:
         if handler := _HANDLER.search(line.words):
             concerns_us = bool(_OF_INTEREST.search(handler[1] or handler[2]))
@@ -86,6 +88,8 @@ def _says(papers: Papers, paper: Paper, lines: list[LogLine]) -> Fact:
             if trouble.ended_by.search(line.words) and (concerns_us or not trouble.of_extension):
                 del standing[says]
         for trouble in TROUBLES:
+            if trouble.says == "extensions-disabled" and enabled:
+                continue  # they were, and somebody has mended that since
             if tells(line, trouble) and (concerns_us or not trouble.of_extension):
                 if trouble.says != "crash" or not _follows(line, standing):
                     _, before = standing.pop(trouble.says, (trouble, line))

@@ -12,30 +12,34 @@ from quiesce.diagnosis.reading import facts_of
 DF = (
     "Filesystem     1024-blocks    Used Available Capacity Mounted on\n"
     "/dev/vda1          5000000 4000000    750000      85% /\n"
-    "/dev/vdb1          1000000 {used}          0     100% {point}\n"
+    "/dev/vdb1          1000000 {used} {available}     100% {point}\n"
 )
 
 
 def test_space_for_root_counts_the_reserve() -> None:
-    found = facts(command("space", DF.format(used=999999, point="/srv/my data")))
+    found = facts(command("space", DF.format(used=999999, available=0, point="/srv/my data")))
     assert found["guest.root-free-bytes"].value == 1000000 * 1024
     # /srv is no file system that an agent needs.
     assert found["guest.disk-full"].value == ""
 
 
-def test_a_full_var_is_named() -> None:
-    fact = facts(command("space", DF.format(used=999500, point="/var")))["guest.disk-full"]
+@pytest.mark.parametrize("used", [999500, 984000])
+def test_a_full_var_is_named_though_ext4_still_counts_16_mib_that_nobody_gets(used: int) -> None:
+    shown = command("space", DF.format(used=used, available=0, point="/var"))
+    fact = facts(shown)["guest.disk-full"]
     assert fact.value == "/var"
     assert "/dev/vdb1" in fact.raw
 
 
-def test_what_users_cannot_write_and_root_can_is_not_full() -> None:
-    assert value("guest.disk-full", command("space", DF.format(used=950000, point="/var"))) == ""
+@pytest.mark.parametrize(("used", "available"), [(950000, 0), (990000, 9000)])
+def test_what_root_can_still_write_is_not_full(used: int, available: int) -> None:
+    shown = command("space", DF.format(used=used, available=available, point="/var"))
+    assert value("guest.disk-full", shown) == ""
 
 
 def test_without_inodes_nothing_can_be_written_either() -> None:
     inodes = "Filesystem Inodes IUsed IFree IUse% Mounted on\n/dev/vda1 1000 1000 0 100% /\n"
-    space = command("space", DF.format(used=0, point="/srv"))
+    space = command("space", DF.format(used=0, available=9, point="/srv"))
     assert value("guest.disk-full", space, command("inodes", inodes)) == "/ (no inode is free)"
 
 

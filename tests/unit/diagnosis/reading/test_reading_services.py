@@ -116,6 +116,14 @@ def test_a_journal_that_cannot_be_read_tells_nothing() -> None:
     assert value("waagent.restarts", command("journal", "journalctl: not found", 127)) is None
 
 
+def test_a_journal_that_a_talkative_agent_has_filled_tells_no_absence() -> None:
+    chatter = "2026-11-23T02:29:00+0000 w qemu-ga[1]: info: guest-exec-status called, pid: 1\n"
+    started = JOURNAL.splitlines()[0] + "\n"
+    assert value("waagent.restarts", command("journal", started + chatter * 599)) is None
+    assert value("waagent.restarts", command("journal", started + chatter * 9)) == 0
+    assert value("waagent.restarts", command("journal", JOURNAL + chatter * 595)) == 2
+
+
 def test_an_empty_journal_tells_nothing_and_a_young_guests_counter_does() -> None:
     units = command("units", UNITS_OF_DEBIAN.replace("NRestarts=0", "NRestarts=7", 1))
     young, old = paper("/proc/uptime", "900.10 800.00\n"), paper("/proc/uptime", "9000.1 1.0\n")

@@ -158,6 +158,17 @@ def test_other_extensions_troubles_are_none_of_a_backups() -> None:
     assert says(wrong) == "nothing"
 
 
+def test_that_extensions_were_disabled_is_over_once_the_configuration_says_so() -> None:
+    line = f"{AT} INFO ExtHandler ExtHandler ******** Extensions.Enabled is set to False, x ****"
+    log = paper(LOG, LOG_OF_GOOD_AGENT + line)
+    assert value("waagent.says", log) == "extensions-disabled"
+    conf = paper("/etc/waagent.conf", "Extensions.Enabled=n\n")
+    assert value("waagent.says", log, conf) == "extensions-disabled"
+    assert value("waagent.says", log, paper("/etc/waagent.conf", "Extensions.Enabled=y\n")) == (
+        "nothing"
+    )
+
+
 def test_of_two_troubles_the_newer_one_counts() -> None:
     first = f"{AT} INFO Daemon Daemon WireServer is not responding. Reset dhcp endpoint"
     second = (

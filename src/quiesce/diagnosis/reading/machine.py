@@ -109,6 +109,7 @@ def _space(papers: Papers) -> Iterator[Fact]:
         left = (blocks - used) * 1024
         nothing = available * 1024 < FULL_BYTES and left < _RESERVED_BYTES
         if point == "/" and paper is not None:
+            left = max(0, left - _RESERVED_BYTES) if available * 1024 < FULL_BYTES else left
             words = f"{left / (1 << 20):,.0f} MiB are free on / for root."
             yield observed(papers, paper, "guest.root-free-bytes", float(left), words, raw=line)
         if point in _NEEDED and blocks and nothing:

@@ -57,6 +57,10 @@ def test_another_builds_file_is_not_called_damaged() -> None:
 def test_an_entry_file_that_is_gone_is_a_damage() -> None:
     listing = "\n".join(line for line in sums().splitlines() if "handler.sh" not in line)
     assert value("extension.intact", command("extension", listing)) is False
+    without_sums = f"{FOLDER}:\ntotal 9\n-rw-r--r-- 1 0 0 9 Nov 23 02:00 freeze.py\n"
+    assert value("extension.intact", command("extension", without_sums)) is None
+    in_the_list = f"{FOLDER}:\n-rwxr--r-- 1 0 0 9 Nov 23 02:00 handler.sh\n{listing}"
+    assert value("extension.intact", command("extension", in_the_list)) is True
 
 
 def test_the_package_for_the_guest_agent_counts_too() -> None:

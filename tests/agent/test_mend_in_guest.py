@@ -15,7 +15,6 @@ from quiesce.lab.waagent import CONFIGURATION, UNIT
 from quiesce.model.failure import AgentFailure
 from quiesce.model.papers import Papers
 
-
 pytestmark = pytest.mark.long
 
 

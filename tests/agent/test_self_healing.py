@@ -47,7 +47,7 @@ def test_a_stopped_azure_agent_is_started_through_the_qemu_guest_agent(site: Sit
 @pytest.mark.long
 def test_a_stopped_qemu_guest_agent_is_started_through_the_azure_agent(site: Site):
     hand = Hand(site.guest)
-    site.server.protect(route="host-then-guest")
+    site.server.protect(snapshot={"route": "host-then-guest"})
     hand.run("systemctl stop qemu-guest-agent")
 
     job = site.server.backup()

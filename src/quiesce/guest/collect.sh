@@ -2,7 +2,8 @@
 # sh -s TOKEN < collect.sh: what a diagnosis wants to read of this guest, on standard output, in the
 # form that docs/explanation/diagnosis.md states. It changes nothing, writes to no disk, starts no
 # Python, opens no symbolic link that others could have put there, touches no remote mount, and ends
-# within seven seconds whatever hangs. Without root it shows less. For dash, bash and busybox.
+# within sixteen seconds whatever hangs. Without root it shows less. For dash, bash and busybox.
+# A program costs 50 ms to start in an emulated guest, so it is done without where that can be.
 # No here-documents: shells make temporary files of them, and the disk may be full. Everything is a
 # function, so that nothing runs of a script that came only in part.
 
@@ -11,12 +12,11 @@ LC_ALL=C
 export PATH LC_ALL
 unset CDPATH ENV LS_COLORS POSIXLY_CORRECT TZ
 
-WORKER_SECONDS=6
-RELAY_SECONDS=7
+WORKER_SECONDS=14
+RELAY_SECONDS=16
 MOST_BYTES=4194304
 TAIL=65536
-REMOTE="nfs|cifs|smb|fuse|9p|ceph|afs|gluster|autofs|virtiofs|lustre|gpfs|beegfs|ncp|coda|ocfs2|gfs2"
-LOCAL="ext[234]|xfs|btrfs|vfat|f2fs|jfs|reiserfs|zfs|bcachefs|nilfs2|tmpfs|overlay"
+SMALL=4096
 UNITS="walinuxagent waagent qemu-guest-agent qemu-ga"
 NL='
 '
@@ -46,10 +46,11 @@ work() {
     timeout -s KILL 2 true && limit="timeout -s KILL"
     [ / -ef / ] && verified=yes
     read_mounts
-    the_system
+    the_moment
     the_agents
     the_disks
     the_logs
+    the_system
     the_network
     the_rest
     heading end "$(date +%s)"
@@ -69,18 +70,6 @@ without_secrets() {
 heading() { printf '#%s %s\n' "$token" "$*"; }
 
 missing() { heading missing "$1" "$2"; }
-# command NAME PROGRAM ARGUMENT…: its output, and its status, 127 for a program that is not there.
-command_() {
-    name=$1
-    shift
-    if ! command -v "$1" >/dev/null; then
-        heading command "$name" 127
-        echo "$1: not found"
-        return
-    fi
-    shown "$name" limited 2 "$@"
-}
-
 # limited SECONDS PROGRAM ARGUMENT…: where there is no `timeout`, the whole is bounded still.
 limited() {
     seconds=$1
@@ -97,11 +86,22 @@ shown() {
     printf '%s\n' "${output%"$NL"*}"
 }
 
+# brief NAME FUNCTION-OR-PROGRAM ARGUMENT…: the same for what prints little.
+brief() {
+    name=$1
+    shift
+    output=$("$@" 2>&1 </dev/null)
+    heading command "$name" "$?"
+    printf '%s\n' ${output:+"$output"} ""
+}
+
 # files BYTES PATH…: the last BYTES of each that is a file, and no symbolic link.
 files() {
     most=$1
     shift
-    for path in "$@"; do
+    wanted=$*
+    set --
+    for path in $wanted; do
         case $path in
             *[![:print:]]* | *\**) continue ;;
         esac
@@ -110,29 +110,54 @@ files() {
         elif [ -L "$path" ]; then
             missing "$path" "it is a symbolic link"
         elif [ -f "$path" ]; then
-            file "$path" "$path"
+            set -- "$@" "$path"
         elif [ -e "$path" ]; then
             missing "$path" "it is not a file"
         else
             missing "$path" "No such file or directory"
         fi
     done
+    [ $# -gt 0 ] || return
+    abouts=$(stat -c '%s %a %u %Y %n' "$@")
+    for path in "$@"; do
+        about='- - - -'
+        case $NL$abouts$NL in
+            *" $path$NL"*)
+                about=${abouts%%" $path$NL"*}
+                about=${about%%" $path"}
+                about=${about##*"$NL"}
+                ;;
+        esac
+        file "$path" "$path" "$about"
+    done
 }
 
-# file SHOWN-AS PATH. Whoever swaps the path after the look above is found out after the opening.
+# file SHOWN-AS PATH ABOUT. Whoever swaps the path after the look above is found out after the
+# opening.
 file() {
-    about=$(stat -c '%s %a %u %Y' "$2") || about='- - - -'
     if {
         if [ -n "$verified" ] && { [ -L "$2" ] || ! [ "$2" -ef /proc/self/fd/3 ]; }; then
             missing "$1" "it was replaced while it was opened"
         else
-            heading file "$about" "$1"
-            tail -c "$most" <&3
+            heading file "$3" "$1"
+            case $2 in
+                /proc/self/*) tail -c "$most" <&3 ;;
+                /proc/*) copied <&3 ;;
+                *) if [ "${3%% *}" -lt "$SMALL" ]; then copied <&3; else tail -c "$most" <&3; fi ;;
+            esac
             echo
         fi
     } 3<"$2"; then :; else
         missing "$1" "Permission denied"
     fi
+}
+
+# What is small, without a program.
+copied() {
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+    done
+    printf %s "$line"
 }
 
 # linked SHOWN-AS FOLDER…: for files that a distribution itself makes a link, into these folders.
@@ -143,7 +168,8 @@ linked() {
         target=$(readlink -f "$path")
         for folder in "$@"; do
             case $target in "$folder"/*) ;; *) continue ;; esac
-            within_reach "$target" && [ -f "$target" ] && most=$TAIL && file "$path" "$target"
+            within_reach "$target" && [ -f "$target" ] && most=$TAIL \
+                && file "$path" "$target" "$(stat -c '%s %a %u %Y' "$target")"
             return
         done
     fi
@@ -162,15 +188,24 @@ newest() {
 
 # ---- mounts: what must not be touched, and what `df` may be asked about
 
+# Blanks in names are spelt \040 there.
 read_mounts() {
-    remote=$(mounts_of "$REMOTE" | sed 's#\\.*#//#') # an odd name: all that begins like it
-    local=$(mounts_of "($LOCAL) " | grep -v '[\\]' | head -n 60)
-}
-
-# mounts_of TYPES: where they are mounted, blanks in names spelt \040.
-mounts_of() {
-    sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .* - \([^ ]*\) .*/\2 \1/p' /proc/self/mountinfo \
-        | grep -E "^($1)" | sed 's/^[^ ]* //'
+    remote='' local='' count=0
+    while read -r _ _ _ _ point rest; do
+        type=${rest#* - }
+        case ${type%% *} in
+            nfs* | cifs* | smb* | fuse* | 9p* | ceph* | afs* | gluster* | autofs* | virtiofs* \
+                | lustre* | gpfs* | beegfs* | ncp* | coda* | ocfs2* | gfs2*)
+                case $point in *\\*) point=${point%%\\*}// ;; esac # all that begins like it
+                remote="$remote $point"
+                ;;
+            ext[234] | xfs | btrfs | vfat | f2fs | jfs | reiserfs | zfs | bcachefs | nilfs2 | tmpfs \
+                | overlay)
+                case $point in *\\*) continue ;; esac
+                [ $((count += 1)) -gt 60 ] || local="$local $point"
+                ;;
+        esac
+    done < /proc/self/mountinfo
 }
 
 # Whether nothing on the way to the path is a remote mount. The root itself always counts as near.
@@ -207,23 +242,27 @@ spaces() {
 
 # ---- what is collected, the most telling first
 
-the_system() {
-    shown date date +%s
+the_moment() {
+    heading command date 0
+    date +%s
     read -r before < /proc/stat
     sleep 0.5 || sleep 1
     read -r after < /proc/stat
     heading command cpu 0
     printf '%s\n%s\n' "$before" "$after"
-    command_ uname uname -a
+}
+
+the_system() {
     linked /etc/os-release /usr/lib
     files "$TAIL" /proc/loadavg /proc/meminfo /proc/uptime /proc/pressure/cpu /proc/pressure/io \
         /proc/pressure/memory
     files 262144 /proc/self/mountinfo
+    brief uname uname -a
 }
 
 the_agents() {
     shown processes processes
-    shown units limited 4 systemctl show --no-pager \
+    brief units limited 4 systemctl show --no-pager \
         -p Id,LoadState,ActiveState,SubState,UnitFileState \
         -p NRestarts,Result,ExecMainStatus,Environment $UNITS
     files "$TAIL" /etc/waagent.conf /etc/qemu/qemu-ga.conf /etc/default/qemu-guest-agent \
@@ -239,20 +278,19 @@ the_agents() {
         done
     done
     files "$TAIL" $found
-    shown python pythons
+    brief python pythons
 }
 
 the_disks() {
     df -Pkl / >/dev/null && flags=-Pkl || flags=-Pk
-    shown space spaces
+    brief space spaces
     flags=-Pi
-    shown inodes spaces
+    brief inodes spaces
 }
 
 the_logs() {
     files 262144 /var/log/waagent.log
-    command_ journal journalctl --no-pager -q -o short-iso --since=-1h -n 600 \
-        -u walinuxagent -u waagent -u qemu-guest-agent -u qemu-ga
+    shown journal journal
     shown quiesce of_ours
     shown extension extension_files
     extension_folders
@@ -271,8 +309,8 @@ the_logs() {
 }
 
 the_network() {
-    command_ addresses ip -o address
-    shown routes routes
+    brief addresses limited 2 ip -o address
+    brief routes routes
     linked /etc/resolv.conf /run/systemd/resolve /run/NetworkManager /run/resolvconf /run/connman
     found=
     for folder in /var/lib/dhcp /var/lib/dhclient /var/lib/NetworkManager /run/systemd/netif/leases; do
@@ -289,8 +327,8 @@ the_rest() {
         case $path in */Certificates.xml | */ovf-env.xml) ;; *) set -- "$@" "$path" ;; esac
     done
     files "$TAIL" "$@"
-    shown certificate certificate
-    shown freezers freezers
+    brief certificate certificate
+    brief freezers freezers
     found='' count=0
     within_reach /var/log/azure && for folder in /var/log/azure/*; do
         [ $((count += 1)) -gt 40 ] && break
@@ -302,6 +340,16 @@ the_rest() {
 }
 
 # ---- commands of our own making
+
+# Without what qemu-ga says of each call: it would be all there is.
+journal() {
+    command -v journalctl >/dev/null || { echo "journalctl: not found"; return 127; }
+    lines=$(limited 4 journalctl --no-pager -q -o short-iso --since=-1h -n 3000 \
+        -u walinuxagent -u waagent -u qemu-guest-agent -u qemu-ga)
+    ended=$?
+    printf '%s\n' "$lines" | grep -v 'qemu-ga\[[0-9]*\]: info: guest-' | tail -n 600
+    return "$ended"
+}
 
 processes() {
     limited 2 ps -ww -eo pid,ppid,stat,etimes,pcpu,rss,args 2>/dev/null || from_proc

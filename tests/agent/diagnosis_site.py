@@ -31,6 +31,8 @@ done
 rm -rf /root/aside
 systemctl daemon-reload
 systemctl reset-failed
+# What one fault has left in the journal is no evidence for the next one.
+journalctl --quiet --rotate --vacuum-time=1s
 for unit in qemu-guest-agent walinuxagent; do
     systemctl is-active --quiet $unit || systemctl start $unit
 done

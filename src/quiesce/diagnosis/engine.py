@@ -6,27 +6,24 @@ Pure: the same failure and the same facts in any order give the same diagnosis.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from quiesce.diagnosis.catalogue import Catalogue, CatalogueEntry, catalogue
 from quiesce.diagnosis.conditions import Condition, Rule, Seen, all_hold
 from quiesce.diagnosis.remedies import remedy_for
 from quiesce.diagnosis.rule_words import condition_words
+from quiesce.diagnosis.supposed import NEVER, ROUTE, of_now, routes
 from quiesce.model.diagnosis import Candidate, Diagnosis, Fact, RuledOut, Verdict
 from quiesce.model.failure import Evidence, FailureReport
 
 _CANDIDATES = 5
 """More would be no answer."""
-_ROUTE = "failed.route"
 _ONLY = {
     **dict.fromkeys(("agent.never-seen", "agent.silent", "agent.stale"), "guest"),
     **dict.fromkeys(("agent.hung", "agent.channel-lost", "agent.exec-timeout"), "host"),
 }
 """Codes that only one route raises."""
-_NEVER = datetime.min.replace(tzinfo=UTC)
-"""When something is concluded and not observed."""
 
 
 class _Word(StrEnum):
@@ -38,11 +35,13 @@ class _Word(StrEnum):
 @dataclass(frozen=True, slots=True)
 class _Judged:
     """`by` are the conditions that decide it: those of the proof that holds, those that exclude
-    it, or all of the open proof that lacks least."""
+    it, or all of the open proof that lacks least. `distance`: how many steps of `explains` lead
+    to it from the symptom."""
 
     entry: CatalogueEntry
     word: _Word
     by: Rule
+    distance: int = 0
 
 
 def diagnose(
@@ -115,9 +114,10 @@ def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple
     A cause of one route counts if this VM has that route: what would fail if it were taken.
     """
     known = source or catalogue()
+    facts = tuple(of_now(facts))
     proven: dict[str, _Judged] = {}
     views: dict[str, Seen] = {}
-    for supposed in _routes(Seen(facts)):
+    for supposed in routes(Seen(facts)):
         seen = Seen([*_without_route(facts), *supposed])
         for entry in known.entries.values():
             judged = _judge(entry, seen, known)
@@ -144,23 +144,14 @@ def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple
 def _with_route(facts: Sequence[Fact], codes: Sequence[str]) -> Sequence[Fact]:
     """The facts, with the route that failed where the codes alone tell it."""
     told = {_ONLY[code] for code in codes if code in _ONLY}
-    if len(told) != 1 or any(fact.name == _ROUTE for fact in facts):
+    if len(told) != 1 or any(fact.name == ROUTE for fact in facts):
         return facts
     [route] = told
-    return [*facts, Fact(_ROUTE, route, f"the {route} route failed", "the failure's code", _NEVER)]
+    return [*facts, Fact(ROUTE, route, f"the {route} route failed", "the failure's code", NEVER)]
 
 
 def _without_route(facts: Sequence[Fact]) -> Iterator[Fact]:
-    return (fact for fact in facts if fact.name != _ROUTE)
-
-
-def _routes(seen: Seen) -> Iterator[tuple[Fact, ...]]:
-    """No route, and each that this VM has; without a server to ask, each whose agent is there."""
-    yield ()
-    for route, agent in (("host", "qga"), ("guest", "waagent")):
-        configured = seen.value(f"{agent}.configured")
-        if configured or (configured is None and seen.value(f"{agent}.installed")):
-            yield (Fact(_ROUTE, route, f"the VM has the {route} route", "supposed", _NEVER),)
+    return (fact for fact in facts if fact.name != ROUTE)
 
 
 def _chain(failure: FailureReport) -> Iterator[FailureReport]:
@@ -187,14 +178,15 @@ def _behind(symptoms: list[CatalogueEntry], seen: Seen, known: Catalogue) -> lis
     """Everything that may stand behind the symptoms, nearest first. What is ruled out stands in
     nobody's way: a cause behind it would have shown by it."""
     found: dict[str, _Judged] = {}
-    edge = symptoms
+    edge, distance = symptoms, 0
     while edge:
-        nearer, edge = edge, []
+        nearer, edge, distance = edge, [], distance + 1
         for entry in nearer:
             for cause in known.causes[entry.code]:
                 if cause.code in found or not cause.proof:
                     continue
-                found[cause.code] = judged = _judge(cause, seen, known)
+                judged = replace(_judge(cause, seen, known), distance=distance)
+                found[cause.code] = judged
                 if judged.word is not _Word.RULED_OUT:
                     edge.append(cause)
     return list(found.values())
@@ -221,14 +213,20 @@ def _lacking(rule: Rule, seen: Seen) -> int:
 
 
 def _deepest(proven: Sequence[_Judged], known: Catalogue) -> list[_Judged]:
-    """Those that no other explains, the one with the most particular proof first, circumstances
-    last."""
-    explained: set[str] = set()
-    for each in proven:
-        explained |= _reach(each.entry, known)
+    """Those that no other explains, circumstances last. The one with the most particular proof
+    comes first; of as particular ones the nearest to the symptom, then the one that explains
+    least: it says the most."""
+    reach = {each.entry.code: _reach(each.entry, known) for each in proven}
+    explained = set().union(*reach.values())
     return sorted(
         (each for each in proven if each.entry.code not in explained),
-        key=lambda each: (each.entry.circumstance, -len(each.by), each.entry.code),
+        key=lambda each: (
+            each.entry.circumstance,
+            -len(each.by),
+            each.distance,
+            len(reach[each.entry.code]),
+            each.entry.code,
+        ),
     )
 
 
@@ -280,7 +278,7 @@ def _candidates(judged: Iterable[_Judged], seen: Seen) -> Iterator[Candidate]:
 
 
 def _evidence(conditions: Iterable[Condition], seen: Seen) -> tuple[Evidence, ...]:
-    facts = (seen.fact(each.name) for each in conditions if each.name != _ROUTE)
+    facts = (seen.fact(each.name) for each in conditions if each.name != ROUTE)
     return _distinct(fact.evidence() for fact in facts if fact is not None)
 
 

@@ -282,3 +282,63 @@ def test_a_guest_that_is_well_has_no_standing_trouble() -> None:
         fact("extension.installed", False), fact("extension.config-error", ""),
     ]  # fmt: skip
     assert standing(facts) == ()
+
+
+BOTH = {"waagent.installed": True, "qga.installed": True}
+AZURE_WELL = {"waagent.unit": "active", "waagent.process": "running"}
+QGA_WELL = {"qga.unit": "active", "qga.process": "running"}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {**AZURE_WELL, "qga.unit": "inactive", "qga.process": "absent"},
+        {
+            **AZURE_WELL,
+            "qga.unit": "inactive",
+            "qga.process": "absent",
+            "qga.blocked": "guest-exec",
+        },
+        {**QGA_WELL, "waagent.unit": "disabled", "waagent.process": "absent"},
+        {**QGA_WELL, "waagent.unit": "masked", "waagent.process": "absent"},
+    ],
+)
+def test_a_second_agent_that_only_lies_there_is_no_trouble(facts: dict[str, FactValue]) -> None:
+    assert standing([fact(name, value) for name, value in {**BOTH, **facts}.items()]) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause"),
+    [
+        ({**QGA_WELL, "waagent.unit": "failed", "waagent.process": "absent"}, "agent.not-running"),
+        ({**QGA_WELL, "waagent.unit": "active", "waagent.process": "stopped"}, "agent.hung"),
+        ({**AZURE_WELL, "qga.unit": "active", "qga.process": "stopped"}, "agent.hung"),
+        ({"waagent.unit": "disabled", "qga.unit": "inactive"}, "agent.not-running"),
+    ],
+)
+def test_an_agent_that_was_to_run_and_does_not_is_trouble_beside_another_one(
+    facts: dict[str, FactValue], cause: str
+) -> None:
+    found = standing([fact(name, value) for name, value in {**BOTH, **facts}.items()])
+    assert [each.code for each in found] == [cause]
+
+
+def test_what_the_agent_complained_of_long_ago_is_not_wrong_now() -> None:
+    facts = [fact("waagent.configured", True), fact("waagent.log-age-seconds", 5.0)]
+    for days, codes in ((8, []), (6, ["extension.enable-failed"])):
+        says = fact("waagent.says", "enable-failed", at=NOW - timedelta(days=days))
+        assert [each.code for each in standing([*facts, says])] == codes
+    # What the agent said last before it fell silent is news, however long that is ago.
+    says = fact("waagent.says", "enable-failed", at=NOW - timedelta(days=300))
+    silent = fact("waagent.log-age-seconds", 300 * 86400.0 - 60)
+    assert [each.code for each in standing([facts[0], says, silent])] == ["extension.enable-failed"]
+    # Its log has the guest's clock.
+    behind = fact("guest.clock-ahead-seconds", -300 * 86400.0)
+    [skewed] = standing([*facts, says, behind])
+    assert (skewed.code, skewed.also) == ("network.clock-skew", ("extension.enable-failed",))
+
+
+def test_of_two_causes_that_are_as_well_proven_the_nearer_one_comes_first() -> None:
+    # Both have one condition; by the alphabet it would be agent.disk-full.
+    answer = found("agent.channel-lost", guest_disk__full="/var", vm_power="migrating")
+    assert (answer.code, answer.also) == ("vm.migrating", ("agent.disk-full",))

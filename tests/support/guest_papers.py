@@ -91,6 +91,17 @@ def command(name: str, text: str, status: int = 0) -> Paper:
     return paper(COMMAND + name, text, status=status)
 
 
+ROOTS_VIEW = command(
+    "access",
+    "uid 0\nlisted /var/lib/waagent\nabsent /var/lib/quiesce\nabsent /run/quiesce\n",
+)
+"""Of root: what he does not see is not there."""
+USERS_VIEW = command(
+    "access",
+    "uid 1000\nrefused /var/lib/waagent\nabsent /var/lib/quiesce\nabsent /run/quiesce\n",
+)
+
+
 def missing(path: str, why: str = "No such file or directory") -> Paper:
     return Paper(path, problem=why)
 

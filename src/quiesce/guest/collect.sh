@@ -238,6 +238,10 @@ spaces() {
     done
     [ $# -gt 0 ] || set -- /
     limited 2 df "$flags" "$@"
+    ended=$?
+    # GNU's df prints nothing before it has asked all: one that is slow must not hide the root.
+    [ "$ended" -lt 124 ] || { limited 2 df "$flags" /; ended=$?; }
+    return "$ended"
 }
 
 # ---- what is collected, the most telling first
@@ -279,6 +283,8 @@ the_agents() {
     done
     files "$TAIL" $found
     brief python pythons
+    brief access access
+    brief programs programs
 }
 
 the_disks() {
@@ -387,6 +393,45 @@ pythons() {
     done
 }
 
+# Who asks, and what he can tell of these folders: that a file is not there is known of those alone
+# that he may list, or that are not there themselves.
+access() {
+    while read -r field user _; do
+        [ "$field" != Uid: ] || break
+    done < /proc/self/status
+    echo "uid $user"
+    for folder in /var/lib/waagent /var/lib/quiesce /run/quiesce; do
+        if listable "$folder" && [ -r "$folder" ] && [ -x "$folder" ]; then
+            echo "listed $folder"
+        elif is_absent "$folder"; then
+            echo "absent $folder"
+        else
+            echo "refused $folder"
+        fi
+    done
+}
+
+# By the names in the folder above it: a confined agent may be refused the very look.
+is_absent() {
+    within_reach "$1" && [ -r "${1%/*}" ] && [ -x "${1%/*}" ] || return 1
+    for near in "${1%?}"*; do
+        [ "$near" != "$1" ] || return 1
+    done
+}
+
+# Where the agents lie: without systemd nothing else tells whether they are installed.
+programs() {
+    for path in /usr/sbin/waagent /usr/bin/waagent /usr/local/sbin/waagent /usr/local/bin/waagent \
+        /usr/share/oem/bin/waagent /etc/init.d/waagent /etc/init.d/walinuxagent \
+        /usr/sbin/qemu-ga /usr/bin/qemu-ga /usr/local/bin/qemu-ga /etc/init.d/qemu-ga \
+        /etc/init.d/qemu-guest-agent; do
+        within_reach "$path" && [ -e "$path" ] && echo "$path"
+    done
+    command -v waagent
+    command -v qemu-ga
+    return 0
+}
+
 # Folders of the extension as the Azure Linux agent lays them down, into $folders.
 extension_folders() {
     folders=
@@ -422,7 +467,11 @@ of_ours() {
 
 certificate() {
     path=/var/lib/waagent/TransportCert.pem
-    within_reach "$path" && [ -f "$path" ] || { echo "$path: No such file or directory"; return 1; }
+    folder=${path%/*}
+    within_reach "$path" || { echo "$folder: it lies on a remote mount"; return 126; }
+    is_absent "$folder" || { [ -r "$folder" ] && [ -x "$folder" ]; } \
+        || { echo "$folder: Permission denied"; return 126; }
+    [ -f "$path" ] || { echo "$path: No such file or directory"; return 1; }
     command -v openssl >/dev/null || { echo "openssl: not found"; return 127; }
     limited 2 openssl x509 -in "$path" -noout -startdate -enddate -fingerprint
 }

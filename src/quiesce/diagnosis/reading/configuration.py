@@ -56,14 +56,16 @@ def _proxies(papers: Papers) -> Iterator[Fact]:
     of people are set to."""
     own = _own_proxy(papers)
     environment = list(_environment(papers))
-    exempt = ",".join(value for _, name, value, _ in environment if name.lower() == "no_proxy")
+    of_agent = [each for each in environment if _reaches_agent(each[0], each[3])]
+    exempt = ",".join(value for _, name, value, _ in of_agent if name.lower() == "no_proxy")
     set_here = [each for each in environment if _PROXY_NAME.fullmatch(each[1]) and each[2]]
     if set_here:
         where, name, value, line = set_here[-1]
         words = f"{name} is set to {shown(value)} in {place(where)}."
         said = f"{shown(value)} ({place(where)})"
         yield observed(papers, where, "net.proxy", said, words, raw=line)
-    chosen = own or next(((p, v, ln) for p, _, v, ln in reversed(set_here) if _of_agent(p)), None)
+    reaching = ((p, v, ln) for p, _, v, ln in reversed(set_here) if _reaches_agent(p, ln))
+    chosen = own or next(reaching, None)
     if chosen is not None:
         where, value, line = chosen
         said = f"{shown(value)} ({place(where)})"
@@ -117,8 +119,14 @@ def _words_of(line: str) -> Iterator[tuple[str, str]]:
             yield name, value.strip("\"'")
 
 
-def _of_agent(paper: Paper) -> bool:
-    return bool(_DROP_INS.fullmatch(paper.path)) or paper.path == "command:units"
+def _reaches_agent(paper: Paper, line: str) -> bool:
+    """systemd gives a service what its unit says and what is the default of all; it does not read
+    /etc/environment."""
+    return (
+        bool(_DROP_INS.fullmatch(paper.path))
+        or paper.path == "command:units"
+        or line.strip().startswith("DefaultEnvironment")
+    )
 
 
 def _is_exempt(no_proxy: str) -> bool:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from quiesce.agent.package import extension_package
+from quiesce.diagnosis.reading.access import knows_absence
 from quiesce.diagnosis.reading.observed import age_seconds, observed, text_paper
 from quiesce.model.diagnosis import Fact
 from quiesce.model.papers import Paper, Papers
@@ -58,7 +59,12 @@ def _files(papers: Papers) -> Iterator[Fact]:
         yield observed(papers, ours, "extension.installed", True, words, raw=packed[0])
         yield from _version(papers, ours, packed[1], packed[0])
         yield from _zip_intact(papers, ours, packed)
-    elif unpacked is not None and ours is not None and ours.status in (0, None):
+    elif (
+        unpacked is not None
+        and ours is not None
+        and ours.status in (0, None)
+        and knows_absence(papers, "/var/lib/waagent", "/var/lib/quiesce")
+    ):
         words = "No file of the extension is in the guest."
         yield observed(papers, unpacked, "extension.installed", False, words, raw=unpacked.text)
         yield from _vanished(papers)
@@ -223,7 +229,8 @@ def _sessions(papers: Papers) -> Iterator[Fact]:
         if isinstance(document, dict) and document.get("state") not in _ENDED:
             open_ones.append((paper, str(document.get("state", ""))[:20]))
     source = open_ones[0][0] if open_ones else listing
-    if source is not None and (open_ones or source.status in (0, None)):
+    none_known = source is not None and source.status in (0, None)
+    if source is not None and (open_ones or (none_known and knows_absence(papers, "/run/quiesce"))):
         words = f"{len(open_ones)} sessions of ours have not ended in the guest."
         raw = "\n".join(f"{paper.path}: {state}" for paper, state in open_ones)
         yield observed(papers, source, "extension.sessions", float(len(open_ones)), words, raw=raw)

@@ -6,12 +6,18 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from quiesce.diagnosis.reading.access import knows_absence
+from quiesce.diagnosis.reading.mounts import parse as parse_mounts
 from quiesce.diagnosis.reading.observed import assignments, observed, text_paper
 from quiesce.diagnosis.reading.services import processes
 from quiesce.model.diagnosis import Fact
 from quiesce.model.papers import Paper, Papers
+from quiesce.model.units import size_text
 
-_NEEDED = ("/", "/var", "/var/lib", "/var/lib/waagent", "/var/log", "/run", "/tmp", "/etc")
+_NEEDED = (
+    *("/", "/var", "/var/lib", "/var/lib/waagent", "/var/log", "/run", "/tmp", "/etc"),
+    "/sysroot",
+)
 """Where the agents and the extension write."""
 FULL_BYTES = 1 << 20
 """With less than that left, neither agent gets its work done."""
@@ -104,25 +110,44 @@ def _space(papers: Papers) -> Iterator[Fact]:
     paper, inodes = papers.command("space"), papers.command("inodes")
     full: list[str] = []
     lines: list[str] = []
-    rows = list(_rows(paper))
+    sealed = _sealed(papers)
+    rows = [row for row in _rows(paper) if row[0] not in sealed and not _is_image(row[-1])]
+    points = {point for point, *_ in rows}
+    root = next((each for each in ("/", "/var", "/sysroot", "/etc") if each in points), "")
     for point, blocks, used, available, line in rows:
         left = (blocks - used) * 1024
         nothing = available * 1024 < FULL_BYTES and left < _RESERVED_BYTES
-        if point == "/" and paper is not None:
+        if point == root and paper is not None:
             left = max(0, left - _RESERVED_BYTES) if available * 1024 < FULL_BYTES else left
-            words = f"{left / (1 << 20):,.0f} MiB are free on / for root."
+            words = f"{size_text(left)} are free on {point} for root."
             yield observed(papers, paper, "guest.root-free-bytes", float(left), words, raw=line)
         if point in _NEEDED and blocks and nothing:
             full.append(point)
             lines.append(line)
     for point, total, used, _, line in _rows(inodes):
-        if point in _NEEDED and total and used >= total:
+        if point in _NEEDED and point not in sealed and total and used >= total:
             full.append(f"{point} (no inode is free)")
             lines.append(line)
-    if paper is not None and any(point == "/" for point, *_ in rows):
+    if paper is not None and root:
         value = ", ".join(dict.fromkeys(full))
         words = f"Full: {value}." if value else "No file system that the agents need is full."
         yield observed(papers, paper, "guest.disk-full", value, words, raw="\n".join(lines))
+
+
+def _sealed(papers: Papers) -> set[str]:
+    """Mounts that nobody writes to: the root of an image-based system (Fedora CoreOS, bootc) is
+    full by its making. One that the kernel made read-only after an error is another matter."""
+    paper = text_paper(papers, "/proc/self/mountinfo")
+    topmost = {mount.point: mount for mount in parse_mounts(paper.text if paper else "")}
+    return {
+        point
+        for point, mount in topmost.items()
+        if "ro" in mount.options or mount.source == "composefs"
+    }
+
+
+def _is_image(line: str) -> bool:
+    return line.startswith("composefs ")
 
 
 def _rows(paper: Paper | None) -> Iterator[tuple[str, int, int, int, str]]:
@@ -142,6 +167,8 @@ def _certificate(papers: Papers) -> Iterator[Fact]:
     if paper is None or log is None or not log.text.strip():
         return
     if "No such file" in paper.text:
+        if not knows_absence(papers, "/var/lib/waagent"):
+            return
         words = "The agent's transport certificate is not there."
         yield observed(papers, paper, "waagent.certificate", "missing", words, raw=paper.text)
         return

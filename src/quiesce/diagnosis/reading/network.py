@@ -19,7 +19,13 @@ LEASES = (
     *("/var/lib/dhcp/", "/var/lib/dhclient/", "/var/lib/dhcpcd/", "/var/lib/NetworkManager/"),
     *("/run/systemd/netif/leases/", "/run/NetworkManager/devices/"),
 )
-_ADDRESS = re.compile(r"^\d+: (\S+)\s+inet (\d[\d.]+)/", re.MULTILINE)
+_ADDRESS = re.compile(r"^\d+: (\S+)\s+(?:inet (\d[\d.]+)|inet6 ([0-9A-Fa-f:.]+))/", re.MULTILINE)
+_INTERNAL = "/var/lib/NetworkManager/internal-"
+"""NetworkManager's own leases hold the address, and of the options none (nm-dhcp-systemd.c and
+nm-dhcp-nettools.c, lease_save)."""
+_ANY_OPTION = re.compile(
+    r"^[ \t]*option \S|^(?:NETMASK|ROUTER|DNS|SERVER_ADDRESS|LIFETIME|T1|OPTION_\d+)=", re.MULTILINE
+)
 _DEFAULT = re.compile(r"^default .*", re.MULTILINE)
 _PROC_DEFAULT = re.compile(r"^\S+\t00000000\t.*", re.MULTILINE)
 _NAMESERVER = re.compile(r"^nameserver\s+(\S+)", re.MULTILINE)
@@ -27,6 +33,9 @@ _OPTION = re.compile(
     r"(?:unknown[-_]245|OPTION_245|private[-_]245|option[-_]245)[ =\"']+([0-9A-Fa-f.:]{7,15})", re.I
 )
 _LEASE = re.compile(r"^[ \t]*lease[ \t]*\{", re.MULTILINE)
+
+
+_LINK_LOCAL = ("169.254.", "fe8", "fe9", "fea", "feb", "::1")
 
 
 def network_facts(papers: Papers) -> Iterator[Fact]:
@@ -43,14 +52,14 @@ def _addresses(papers: Papers) -> Iterator[Fact]:
     found = [
         match
         for match in _ADDRESS.finditer(paper.text)
-        if match[1] != "lo" and not match[2].startswith("169.254.")
+        if match[1] != "lo" and not (match[2] or match[3]).lower().startswith(_LINK_LOCAL)
     ]
     if found:
-        words = f"{found[0][1]} has the address {found[0][2]}."
-        raw = "\n".join(line for line in paper.text.splitlines() if " inet " in line)
+        words = f"{found[0][1]} has the address {found[0][2] or found[0][3]}."
+        raw = "\n".join(line for line in paper.text.splitlines() if " inet" in line)
         yield observed(papers, paper, "net.address", True, words, raw=raw)
     else:
-        words = "No interface has an IPv4 address."
+        words = "No interface has an address that others can reach."
         yield observed(papers, paper, "net.address", False, words, raw=paper.text)
 
 
@@ -91,6 +100,8 @@ def _leases(papers: Papers) -> Iterator[Fact]:
     if host:
         words = f"DHCP tells the host's address by option 245: {host}."
         raw = next(line for line in lease.splitlines() if _OPTION.search(line))
+    elif paper.path.startswith(_INTERNAL) or not _ANY_OPTION.search(lease):
+        return
     else:
         words, raw = "The DHCP lease has no option 245.", lease
     yield observed(papers, paper, "net.option-245", host, words, raw=raw, at=at)

@@ -47,7 +47,17 @@ _AGENTS = (
         "QEMU guest agent",
     ),
 )
-_EXTENSION = re.compile(r"Quiesce\.VmBackup-|/var/lib/quiesce/|quiesce-extension-")
+_EXTENSION = re.compile(
+    r"^(?:\S*/)?(?:platform-)?python[\d.]*(?: -\S+)* \S*"
+    r"(?:/Quiesce\.VmBackup-[\d.]+|/quiesce-extension-[^\s/]+\.zip)(?:[/ ]|$)"
+    r"|^(?:(?:\S*/)?(?:da|a|ba)?sh (?:-\w+ )?)?\S*/Quiesce\.VmBackup-[\d.]+/handler\.sh(?: |$)"
+)
+"""What runs it, and nobody who only reads its files."""
+_PROGRAMS = {
+    "waagent": re.compile(r"^/\S+/(?:waagent|walinuxagent)$", re.MULTILINE),
+    "qga": re.compile(r"^/\S+/qemu-(?:ga|guest-agent)$", re.MULTILINE),
+}
+_NO_SYSTEMD = "not been booted with systemd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,9 @@ def _chosen(agent: _Agent, units: dict[str, dict[str, str]]) -> dict[str, str] |
 def _unit_facts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) -> Iterator[Fact]:
     unit = _chosen(agent, units)
     paper = papers.command("units")
+    if paper is not None and not units and _is_without_systemd(paper):
+        words = f"The {agent.title} has no service of systemd, which does not run here."
+        yield observed(papers, paper, f"{agent.name}.unit", "absent", words, raw=paper.text)
     if unit is None or paper is None:
         return
     name = unit["Id"].removesuffix(".service")
@@ -121,6 +134,10 @@ def _unit_facts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]])
         if key in unit
     )
     yield observed(papers, paper, f"{agent.name}.unit", state, words, raw=raw)
+
+
+def _is_without_systemd(paper: Paper) -> bool:
+    return paper.status == 127 or (paper.status not in (0, None) and _NO_SYSTEMD in paper.text)
 
 
 def _unit_state(unit: dict[str, str]) -> str:
@@ -173,6 +190,16 @@ def _installed(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) 
     elif running and shown is not None:
         words = f"The {agent.title} is installed: it runs."
         yield observed(papers, shown, name, True, words, raw=running[0].line)
+    elif unit is None and (program := _program(papers, agent)):
+        where, raw = program
+        words = f"The {agent.title} is installed: {raw} is there."
+        yield observed(papers, where, name, True, words, raw=raw)
+    elif unit is None and (programs := papers.command("programs")) is not None:
+        if programs.status in (0, None) and any(
+            _process_facts(papers, name, agent.process, agent.title)
+        ):
+            words = f"The {agent.title} is not installed: it has neither a program nor a process."
+            yield observed(papers, programs, name, False, words, raw=programs.text)
     elif unit is not None and listing is not None and unit["LoadState"] == "not-found":
         if not any(_process_facts(papers, name, agent.process, agent.title)):
             return  # nobody has seen that no process runs
@@ -181,6 +208,16 @@ def _installed(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) 
         yield observed(
             papers, listing, name, False, words, raw=f"LoadState=not-found ({unit['Id']})"
         )
+
+
+def _program(papers: Papers, agent: _Agent) -> tuple[Paper, str] | None:
+    """Where it lies; of papers that do not tell, the configuration speaks for the agent."""
+    programs = papers.command("programs")
+    if programs is not None:
+        found = _PROGRAMS[agent.name].search(programs.text)
+        return (programs, found[0]) if found else None
+    paper = text_paper(papers, "/etc/waagent.conf") if agent.name == "waagent" else None
+    return (paper, paper.path) if paper is not None else None
 
 
 def _restarts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) -> Iterator[Fact]:

@@ -32,7 +32,9 @@ _GOAL_AGAIN = re.compile(
 _RUNS_ON = re.compile(
     r"\[HEARTBEAT\]|is successfully running|Process(?:Extensions)?GoalState completed"
 )
-_HANDLER_DONE = re.compile(r"\] Command: .*\benable\b|, op=Enable, message=(?!\[Extension)")
+_HANDLER_DONE = re.compile(
+    r"\] Command: [^\n]{0,200}\benable\b|, op=Enable, message=(?!\[Extension)"
+)
 _STARTS = re.compile(r"Azure Linux Agent Version|Target handler state: |GoalState started")
 _IO = r"timed out|Connection refused|No route to host|Network is unreachable|reset by peer|Errno"
 

@@ -33,8 +33,18 @@ def test_the_agents_own_proxy_catches_the_hosts_address_unless_it_is_exempt() ->
     found = facts(conf)
     assert found["waagent.proxy"].value == f"proxy.example:3128 ({CONF})"
     assert found["waagent.proxy-for-host"].value is True
-    exempt = paper("/etc/environment", "NO_PROXY=localhost,168.63.129.0/24\n")
+    exempt = paper(DROP_IN, "[Service]\nEnvironment=NO_PROXY=localhost,168.63.129.0/24\n")
     assert value("waagent.proxy-for-host", conf, exempt) is False
+
+
+def test_what_people_or_other_services_are_set_to_exempts_nothing() -> None:
+    conf = paper(CONF, "HttpProxy.Host=proxy.example\nHttpProxy.Port=3128\n")
+    of_people = paper("/etc/environment", "NO_PROXY=168.63.129.16\n")
+    other = "/etc/systemd/system/docker.service.d/proxy.conf"
+    of_docker = paper(other, '[Service]\nEnvironment="NO_PROXY=168.63.129.16"\n')
+    assert value("waagent.proxy-for-host", conf, of_people, of_docker) is True
+    of_all = paper("/etc/systemd/system.conf", "[Manager]\nDefaultEnvironment=NO_PROXY=*\n")
+    assert value("waagent.proxy-for-host", conf, of_people, of_all) is False
 
 
 def test_no_proxy_is_said_to_be_none() -> None:

@@ -9,11 +9,22 @@ import zipfile
 from datetime import timedelta
 
 import pytest
-from guest_papers import LOG_OF_GOOD_AGENT, NOW, command, facts, paper, papers, value
+from guest_papers import (
+    LOG_OF_GOOD_AGENT,
+    NOW,
+    ROOTS_VIEW,
+    USERS_VIEW,
+    command,
+    facts,
+    paper,
+    papers,
+    value,
+)
 
 from quiesce.agent.package import extension_package
 from quiesce.diagnosis.reading.extension import posix_cksum
 from quiesce.diagnosis.reading.failures import failure_in
+from quiesce.model.papers import Paper
 
 VERSION = extension_package().version
 FOLDER = f"/var/lib/waagent/Quiesce.VmBackup-{VERSION}.7"
@@ -74,13 +85,20 @@ def test_the_package_for_the_guest_agent_counts_too() -> None:
 
 
 def test_nothing_of_it_is_there() -> None:
-    nothing = (command("extension", "", 1), command("quiesce", ""))
+    nothing = (command("extension", "", 1), command("quiesce", ""), ROOTS_VIEW)
     assert value("extension.installed", *nothing) is False
     assert value("extension.vanished", *nothing) is None
 
 
+@pytest.mark.parametrize("view", [[USERS_VIEW], []])
+def test_what_one_may_not_look_at_is_not_said_to_be_gone(view: list[Paper]) -> None:
+    unseen = (command("extension", "", 1), command("quiesce", ""), *view)
+    log = paper("/var/log/waagent.log", LOG_OF_GOOD_AGENT)
+    assert not {"extension.installed", "extension.vanished"} & set(facts(*unseen, log))
+
+
 def test_files_that_the_agent_has_not_removed_itself_have_vanished() -> None:
-    nothing = (command("extension", "", 1), command("quiesce", ""))
+    nothing = (command("extension", "", 1), command("quiesce", ""), ROOTS_VIEW)
     log = paper("/var/log/waagent.log", LOG_OF_GOOD_AGENT)
     assert value("extension.vanished", *nothing, log) is True
     prefix = "2026-11-23T02:11:00Z INFO ExtHandler [Quiesce.VmBackup-0.2.0.1]"

@@ -18,6 +18,10 @@ LONG = 250_000
         STAMP + "retrieving the goal state: " * (LONG // 27),
         STAMP + "[HTTP Failed] " * (LONG // 14),
         STAMP + "x\n" + "\n" * LONG,
+        STAMP + "[ExtensionError] Timeout(3)\n" + STAMP + "op=Install, message=[Extension\n"
+        f"{STAMP}Daemon ended with exception\n" + "] Command: " * (LONG // 11),
+        "1 1 T 1 1 1 python3 " + "-x " * (LONG // 3),
+        "1 1 T 1 1 1 sh " + "/Quiesce.VmBackup-1" * (LONG // 19),
         "\n" * LONG,
         " " * LONG,
         "lease {\n" * (LONG // 8),

@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from guest_papers import NOW, command, facts, missing, paper, papers, value
+from guest_papers import (
+    NOW,
+    ROOTS_VIEW,
+    USERS_VIEW,
+    command,
+    facts,
+    missing,
+    paper,
+    papers,
+    value,
+)
 
 from quiesce.diagnosis.reading import facts_of
 
@@ -45,6 +55,31 @@ def test_without_inodes_nothing_can_be_written_either() -> None:
 
 def test_df_that_could_not_run_proves_nothing() -> None:
     assert value("guest.disk-full", command("space", "df: not found\n", 127)) is None
+
+
+COREOS_DF = (
+    "Filesystem 1024-blocks Used Available Capacity Mounted on\n"
+    "composefs 6336 6336 0 100% /\n"
+    "/dev/vda4 10000000 2000000 8000000 20% /etc\n"
+    "/dev/vda4 10000000 {used} {available} 20% /var\n"
+)
+COREOS_MOUNTS = (
+    "22 1 0:40 / / ro,relatime - overlay composefs ro,lowerdir+=/run/ostree\n"
+    "23 22 254:4 /ostree /etc rw,relatime - xfs /dev/vda4 rw\n"
+    "24 22 254:4 /ostree /var rw,relatime - xfs /dev/vda4 rw\n"
+)
+
+
+@pytest.mark.parametrize("source", ["composefs", "overlay"])
+def test_a_root_that_is_an_image_is_not_full(source: str) -> None:
+    text = COREOS_DF.format(used=2000000, available=8000000).replace("composefs", source)
+    mounts = paper("/proc/self/mountinfo", COREOS_MOUNTS)
+    found = facts(command("space", text), mounts)
+    assert found["guest.disk-full"].value == ""
+    assert found["guest.root-free-bytes"].value == 8000000 * 1024
+    assert found["guest.root-free-bytes"].words == "7.6 GiB are free on /var for root."
+    full = command("space", COREOS_DF.format(used=10000000, available=0))
+    assert value("guest.disk-full", full, mounts) == "/var"
 
 
 def test_load_is_that_of_the_moment() -> None:
@@ -98,8 +133,10 @@ def test_a_certificate_is_missed_only_of_an_agent_that_has_run() -> None:
         "certificate", "/var/lib/waagent/TransportCert.pem: No such file or directory", 1
     )
     log = paper("/var/log/waagent.log", "2026-11-23T02:00:00Z INFO Daemon x\n")
-    assert value("waagent.certificate", gone, log) == "missing"
-    assert value("waagent.certificate", gone, missing("/var/log/waagent.log")) is None
+    assert value("waagent.certificate", gone, log, ROOTS_VIEW) == "missing"
+    assert value("waagent.certificate", gone, missing("/var/log/waagent.log"), ROOTS_VIEW) is None
+    assert value("waagent.certificate", gone, log, USERS_VIEW) is None
+    assert value("waagent.certificate", gone, log) is None
 
 
 def test_the_distribution_is_that_of_os_release() -> None:
@@ -161,9 +198,18 @@ ADDRESSES = (
 )
 
 
-@pytest.mark.parametrize(("address", "has"), [("10.0.0.7", True), ("169.254.3.4", False)])
+@pytest.mark.parametrize(
+    ("address", "has"),
+    [
+        ("inet 10.0.0.7", True),
+        ("inet 169.254.3.4", False),
+        ("inet6 2001:db8::7", True),
+        ("inet6 fe80::5054:ff:fe12:3456", False),
+    ],
+)
 def test_an_address_is_one_that_others_can_reach(address: str, has: bool) -> None:
-    assert value("net.address", command("addresses", ADDRESSES.format(address))) is has
+    shown = ADDRESSES.replace("inet {}", address)
+    assert value("net.address", command("addresses", shown)) is has
 
 
 @pytest.mark.parametrize(
@@ -185,7 +231,9 @@ def test_resolvers() -> None:
     assert value("net.resolvers", paper("/etc/resolv.conf", "search x\n")) == ""
 
 
-LEASE = 'lease {{\n  interface "eth0";\n  fixed-address 10.0.0.7;\n{}  renew 1 2026/11/23;\n}}\n'
+LEASE = (
+    "lease {{\n  fixed-address 10.0.0.7;\n  option routers 10.0.0.1;\n{}  renew 1 2026/11/23;\n}}\n"
+)
 OPTION = "  option unknown-245 a8:3f:81:10;\n"
 
 
@@ -203,6 +251,16 @@ def test_option_245_of_networkd_and_of_the_newest_of_several_lease_files() -> No
     new = paper("/var/lib/dhcp/a.leases", LEASE.format(""), modified_at=NOW + timedelta(minutes=1))
     assert value("net.option-245", old) == "168.63.129.16"
     assert value("net.option-245", old, new) == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/var/lib/NetworkManager/internal-1b2c-eth0.lease", "/run/systemd/netif/leases/2"],
+)
+def test_a_lease_that_keeps_no_options_tells_nothing_of_one(path: str) -> None:
+    found = facts(paper(path, "# This is private data. Do not parse.\nADDRESS=10.0.0.7\n"))
+    assert found["net.dhcp"].value is True
+    assert "net.option-245" not in found
 
 
 def test_without_a_lease_file_nothing_is_known_of_dhcp() -> None:

@@ -88,11 +88,51 @@ def test_an_agent_without_service_and_process_is_not_installed() -> None:
     assert value("waagent.installed", command("units", NOTHING)) is None
 
 
-def test_without_systemd_processes_alone_tell() -> None:
-    said = "System has not been booted with systemd as init system (PID 1). Can't operate."
-    found = facts(command("units", said, 1), command("processes", PROCESSES))
-    assert "waagent.unit" not in found
-    assert found["waagent.installed"].value is True
+NO_SYSTEMD = command("units", "timeout: failed to run command 'systemctl': No such file", 127)
+ALPINE = "PID PPID STAT ELAPSED %CPU RSS COMMAND\n1 0 S 9 0.0 9 /sbin/init\n7 1 S 9 0.0 9 {}\n"
+
+
+def test_without_systemd_processes_and_programs_tell() -> None:
+    listing = command("processes", ALPINE.format("/usr/bin/qemu-ga -d"))
+    programs = command("programs", "/usr/bin/qemu-ga\n/etc/init.d/qemu-guest-agent\n")
+    found = facts(NO_SYSTEMD, listing, programs)
+    assert found["qga.installed"].value is True
+    assert found["qga.process"].value == "running"
+    assert found["waagent.installed"].value is False
+    assert found["waagent.unit"].value == "absent"
+
+
+def test_without_systemd_an_agent_that_is_stopped_is_still_installed() -> None:
+    listing = command("processes", ALPINE.format("/bin/login"))
+    shown = (NO_SYSTEMD, listing, command("programs", "/usr/sbin/waagent\n"))
+    assert value("waagent.installed", *shown) is True
+    assert value("waagent.process", *shown) == "absent"
+    assert value("waagent.installed", NO_SYSTEMD, paper("/etc/waagent.conf", "a=b\n")) is True
+    assert value("waagent.installed", NO_SYSTEMD, listing) is None
+
+
+def test_a_service_manager_that_does_not_answer_is_no_system_without_one() -> None:
+    for said, status in (("", 137), ("Failed to connect to bus: Permission denied", 1)):
+        assert value("waagent.unit", command("units", said, status)) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "ours"),
+    [
+        ("python3 -I /var/lib/waagent/Quiesce.VmBackup-0.2.0.1 handler enable", True),
+        ("/usr/libexec/platform-python -I /var/lib/quiesce/quiesce-extension-1+2.zip hold", True),
+        ("/bin/sh -c /var/lib/waagent/Quiesce.VmBackup-0.2.0.1/handler.sh enable", True),
+        ("/bin/sh /var/lib/waagent/Quiesce.VmBackup-0.2.0.1/handler.sh enable", True),
+        ("less /var/lib/waagent/Quiesce.VmBackup-0.2.0.1/status/1.status", False),
+        ("vim /var/lib/waagent/Quiesce.VmBackup-0.2.0.1/handler.sh", False),
+        ("tail -f /var/lib/quiesce/x.log", False),
+        ("python3 /home/me/watch.py --folder=/var/lib/quiesce/", False),
+    ],
+)
+def test_the_extension_runs_where_something_runs_its_files(line: str, ours: bool) -> None:
+    listing = ALPINE.format("x").replace("7 1 S 9 0.0 9 x", f"7 1 T 9 0.0 9 {line}")
+    state = "stopped" if ours else "absent"
+    assert value("extension.process", command("processes", listing)) == state
 
 
 JOURNAL = """\

@@ -12,7 +12,10 @@ from quiesce.diagnosis.remedies import remedy_for
 from quiesce.diagnosis.vocabulary import FACTS
 from quiesce.model.diagnosis import Check, Diagnosis, Fact, Light, Verdict
 
-_HARMLESS = ("bitmap.", "disk.unsupported", "extension.outdated", "extension.not-", "guest.")
+_HARMLESS = (
+    *("bitmap.", "disk.unsupported", "extension.outdated", "extension.not-", "guest."),
+    "snapshot.sql-server-full",
+)
 """Causes in spite of which backups go on: amber."""
 _BAD = (False, "stopped", "blocked", "absent", "inactive", "failed", "masked", "disabled")
 """Of several facts of a line that is not green, one with such a value decides."""
@@ -91,6 +94,8 @@ def _codes(line: Line, seen: Seen) -> tuple[str, ...]:
 
 def _words(line: Line, known: Sequence[Fact], light: Light) -> str:
     """What the deciding fact says, without its full stop; a busy machine's busiest program too."""
+    if line.says and light is not Light.GREEN:
+        return line.says
     bad = next((fact for fact in known if fact.value in _BAD), known[0])
     first = (known[0] if light is Light.GREEN else bad).words
     if line.facts[-1] == "guest.busiest" and light is not Light.GREEN and len(known) > 1:

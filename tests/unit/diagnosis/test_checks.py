@@ -157,7 +157,7 @@ def test_lights(name: str, value: FactValue, title: str, light: Light) -> None:
 
 
 def test_a_cause_that_is_proven_has_a_red_line_with_its_remedy() -> None:
-    known = (fact("net.address", False),)
+    known = (fact("waagent.configured", True), fact("net.address", False))
     proven = standing(known)
     assert [each.code for each in proven] == ["network.no-address"]
     (line,) = [check for check in checks(known, proven) if "network.no-address" in check.codes]

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from quiesce.diagnosis.checks import checks
 from quiesce.diagnosis.engine import diagnose, standing
-from quiesce.model.diagnosis import Diagnosis, Fact, FactValue, Verdict
+from quiesce.model.diagnosis import Diagnosis, Fact, FactValue, Light, Verdict
 from quiesce.model.failure import Evidence, FailureReport
 
 NOW = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
@@ -70,8 +71,35 @@ def _name(word: str) -> str:
         ),
         (
             "agent.silent",
-            {"waagent_proxy__for__host": True, "waagent_says": "host-refused"},
+            {"waagent_proxy__for__host": True, "waagent_says": "proxy"},
             "network.proxy-hijacks-host",
+        ),
+        (
+            "agent.silent",
+            {
+                "waagent_proxy__for__host": True,
+                "waagent_process": "running",
+                "hop_wire__server": "ok",
+            },
+            "network.proxy-hijacks-host",
+        ),
+        ("agent.certificate", {"guest_clock__ahead__seconds": -400.0}, "network.clock-skew"),
+        ("agent.silent", {"net_address": False}, "network.no-address"),
+        (
+            "agent.silent",
+            {"guest_clock__ahead__seconds": -400.0, "waagent_says": "certificate"},
+            "network.clock-skew",
+        ),
+        ("agent.silent", {"waagent_says": "no-space"}, "agent.disk-full"),
+        (
+            "agent.silent",
+            {"guest_memory__percent": 97.0, "guest_io__stall__percent": 30.0},
+            "guest.overloaded",
+        ),
+        (
+            "agent.silent",
+            {"guest_memory__percent": 97.0, "vm_cpu__percent": 95.0},
+            "guest.overloaded",
         ),
         (
             "freeze.failed",
@@ -127,6 +155,28 @@ def test_a_symptom_leads_to_its_cause(
         ),
         ("agent.silent", {"net_option__245": ""}, "network.dhcp-no-host-address"),
         ("agent.silent", {"waagent_proxy__for__host": True}, "network.proxy-hijacks-host"),
+        # The agent polls its host past HttpProxy.Host; what the log says is the host's own doing.
+        *(
+            (code, {"waagent_proxy__for__host": True, **more}, "network.proxy-hijacks-host")
+            for code in ("agent.never-seen", "agent.stale")
+            for more in (
+                {"waagent_says": "no-host"},
+                {"waagent_says": "host-refused"},
+                {"waagent_process": "running", "hop_wire__server": "ok"},
+            )
+        ),
+        # Polling is plain HTTP: a clock that is behind keeps nobody from it.
+        *(
+            (code, {"guest_clock__ahead__seconds": -400.0}, "network.clock-skew")
+            for code in ("agent.silent", "agent.stale", "extension.timeout", "freeze.failed")
+        ),
+        # The guest agent needs no address, nor does a container.
+        ("agent.hung", {"net_address": False}, "network.no-address"),
+        # df knows better than an old line of the log.
+        ("agent.silent", {"waagent_says": "no-space", "guest_disk__full": ""}, "agent.disk-full"),
+        # A database holds the memory that it was given.
+        ("agent.silent", {"guest_memory__percent": 98.0}, "guest.overloaded"),
+        ("agent.hung", {"guest_memory__percent": 98.0}, "guest.overloaded"),
     ],
 )
 def test_a_look_alike_is_not_taken_for_the_cause(
@@ -342,3 +392,59 @@ def test_of_two_causes_that_are_as_well_proven_the_nearer_one_comes_first() -> N
     # Both have one condition; by the alphabet it would be agent.disk-full.
     answer = found("agent.channel-lost", guest_disk__full="/var", vm_power="migrating")
     assert (answer.code, answer.also) == ("vm.migrating", ("agent.disk-full",))
+
+
+def test_an_agent_that_hangs_behind_a_proxy_setting_is_still_found() -> None:
+    answer = found(
+        "agent.stale",
+        waagent_proxy__for__host=True, waagent_process="running", waagent_unit="active",
+        waagent_silent__seconds=90.0, waagent_says="nothing", waagent_restarts=0.0,
+        hop_wire__server="ok", guest_cpu__percent=3.0,
+    )  # fmt: skip
+    assert (answer.verdict, answer.code) == (Verdict.PROVEN, "agent.hung")
+
+
+def test_a_clock_that_is_wrong_since_nothing_is_reached_is_not_the_cause() -> None:
+    answer = found(
+        "agent.silent",
+        net_address=False,
+        guest_clock__ahead__seconds=-400.0,
+        waagent_says="certificate",
+    )
+    assert (answer.code, answer.also) == ("network.no-address", ())
+
+
+def test_a_disk_that_has_room_again_is_not_called_full() -> None:
+    full = {"waagent_says": "no-space", "failed_route": "guest"}
+    assert found("agent.disk-full", **full).verdict is Verdict.PROVEN
+    answer = found("agent.disk-full", **full, guest_disk__full="")
+    assert answer.verdict is Verdict.NOT_PROVEN
+
+
+def test_a_guest_that_nobody_reaches_by_its_network_may_be_without_an_address() -> None:
+    alone = [fact("net.address", False), fact("qga.configured", True)]
+    assert standing(alone) == ()
+    [cause] = standing([*alone, fact("waagent.configured", True)])
+    assert cause.code == "network.no-address"
+
+
+SQL = {
+    "guest.os": "windows", "windows.sql-writer": True, "windows.sql-backups": True,
+    "windows.copy-backup": False,
+}  # fmt: skip
+
+
+def test_sql_servers_own_backups_make_a_freeze_slow_and_break_nothing() -> None:
+    facts = [fact(name, value) for name, value in SQL.items()]
+    assert diagnose(FailureReport("vss.freeze-timeout", "Slow."), facts).code == (
+        "snapshot.sql-server-full"
+    )
+    # Of another failure it is no cause, and a real one goes before it.
+    assert diagnose(FailureReport("vss.freeze-failed", "No."), facts).code == "vss.freeze-failed"
+    failed = [*facts[:-1], fact("extension.process", "stopped")]
+    stuck = diagnose(FailureReport("extension.timeout", "Late."), failed)
+    assert stuck.code == "extension.stuck"
+    [shown] = standing(facts)
+    assert shown.code == "snapshot.sql-server-full"
+    [line] = [each for each in checks(facts, [shown]) if shown.code in each.codes]
+    assert line.light is Light.AMBER

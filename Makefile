@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes bench-diagnosis system-demo system-test system-bench system-wine wine clean docs
+.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -58,6 +58,9 @@ bench-routes: system-test $(STAMP)  ## freeze and duration of both routes side b
 
 bench-diagnosis: system-test $(STAMP)  ## every fault of the lab, and the cause that is found; ONLY="name…"
 	PYTHONPATH=tests/support:tests/e2e:tests/agent $(BIN)/python tests/bench/bench_diagnosis.py $(if $(ONLY),--only $(ONLY),--page docs/explanation/diagnosis-scoreboard.md)
+
+four-families: system-test $(STAMP)  ## one failure of each family, as its owner sees it: a page of the docs
+	PYTHONPATH=tests/support:tests/e2e:tests/agent $(BIN)/python tests/bench/four_families.py docs/explanation/four-families.md
 
 bench-agents: $(STAMP)  ## 1,000 polling agents against one server; QUICK=1: 200 for 20 s
 	$(BIN)/python tests/bench/bench_agents.py $(if $(QUICK),--agents 200 --seconds 20)

@@ -159,7 +159,7 @@ FACTS: Mapping[str, Kind] = {
     "extension.version": _text(GUEST, "its version"),
     "extension.outdated": _is(GUEST, "its version is older than the server's"),
     "extension.status": _one(
-        GUEST, "its own status file", "success", "warning", "transitioning", "error", "absent"
+        GUEST, "its own status file", "success", "warning", "transitioning", "error"
     ),
     "extension.status-age-seconds": _number(GUEST, "since it last wrote its status", "s"),
     "extension.process": _one(GUEST, "its process", *_PROCESS),

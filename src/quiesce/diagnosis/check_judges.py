@@ -64,16 +64,26 @@ def below(name: str, amber: float, red: float) -> Judge:
 
 def agent(agent: str, other: str) -> Judge:
     """Whether an agent runs. One that the VM is not set to be reached by is left out, and where
-    nobody has said by which, one that is not there while the other one is."""
+    nobody has said by which, one that is not known to be there while the other one is, or when
+    none is (`no_agent`). One of two that is down may be one that nobody needs."""
 
     def judge(seen: Seen) -> Light | None:
         configured = seen.value(f"{agent}.configured")
         installed = seen.value(f"{agent}.installed")
-        unit, process = seen.value(f"{agent}.unit"), seen.value(f"{agent}.process")
-        if configured is False or (
-            configured is None and installed is False and _is_there(seen, other)
-        ):
+        if configured is False:
             return None
+        if configured is None:
+            if installed is not True and _is_there(seen, other):
+                return None
+            if no_agent(seen) is not None:
+                return None
+        light = _runs(seen)
+        spare = configured is None and seen.value(f"{other}.process") == "running"
+        return AMBER if light is RED and spare else light
+
+    def _runs(seen: Seen) -> Light | None:
+        installed = seen.value(f"{agent}.installed")
+        unit, process = seen.value(f"{agent}.unit"), seen.value(f"{agent}.process")
         answers = (seen.value(f"{agent}.answers"), seen.value(f"{agent}.polls"))
         if process in ("stopped", "blocked") or False in answers:
             return RED
@@ -90,6 +100,14 @@ def agent(agent: str, other: str) -> Judge:
         return AMBER if unit == "activating" else RED
 
     return judge
+
+
+def no_agent(seen: Seen) -> Light | None:
+    """Of a machine that nobody has set a way to."""
+    agents = ("waagent", "qga")
+    named = any(seen.value(f"{agent}.configured") is not None for agent in agents)
+    absent = all(seen.value(f"{agent}.installed") is False for agent in agents)
+    return RED if absent and not named else None
 
 
 def _is_there(seen: Seen, agent: str) -> bool:

@@ -20,6 +20,7 @@ from quiesce.diagnosis.check_judges import (
     clock,
     empty,
     flag,
+    no_agent,
     option_245,
     proxy_for_host,
     word,
@@ -31,7 +32,8 @@ from quiesce.diagnosis.vocabulary import HOPS
 @dataclass(frozen=True, slots=True)
 class Line:
     """`facts`: their words and evidence are shown, the first that is known first. `always`: the
-    line says so when it could not be looked at."""
+    line says so when it could not be looked at. `says`: what it says instead of them when it is
+    not green."""
 
     area: str
     title: str
@@ -39,6 +41,7 @@ class Line:
     judge: Judge
     codes: tuple[str, ...] = ()
     always: bool = False
+    says: str = ""
 
 
 def _hop(name: str) -> Line:
@@ -47,6 +50,14 @@ def _hop(name: str) -> Line:
 
 
 LINES: tuple[Line, ...] = (
+    Line(
+        "agent",
+        "agents",
+        ("waagent.installed", "qga.installed"),
+        no_agent,
+        ("agent.not-installed",),
+        says="no agent is installed, neither the Azure Linux agent nor the QEMU guest agent",
+    ),
     Line(
         "agent",
         "Azure Linux agent",
@@ -79,7 +90,7 @@ LINES: tuple[Line, ...] = (
         "agent",
         "its certificate",
         ("waagent.certificate",),
-        word("waagent.certificate", good=GREEN, missing=RED, expired=RED, not_yet_valid=RED),
+        word("waagent.certificate", good=GREEN),
         ("agent.certificate",),
     ),
     Line(

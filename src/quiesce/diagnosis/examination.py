@@ -5,15 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from quiesce.diagnosis.checks import checks
 from quiesce.diagnosis.engine import diagnose, standing
 from quiesce.diagnosis.reading import facts_of
 from quiesce.diagnosis.reading.failures import failed_facts, failure_by_agent, failure_in
-from quiesce.diagnosis.reading.observed import observed
+from quiesce.diagnosis.reading.log_lines import log_lines
+from quiesce.diagnosis.reading.observed import observed, text_paper
+from quiesce.diagnosis.ways import ways_of
 from quiesce.model.diagnosis import Check, Diagnosis, Examination, Fact, Light
 from quiesce.model.failure import FailureReport
 from quiesce.model.papers import Papers
+
+_NO_NEWS = timedelta(days=7)
+"""A failure that the agent has outlived for so long is none of now."""
 
 
 def examine(papers: Papers) -> Examination:
@@ -22,11 +28,17 @@ def examine(papers: Papers) -> Examination:
     began = time.monotonic()
     facts = (*_looked_at(papers), *facts_of(papers))
     failure = failure_in(papers) or failure_by_agent(facts)
-    facts = (*facts, *failed_facts(papers, failure))
-    found = tuple(_diagnoses(failure, facts))
+    age = _age(papers, failure)
+    old = age is not None and age > _NO_NEWS
+    ways = ways_of(facts, failed=failure is not None and not old)
+    shown = tuple(fact for fact in facts if ways.is_shown(fact))
+    if not old:
+        facts = (*facts, *failed_facts(papers, failure))
+    mattering = tuple(fact for fact in facts if ways.matters(fact))
+    found = tuple(_diagnoses(None if old else failure, mattering))
     return Examination(
         subject=papers.source,
-        checks=(_newest_backup(papers, failure), *_checks(papers, facts, found)),
+        checks=(_newest_backup(failure, age), *_checks(papers, shown, found)),
         diagnoses=found,
         channels=(f"{len(papers.papers)} papers of {papers.source}", *papers.warnings),
         seconds=time.monotonic() - began,
@@ -60,15 +72,30 @@ def _checks(
     )
 
 
-def _newest_backup(papers: Papers, failure: FailureReport | None) -> Check:
+def _age(papers: Papers, failure: FailureReport | None) -> timedelta | None:
+    """How long the agent has gone on since; of papers without its log, how old the failure is.
+    None: not known."""
+    log = text_paper(papers, "/var/log/waagent.log")
+    last: datetime | None = None
+    for line in log_lines(log.text) if log is not None else ():
+        last = line.at
+    end = last or papers.taken_at
+    failed = max((each.observed_at for each in failure.evidence), default=None) if failure else None
+    return end - failed if end is not None and failed is not None else None
+
+
+def _newest_backup(failure: FailureReport | None, age: timedelta | None) -> Check:
     if failure is None:
         words = "no failure stands in these papers"
         return Check("extension", "the newest backup", Light.GREEN, words)
+    light, words = Light.RED, failure.message.rstrip(".")
+    if age is not None and age > _NO_NEWS:
+        light, words = Light.AMBER, f"{words}; that was {age.days} days before"
     return Check(
         "extension",
         "the newest backup",
-        Light.RED,
-        failure.message.rstrip("."),
+        light,
+        words,
         failure.evidence,
         (failure.code,),
     )

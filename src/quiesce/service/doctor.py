@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from quiesce.diagnosis.checks import checks
 from quiesce.diagnosis.engine import standing
-from quiesce.model.diagnosis import Check, Diagnosis, Examination, Fact, Light, Mend, MendAction
+from quiesce.diagnosis.ways import Ways
+from quiesce.model.diagnosis import Check, Diagnosis, Examination, Light, Mend, MendAction
 from quiesce.model.diagnosis import MendStatus as Status
 from quiesce.model.failure import Evidence, Failure, FailureReport, PolicyFailure
 from quiesce.model.policy import Policy
@@ -93,7 +94,8 @@ class Doctor:
         self.check_idle(address.name)
         policy = self._policy(name)
         seen = self._looks.facts(address.name, deep=True)
-        facts = tuple(fact for fact in seen.facts if _matters(fact, address))
+        ways = Ways(waagent=address.agent.waagent, qga=address.agent.qga)
+        facts = tuple(fact for fact in seen.facts if ways.matters(fact))
         diagnoses = standing(facts)
         mounts, problems = self._mounts(address, policy)
         examination = Examination(
@@ -139,17 +141,6 @@ class Doctor:
         except Failure as failure:
             return (), (failure.report(),)
         return tuple(_mount_checks(mounts, policy)), ()
-
-
-def _matters(fact: Fact, address: VmAddress) -> bool:
-    """What a way to the VM needs that this VM is not set to be reached by is not wrong with it. The
-    guest's network is needed for the Azure Linux agent alone."""
-    family, _, name = fact.name.partition(".")
-    if name == "configured":
-        return True
-    if family in ("waagent", "net", "hop"):
-        return address.agent.waagent
-    return family != "qga" or address.agent.qga
 
 
 def _no_network(address: VmAddress) -> Iterator[Check]:

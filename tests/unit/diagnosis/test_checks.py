@@ -129,7 +129,7 @@ def test_a_mount_that_is_dangerous_to_freeze_has_the_exact_skip_lines() -> None:
     ("name", "value", "title", "light"),
     [
         ("waagent.extensions-enabled", False, "extensions allowed", Light.RED),
-        ("waagent.certificate", "expired", "its certificate", Light.RED),
+        ("waagent.certificate", "expired", "its certificate", Light.AMBER),
         ("waagent.restarts", 9.0, "restarts of the Azure Linux agent", Light.RED),
         ("waagent.restarts", 1.0, "restarts of the Azure Linux agent", Light.AMBER),
         ("qga.blocked", "guest-exec", "its commands", Light.RED),

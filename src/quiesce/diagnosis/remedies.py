@@ -3,6 +3,7 @@ what restarts the agent that failed, on the system that the facts name, or on al
 
     {install P} {upgrade P}    P is a package of `_PACKAGES`, or `agent`: the one that failed
     {start agent} {restart agent} {status agent} {log agent}, and with waagent or qemu-guest-agent
+    {show space} {show clock} {sync clock} {set clock}
     {waagent.unit} {mount}
 """
 
@@ -28,17 +29,18 @@ _AGENT_OF = {"host": _QGA, "guest": _WAAGENT}
 _RELATIVES: Mapping[str, tuple[str, ...]] = {
     "debian": ("debian", "raspbian", "kali", "devuan"),
     "ubuntu": ("ubuntu", "linuxmint", "pop", "neon"),
-    "rhel": (
-        *("rhel", "centos", "fedora", "rocky", "almalinux", "ol", "amzn", "azurelinux"),
-        *("mariner", "cloudlinux", "scientific"),
-    ),
-    "suse": (
-        *("suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sles_sap"),
-        *("sle-micro", "sl-micro"),
-    ),
+    "rhel": ("fedora", "rocky", "almalinux"),
+    # Version 7, and Amazon Linux 2, have no dnf; where there is one, yum is another name of it.
+    "yum": ("rhel", "centos", "ol", "amzn", "cloudlinux", "scientific"),
+    "tdnf": ("azurelinux", "mariner", "photon"),
+    "suse": ("suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sles_sap"),
+    # Their root is read-only: a package comes with the next snapshot of it.
+    "micro": ("sle-micro", "sl-micro", "suse-microos", "opensuse-microos", "opensuse-leap-micro"),
     "alpine": ("alpine",),
 }
 """Ids of os-release whose commands are the same."""
+_LIKE = {"yum": "rhel", "tdnf": "rhel", "micro": "suse"}
+"""Families that name packages and units as another one does."""
 _FAMILY = {relative: family for family, all_ in _RELATIVES.items() for relative in all_}
 _NAMES = {
     "debian": "Debian",
@@ -52,7 +54,13 @@ _TOOLS: Mapping[str, Mapping[str, str]] = {
     "debian": _APT,
     "ubuntu": _APT,
     "rhel": {"install": "dnf install {}", "upgrade": "dnf upgrade {}"},
+    "yum": {"install": "yum install {}", "upgrade": "yum update {}"},
+    "tdnf": {"install": "tdnf install {}", "upgrade": "tdnf update {}"},
     "suse": {"install": "zypper install {}", "upgrade": "zypper update {}"},
+    "micro": {
+        "install": "transactional-update pkg install {} && reboot",
+        "upgrade": "transactional-update pkg update {} && reboot",
+    },
     "alpine": {"install": "apk add {}", "upgrade": "apk add --upgrade {}"},
 }
 _PACKAGES: Mapping[str, Mapping[str, str]] = {
@@ -99,6 +107,29 @@ _WINDOWS_INSTALLERS = {
 }
 
 
+_TASKS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "show space": {
+        "": ("df -h / /var /run", "du -xh / | sort -h | tail -20"),
+        "windows": ("Get-Volume",),
+    },
+    "show clock": {
+        "": ("timedatectl",),
+        "alpine": ("date -u",),
+        "windows": ("w32tm /query /status",),
+    },
+    "sync clock": {
+        "": ("timedatectl set-ntp true",),
+        "alpine": ("rc-service chronyd restart",),
+        "windows": ("w32tm /resync /force",),
+    },
+    "set clock": {
+        "": ("date -u -s '2026-01-31 12:00:00'",),
+        "windows": ("Set-Date -Date '2026-01-31 12:00:00Z'",),
+    },
+}
+"""What is done with the system itself; "" is every family that has no words of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guest:
     """`family` of `_RELATIVES`, "windows", or empty when it is not known; `agent` is the one that
@@ -132,6 +163,9 @@ def filled(step: str, guest: Guest = Guest()) -> str:
 
 
 def _word(name: str, guest: Guest) -> str:
+    if name in _TASKS:
+        commands = _TASKS[name].get(guest.family) or _TASKS[name][""]
+        return " and ".join(f"`{command}`" for command in commands)
     if name == "waagent.unit":
         return _UNITS[_WAAGENT].get(guest.family or "debian", _WAAGENT)
     if name == "mount":
@@ -163,6 +197,7 @@ def _commands(verb: str, what: str, guest: Guest) -> str:
 
 
 def _command(verb: str, what: str, family: str) -> str:
+    like = _LIKE.get(family, family)
     if family == "windows":
         if verb in _POWERSHELL:
             return _POWERSHELL[verb].format(_WINDOWS_SERVICES[what])
@@ -171,5 +206,5 @@ def _command(verb: str, what: str, family: str) -> str:
         forms = _OPENRC if family == "alpine" else _SYSTEMD
         if verb == "log" and what == _WAAGENT:
             return "tail -50 /var/log/waagent.log"
-        return forms[verb].format(_UNITS[what].get(family, what))
-    return _TOOLS[family][verb].format(_PACKAGES[what].get(family, what))
+        return forms[verb].format(_UNITS[what].get(like, what))
+    return _TOOLS[family][verb].format(_PACKAGES[what].get(like, what))

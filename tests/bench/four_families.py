@@ -1,6 +1,5 @@
 """One failure of each family on a real guest, as its owner sees it.
 
-
 PYTHONPATH=tests/support:tests/e2e:tests/agent python tests/bench/four_families.py PAGE
 """
 

@@ -16,7 +16,7 @@ from quiesce.lab.guest import LabGuest
 from quiesce.lab.state import Layout, ready_guest
 from quiesce.model.failure import Failure
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.long]
 
 HOLD_SECONDS = 8.0
 FOLDER = "/run/quiesce/restart"

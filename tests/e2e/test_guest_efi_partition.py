@@ -15,6 +15,8 @@ from quiesce.model.policy import SnapshotOptions
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, MountFreeze
 from quiesce.snapshot.consistency import proven_consistency
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def vm(guest: LabGuest, tmp_path: Path) -> LabGuest:

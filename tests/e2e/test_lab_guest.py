@@ -21,6 +21,8 @@ from quiesce.lab.guest import LabGuest
 from quiesce.lab.state import Layout, fresh_guest, ready_guest
 from quiesce.model.failure import AgentFailure, LabFailure
 
+pytestmark = pytest.mark.long
+
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds

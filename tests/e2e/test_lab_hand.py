@@ -9,6 +9,8 @@ from quiesce.lab.guest import LabGuest
 from quiesce.lab.hand import Hand
 from quiesce.model.failure import AgentFailure
 
+pytestmark = pytest.mark.long
+
 
 def test_the_hand_works_while_the_guests_own_agent_is_stopped_and_starts_it_again(
     guest: LabGuest,

@@ -18,7 +18,7 @@ from quiesce.lab.guest import LabGuest
 from quiesce.lab.namespace import remove_leftovers
 from quiesce.lab.network import HOST_ADDRESS, LabNetwork
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.long]
 
 ASK_PROXY = """
 import base64, socket, sys

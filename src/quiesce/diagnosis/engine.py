@@ -16,6 +16,7 @@ from quiesce.diagnosis.rule_words import condition_words
 from quiesce.diagnosis.supposed import NEVER, ROUTE, of_now, routes
 from quiesce.model.diagnosis import Candidate, Diagnosis, Fact, RuledOut, Verdict
 from quiesce.model.failure import Evidence, FailureReport
+from quiesce.model.snapshot import Route
 
 _CANDIDATES = 5
 """More would be no answer."""
@@ -24,6 +25,8 @@ _ONLY = {
     **dict.fromkeys(("agent.hung", "agent.channel-lost", "agent.exec-timeout"), "host"),
 }
 """Codes that only one route raises."""
+_AGENTS = {"qga": Route.HOST, "waagent": Route.GUEST}
+"""Families of facts that tell of one route's agent."""
 
 
 class _Word(StrEnum):
@@ -81,6 +84,7 @@ def diagnose(
             remedy=remedy_for(first.entry, facts),
             retry_helps=first.entry.retryable,
             aliases=first.entry.aliases,
+            route=_route(seen, first),
         )
     # What was raised tells its own cause, unless it names none or the facts contradict it.
     told = told or next((each for each in themselves if _tells(each[1], seen, known)), None)
@@ -99,12 +103,27 @@ def diagnose(
         remedy=(report.remedy,) if report.remedy else remedy_for(itself.entry, facts),
         retry_helps=report.retryable or itself.entry.retryable,
         aliases=itself.entry.aliases,
+        route=_route(seen, itself),
+        contradicted=told is None and _is_contradicted(itself, seen, known),
     )
 
 
 def _tells(itself: _Judged, seen: Seen, known: Catalogue) -> bool:
-    rules = known.rules[itself.entry.code]
-    return not itself.entry.symptom and not any(all_hold(rule, seen) for rule in rules.against)
+    return not itself.entry.symptom and not _is_contradicted(itself, seen, known)
+
+
+def _is_contradicted(itself: _Judged, seen: Seen, known: Catalogue) -> bool:
+    return any(all_hold(rule, seen) for rule in known.rules[itself.entry.code].against)
+
+
+def _route(seen: Seen, judged: _Judged) -> Route | None:
+    """The route that failed or is supposed to; else that of the one agent of which the proof
+    speaks."""
+    told = seen.value(ROUTE)
+    if told is not None:
+        return Route(told)
+    agents = {each.name.partition(".")[0] for each in judged.by} & set(_AGENTS)
+    return _AGENTS[agents.pop()] if len(agents) == 1 else None
 
 
 def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple[Diagnosis, ...]:
@@ -136,6 +155,7 @@ def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple
             remedy=remedy_for(root.entry, views[root.entry.code].facts),
             retry_helps=root.entry.retryable,
             aliases=root.entry.aliases,
+            route=_route(views[root.entry.code], root),
         )
         for root in _deepest(list(proven.values()), known)
     )

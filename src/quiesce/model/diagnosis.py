@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from quiesce.model.failure import Evidence, FailureReport
+from quiesce.model.snapshot import Route
 
 FactValue = bool | int | float | str
 
@@ -64,7 +65,9 @@ class Diagnosis:
     the symptom's, and `cause` the sentence that belongs to it. `candidates` only when nothing is
     proven, the most likely first; `also` are codes of further causes that are proven. `remedy` are
     steps for this guest's operating system, commands in `backticks`. `aliases` are names by which
-    users of other products know it. `seconds`: how long finding it took.
+    users of other products know it. `seconds`: how long finding it took. `route` is the one that
+    failed, or would; None where the cause belongs to none. `contradicted`: the facts exclude what
+    was raised, and prove nothing in its place; then `code` names a symptom that nothing stands for.
     """
 
     symptom: str
@@ -79,6 +82,8 @@ class Diagnosis:
     retry_helps: bool = False
     aliases: tuple[str, ...] = ()
     seconds: float = 0.0
+    route: Route | None = None
+    contradicted: bool = False
 
 
 class MendAction(StrEnum):
@@ -128,7 +133,8 @@ class MendStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Mend:
     """One step of self-healing. `because` is the code of the cause, `words` what it does in one
-    sentence; `failure` why it did not work."""
+    sentence; `failure` why it did not work. `route` is the one whose agent or extension it is for,
+    None where that makes no difference or is not known."""
 
     action: MendAction
     because: str
@@ -136,6 +142,7 @@ class Mend:
     status: MendStatus
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     failure: FailureReport | None = None
+    route: Route | None = None
 
 
 class Light(StrEnum):

@@ -2,11 +2,13 @@
 
     PYTHONPATH=tests/support:tests/e2e:tests/agent python tests/bench/bench_diagnosis.py
         [--only NAME…] [--family NAME] [--quick] [--list] [--json OUT] [--page PAGE] [--resume]
+        [--merge JSON…]
 
 Per fault a line: the cause that was set in, the cause that was found and by what verdict, how long
 that took, what the point is worth, and what Quiesce did by itself. At the end the confusion table.
 Faults share a guest as long as it comes back whole. A row that breaks is a row with its error.
-Beside OUT, in the folder OUT-jobs, stands each job with all its evidence.
+Beside OUT, in the folder OUT-jobs, stands each job with all its evidence. `--merge` runs nothing:
+it joins what other runs have left, each job scored anew by the rules of today.
 """
 
 from __future__ import annotations
@@ -15,25 +17,18 @@ import argparse
 import contextlib
 import json
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from diagnosis_merge import Run, merged, runs_of
 from diagnosis_page import page
-from diagnosis_score import (
-    Outcome,
-    Score,
-    as_json,
-    broken,
-    confusion,
-    from_json,
-    line,
-    score,
-    totals,
-)
+from diagnosis_score import Outcome, Score, as_json, broken, confusion, line, score, totals
 from diagnosis_site import is_well, new_scene, suffer
 
 from quiesce.lab.faults.fault import Fault, Scene
@@ -65,6 +60,16 @@ def run(rows: Sequence[Fault]) -> Iterator[tuple[Score, Mapping[str, Any]]]:
                 scene = None
 
 
+def commit() -> str:
+    """The commit that is checked out; with a plus when something of it was changed."""
+    root = Path(__file__).parent
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    told = subprocess.run(head, cwd=root, capture_output=True, text=True, check=True)
+    clean = ["git", "diff", "--quiet", "HEAD", "--", str(root.parents[1] / "src")]
+    changed = subprocess.run(clean, cwd=root, check=False).returncode
+    return told.stdout.strip() + ("+" if changed else "")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--only", nargs="+", default=[], metavar="NAME")
@@ -74,6 +79,7 @@ def main() -> None:
     options.add_argument("--json", type=Path, default=Path("build/bench/diagnosis.json"))
     options.add_argument("--page", type=Path, help="write the scoreboard for people, Markdown")
     options.add_argument("--resume", action="store_true", help="keep what --json holds already")
+    options.add_argument("--merge", nargs="+", type=Path, default=[], metavar="JSON")
     given = options.parse_args()
     chosen = [
         row
@@ -89,25 +95,41 @@ def main() -> None:
     # Ended by whatever signal, it takes its guest, its network and its mounts with it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit("interrupted; --resume goes on"))
-    done: dict[str, Score] = {}
-    if given.resume and given.json.exists():
-        kept = from_json(json.loads(given.json.read_text()))
-        done = {row.name: row for row in kept if row.outcome is not Outcome.BROKEN}
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    jobs = given.json.with_name(f"{given.json.stem}-jobs")
-    jobs.mkdir(exist_ok=True)
-    for result, job in run([row for row in chosen if row.name not in done]):
+    sources = given.merge or ([given.json] if given.resume and given.json.exists() else [])
+    done = {row.name: row for row in merged(sources)}
+    runs = runs_of(sources)
+    if not given.merge:
+        done = {name: row for name, row in done.items() if row.outcome is not Outcome.BROKEN}
+        _measure([row for row in chosen if row.name not in done], done, runs, given.json)
+    ordered = [done[row.name] for row in TABLE if row.name in done]
+    if given.merge:
+        _write(given.json, ordered, runs)
+    print(f"\n{confusion(ordered)}\n")
+    print(json.dumps(totals(ordered)))
+    if given.page:
+        given.page.write_text(page(ordered, runs))
+
+
+def _measure(rows: Sequence[Fault], done: dict[str, Score], runs: list[Run], target: Path) -> None:
+    """Run the rows into `done`, and what is done so far into `target` after each."""
+    jobs = target.with_name(f"{target.stem}-jobs")
+    jobs.mkdir(parents=True, exist_ok=True)
+    current, before = Run(commit(), _now(), _now()), list(runs)
+    for result, job in run(rows):
         print(line(result), flush=True)
         (jobs / f"{result.name}.json").write_text(json.dumps(job, indent=1, ensure_ascii=False))
         done[result.name] = result
-        ordered = [done[row.name] for row in TABLE if row.name in done]
-        given.json.write_text(json.dumps(as_json(ordered), indent=1, ensure_ascii=False) + "\n")
-    ordered = [done[row.name] for row in TABLE if row.name in done]
-    print(f"\n{confusion(ordered)}\n")
-    print(json.dumps(totals(ordered)), f"in {(time.monotonic() - began) / 60:.0f} minutes")
-    if given.page:
-        given.page.write_text(page(ordered))
+        runs[:] = [*before, Run(current.commit, current.began, _now())]
+        _write(target, [done[row.name] for row in TABLE if row.name in done], runs)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(target: Path, rows: Sequence[Score], runs: Sequence[Run]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(as_json(rows, runs), indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

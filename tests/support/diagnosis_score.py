@@ -15,7 +15,8 @@ from quiesce.model.snapshot import Consistency
 PLAIN = (
     "Could not communicate with the VM agent for snapshot status. Snapshot VM sub task timed out."
 )
-"""What users of other products are told, whatever the cause."""
+"""What other products would say of an agent or an extension that fails, whatever the cause."""
+_PLAIN_FAMILIES = ("agent", "extension")
 
 
 class Outcome(StrEnum):
@@ -23,7 +24,9 @@ class Outcome(StrEnum):
     WRONG = "wrong, and stated as proven"
     NOT_PROVEN = "not proven"
     AVOIDED = "nothing failed"
-    """As it should be: what hurts others does no harm here."""
+    """As it should be: what hurts others does no harm here, and the point is worth its full."""
+    REFUSED = "refused, as it should be"
+    """A call that was refused by its code: there was no cause to find."""
     BROKEN = "the row broke"
     """The lab did not get so far. It counts as not proven."""
 
@@ -31,7 +34,8 @@ class Outcome(StrEnum):
 @dataclass(frozen=True)
 class Score:
     """One row of build/bench/diagnosis.json. `seconds` is how long finding the cause took, None
-    when none was stated; `job_seconds` the whole row."""
+    when none was stated; `job_seconds` the whole row. `failed`: something went less well than it
+    should, so that there was something to heal; `heals`: the lab expects that it is."""
 
     name: str
     family: str
@@ -41,6 +45,7 @@ class Score:
     verdict: str
     outcome: Outcome
     seconds: float | None
+    failed: bool
     healed: bool
     heals: bool
     consistency: str
@@ -56,20 +61,17 @@ class Score:
 def score(row: Fault, job: Mapping[str, Any], seconds: float) -> Score:
     """`job` as it ended; `seconds` what the row took."""
     diagnoses = [dict(each) for each in job.get("diagnoses") or ()]
-    if job.get("refused"):
-        diagnoses = [_refusal(job["failure"])]
     proven = [each for each in diagnoses if each["verdict"] == "proven"]
     right = {row.expected, *row.accepted}
     best = next((each for each in proven if each["code"] in right), None)
-    shown = best or next(iter(proven), None) or next(iter(diagnoses), None)
+    wrong = next((each for each in proven if each["code"] not in right | {*row.beside}), None)
+    shown = wrong or best or next(iter(diagnoses), None)
     symptoms = tuple(codes_of(job))
-    if not row.expected:
-        outcome = Outcome.WRONG if proven else Outcome.NOT_PROVEN if symptoms else Outcome.AVOIDED
-    elif best is not None:
-        outcome = Outcome.EXACT
-    else:
-        outcome = Outcome.WRONG if proven else Outcome.NOT_PROVEN
     level = (job.get("consistency") or {}).get("level", "") if job.get("point_id") else ""
+    worth = is_worth(level, row.least)
+    fine = worth and not symptoms
+    outcome = _outcome(row, job, proven=best is not None, wrong=wrong is not None, fine=fine)
+    failed = row.hurts and not fine and outcome is not Outcome.REFUSED
     return Score(
         name=row.name,
         family=row.family,
@@ -78,17 +80,43 @@ def score(row: Fault, job: Mapping[str, Any], seconds: float) -> Score:
         diagnosed=shown["code"] if shown else "",
         verdict=shown["verdict"] if shown else "",
         outcome=outcome,
-        seconds=shown.get("seconds") if shown else None,
-        healed=is_worth(level, row.least),
+        seconds=_seconds_until(shown, diagnoses),
+        failed=failed,
+        healed=failed and worth,
         heals=row.heals,
         consistency=level,
-        plain=PLAIN if row.usual else "",
+        plain=PLAIN if row.family in _PLAIN_FAMILIES else "",
         symptoms=symptoms,
         also=tuple(each["code"] for each in proven if each is not shown),
         candidates=tuple(each["code"] for one in diagnoses for each in one.get("candidates") or ()),
         mends=tuple(f"{each['action']}: {each['status']}" for each in job.get("mends") or ()),
         job_seconds=round(seconds, 1),
     )
+
+
+def _outcome(
+    row: Fault, job: Mapping[str, Any], *, proven: bool, wrong: bool, fine: bool
+) -> Outcome:
+    """`fine`: nothing failed, and the point is worth its full."""
+    if job.get("refused"):
+        as_it_should = job["failure"]["code"] in (row.expected, *row.accepted)
+        return Outcome.REFUSED if as_it_should else Outcome.NOT_PROVEN
+    if wrong:
+        return Outcome.WRONG
+    if not row.expected:
+        return Outcome.AVOIDED if fine else Outcome.NOT_PROVEN
+    return Outcome.EXACT if proven else Outcome.NOT_PROVEN
+
+
+def _seconds_until(
+    shown: Mapping[str, Any] | None, diagnoses: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """From the first diagnosis on until the one that is shown: what came before it counts too."""
+    if shown is None:
+        return None
+    until = next(at for at, each in enumerate(diagnoses) if each is shown)
+    taken = [each.get("seconds") for each in diagnoses[: until + 1]]
+    return sum(each for each in taken if each is not None) if any(taken) else None
 
 
 def broken(row: Fault, error: str, seconds: float) -> Score:
@@ -101,10 +129,11 @@ def broken(row: Fault, error: str, seconds: float) -> Score:
         verdict="",
         outcome=Outcome.BROKEN,
         seconds=None,
+        failed=True,
         healed=False,
         heals=row.heals,
         consistency="",
-        plain=PLAIN if row.usual else "",
+        plain=PLAIN if row.family in _PLAIN_FAMILIES else "",
         symptoms=(),
         also=(),
         candidates=(),
@@ -125,52 +154,53 @@ def codes_of(job: Mapping[str, Any]) -> Iterator[str]:
             yield report["code"]
 
 
-def _refusal(problem: Mapping[str, Any]) -> dict[str, Any]:
-    """A call that was refused: its code is the cause, and was there at once."""
-    return {"code": problem["code"], "verdict": "proven", "seconds": 0.0}
-
-
 def totals(rows: Sequence[Score]) -> dict[str, Any]:
-    """The scoreboard. `avoided` rows have nothing to diagnose and are in no other figure but
-    `injected` and `healed`."""
+    """The scoreboard. Rows that are avoided or refused have nothing to diagnose or to heal and are
+    in no other figure but `injected`. Of `failed` rows, `healable` are those that the lab expects
+    to be healed."""
     count = Counter(row.outcome for row in rows)
-    seconds = [row.seconds for row in rows if row.seconds is not None]
+    found = (Outcome.EXACT, Outcome.WRONG, Outcome.NOT_PROVEN)
+    seconds = [row.seconds for row in rows if row.seconds is not None and row.outcome in found]
     return {
         "injected": len(rows),
         "avoided": count[Outcome.AVOIDED],
+        "refused": count[Outcome.REFUSED],
         "exact": count[Outcome.EXACT],
         "wrong_proven": count[Outcome.WRONG],
         "not_proven": count[Outcome.NOT_PROVEN] + count[Outcome.BROKEN],
+        "failed": sum(row.failed for row in rows),
         "healed": sum(row.healed for row in rows),
+        "healable": sum(row.failed and row.heals for row in rows),
         "median_seconds": round(median(seconds), 2) if seconds else None,
     }
 
 
-def as_json(rows: Sequence[Score]) -> dict[str, Any]:
-    return {**totals(rows), "rows": [asdict(row) for row in rows]}
+def as_json(rows: Sequence[Score], runs: Sequence[Any] = ()) -> dict[str, Any]:
+    """`runs`: the runs that the rows are from, as data classes."""
+    return {
+        **totals(rows),
+        "runs": [asdict(run) for run in runs],
+        "rows": [asdict(row) for row in rows],
+    }
 
 
-def from_json(body: Mapping[str, Any]) -> list[Score]:
+def from_json(row: Mapping[str, Any]) -> Score:
+    """One of the `rows`."""
     tuples = ("symptoms", "also", "candidates", "mends")
-    return [
-        Score(
-            **{
-                **row,
-                "outcome": Outcome(row["outcome"]),
-                **{name: tuple(row[name]) for name in tuples},
-            }
-        )
-        for row in body["rows"]
-    ]
+    fields = {**row, "outcome": Outcome(row["outcome"])}
+    fields |= {name: tuple(row[name]) for name in tuples}
+    fields.setdefault("failed", fields["outcome"] is not Outcome.AVOIDED)
+    return Score(**fields)
 
 
 def line(row: Score) -> str:
     """One row for a terminal."""
-    mark = {Outcome.EXACT: "✓", Outcome.AVOIDED: "✓", Outcome.WRONG: "✗✗"}.get(row.outcome, "✗")
+    good = (Outcome.EXACT, Outcome.AVOIDED, Outcome.REFUSED)
+    mark = "✓" if row.outcome in good else "✗✗" if row.outcome is Outcome.WRONG else "✗"
     found = row.error or f"{row.diagnosed or '–'} {row.verdict}"
     point = row.consistency or "no point"
     took = f"{row.seconds:.1f} s" if row.seconds is not None else "–"
-    healed = "healed" if row.healed else "not healed"
+    healed = "healed" if row.healed else "not healed" if row.failed else "nothing to heal"
     done = f"; {', '.join(row.mends)}" if row.mends else ""
     symptoms = f" (failed: {', '.join(row.symptoms)})" if row.symptoms else ""
     return (
@@ -192,8 +222,8 @@ def _found(row: Score) -> str:
     match row.outcome:
         case Outcome.EXACT:
             return f"`{row.diagnosed}`"
-        case Outcome.AVOIDED:
-            return "nothing failed"
+        case Outcome.AVOIDED | Outcome.REFUSED:
+            return row.outcome.value
         case Outcome.WRONG:
             return f"**`{row.diagnosed}`, stated as proven**"
         case Outcome.BROKEN:

@@ -80,14 +80,15 @@ class Fault:
     """One row.
 
     `expected` is the cause's code in the catalogue; `accepted` are codes that are as true, for the
-    reason `because`. `inject` sets the misfortune in and undoes it at its end. `backup` does
-    something else than a plain backup while it is in force: it returns the job that ended, or a
-    refused call's problem as `{"failure": …}`.
+    reason `because`. `beside` are causes that may be proven as well, each with the reason why it
+    is true of this fault too; any other one is wrong. `inject` sets the misfortune in and undoes
+    it at its end. `backup` does something else than a plain backup while it is in force: it returns
+    the job that ended, or a refused call's problem as `{"failure": …, "refused": True}`.
 
     `agents` and `policy` (fields of a policy's `snapshot`, as the API has them) say how the VM is
-    set; `first` wants a good backup before, `spoils` a new guest afterwards. `usual`: other
-    products say "Could not communicate with the VM agent for snapshot status" here. `least` is
-    what a point must be worth to count as healed, and `heals` whether one is expected.
+    set; `first` wants a good backup before, `spoils` a new guest afterwards. `least` is what a
+    point must be worth to count as healed, and `heals` whether one is expected; without `hurts`
+    no point is at stake, only the time that it takes, and there is nothing to heal.
     """
 
     name: str
@@ -97,13 +98,14 @@ class Fault:
     inject: Callable[[Scene], AbstractContextManager[object]]
     accepted: tuple[str, ...] = ()
     because: str = ""
+    beside: Mapping[str, str] = field(default_factory=dict)
     agents: Agents = Agents.BOTH
     policy: Mapping[str, object] = field(default_factory=dict)
     backup: Act | None = None
     first: bool = False
     spoils: bool = False
-    usual: bool = True
     heals: bool = True
+    hurts: bool = True
     least: Consistency = Consistency.FILE_SYSTEM
     quick: bool = False
     """Whether continuous integration has time for it."""

@@ -8,9 +8,14 @@ from quiesce.lab.faults.fault import Scene, fault
 from quiesce.lab.faults.hanging_fuse import HANGING_FUSE
 
 FREEZE = "freeze"
+_LEFT_OUT = {"freeze.mount-left-out": "the point was taken without that mount, and says so"}
+_STUCK = {
+    **_LEFT_OUT,
+    "session.active": "the session whose freeze never returned still holds the guest",
+}
 
 
-@fault("frozen-by-somebody-else", FREEZE, "freeze.busy", heals=False, quick=True)
+@fault("frozen-by-somebody-else", FREEZE, "freeze.busy", beside=_LEFT_OUT, heals=False, quick=True)
 def frozen_by_somebody_else(scene: Scene) -> Iterator[None]:
     """Another program has frozen a file system and holds it."""
     scene.hand.run("fsfreeze --freeze /mnt/xfs")
@@ -24,6 +29,7 @@ def frozen_by_somebody_else(scene: Scene) -> Iterator[None]:
     "freeze.mount-unavailable",
     accepted=("freeze.failed",),
     because="one kernel refuses to open such a file system, another one to freeze it",
+    beside=_LEFT_OUT,
     heals=False,
 )
 def file_system_shut_down(scene: Scene) -> Iterator[None]:
@@ -33,7 +39,7 @@ def file_system_shut_down(scene: Scene) -> Iterator[None]:
     scene.hand.run("umount /mnt/xfs && systemctl start mnt-xfs.mount")
 
 
-@fault("disk-does-not-answer", FREEZE, "freeze.timeout", heals=False)
+@fault("disk-does-not-answer", FREEZE, "freeze.timeout", beside=_STUCK, heals=False)
 def disk_does_not_answer(scene: Scene) -> Iterator[None]:
     """The disk below a file system with much to write back takes a byte per second."""
     _throttle(scene, 1)
@@ -97,7 +103,7 @@ def fuse_hangs(scene: Scene) -> Iterator[None]:
     scene.hand.run("systemctl kill --signal=KILL fuse; umount --lazy /mnt/fuse; true")
 
 
-@fault("loop-on-a-fuse-that-hangs", FREEZE, "freeze.timeout", heals=False)
+@fault("loop-on-a-fuse-that-hangs", FREEZE, "freeze.timeout", beside=_STUCK, heals=False)
 def loop_on_hanging_fuse(scene: Scene) -> Iterator[None]:
     """A file system in a file of a FUSE mount whose process answers no more."""
     scene.hand.put("/run/hanging-fuse.py", HANGING_FUSE)

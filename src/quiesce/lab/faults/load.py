@@ -63,7 +63,7 @@ def _all_at_once(scene: Scene) -> Mapping[str, Any]:
     return next((job for job in jobs if not job["point_id"]), jobs[-1])
 
 
-@fault("twenty-vms-at-once", LOAD, "", backup=_all_at_once, usual=False)
+@fault("twenty-vms-at-once", LOAD, "", backup=_all_at_once)
 def twenty_vms_at_once(scene: Scene) -> Iterator[None]:
     """Twenty VMs of one group are due at the same moment; nineteen of them are powered off, so
     that it is the queue that is tried and not twenty guests."""

@@ -72,7 +72,6 @@ def _writing_meanwhile(scene: Scene) -> Mapping[str, Any]:
     "storage.scratch-full",
     backup=_writing_meanwhile,
     policy={"scratch_bytes": 4 * MIB, **HOST},
-    usual=False,
 )
 def scratch_full(scene: Scene) -> Iterator[None]:
     """The guest writes more during the transfer than the scratch space may hold."""
@@ -89,7 +88,7 @@ def _remount(place: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
 
 
-@fault("vault-full", STORAGE, "storage.full", policy=HOST, first=True, heals=False, usual=False)
+@fault("vault-full", STORAGE, "storage.full", policy=HOST, first=True, heals=False)
 def vault_full(scene: Scene) -> Iterator[None]:
     """The file system of the vault is full."""
     place = _vault(scene)
@@ -100,7 +99,7 @@ def vault_full(scene: Scene) -> Iterator[None]:
     scene.hand.run("rm -f /root/fault-data; sync")
 
 
-@fault("vault-read-only", STORAGE, "storage.read-only", policy=HOST, heals=False, usual=False)
+@fault("vault-read-only", STORAGE, "storage.read-only", policy=HOST, heals=False)
 def vault_read_only(scene: Scene) -> Iterator[None]:
     """The file system of the vault is mounted read-only, as after an error of its disk."""
     _remount(_vault(scene), "ro")
@@ -142,7 +141,6 @@ def _twice(scene: Scene) -> Mapping[str, Any]:
     "policy.in-progress",
     backup=_twice,
     heals=False,
-    usual=False,
 )
 def two_jobs(scene: Scene) -> Iterator[None]:
     """A second backup of the VM is asked for while one runs."""

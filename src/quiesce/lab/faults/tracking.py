@@ -26,8 +26,8 @@ def _on_ours(scene: Scene, command: str) -> None:
 
 
 @fault(
-    "bitmap-disturbed", TRACKING, "bitmap.inconsistent", first=True, policy=HOST, usual=False,
-    quick=True,
+    "bitmap-disturbed", TRACKING, "bitmap.inconsistent", first=True, policy=HOST,
+    hurts=False, quick=True,
 )  # fmt: skip
 def bitmap_disturbed(scene: Scene) -> Iterator[None]:
     """Somebody has switched the change tracking off for a while."""
@@ -35,7 +35,7 @@ def bitmap_disturbed(scene: Scene) -> Iterator[None]:
     yield
 
 
-@fault("bitmap-gone", TRACKING, "bitmap.missing", first=True, policy=HOST, usual=False)
+@fault("bitmap-gone", TRACKING, "bitmap.missing", first=True, policy=HOST, hurts=False)
 def bitmap_gone(scene: Scene) -> Iterator[None]:
     """The change tracking of the last point was removed, as by a restored image."""
     _on_ours(scene, "block-dirty-bitmap-remove")
@@ -44,7 +44,7 @@ def bitmap_gone(scene: Scene) -> Iterator[None]:
 
 @fault(
     "hypervisor-crashed-before", TRACKING, "bitmap.inconsistent", first=True, spoils=True,
-    policy=HOST, usual=False,
+    policy=HOST, hurts=False,
 )  # fmt: skip
 def hypervisor_crashed_before(scene: Scene) -> Iterator[None]:
     """QEMU was killed since the last point, and runs again."""
@@ -53,7 +53,7 @@ def hypervisor_crashed_before(scene: Scene) -> Iterator[None]:
     yield
 
 
-@fault("bitmap-left-over", TRACKING, "", first=True, policy=HOST, usual=False)
+@fault("bitmap-left-over", TRACKING, "", first=True, policy=HOST)
 def bitmap_left_over(scene: Scene) -> Iterator[None]:
     """A bitmap of ours stays in QEMU whose point nobody has."""
     node, bitmap = next(each for each in _bitmaps(scene) if each[1]["name"].startswith(_OURS))
@@ -64,7 +64,7 @@ def bitmap_left_over(scene: Scene) -> Iterator[None]:
     yield
 
 
-@fault("session-left-over", TRACKING, "", policy=HOST, usual=False)
+@fault("session-left-over", TRACKING, "", policy=HOST)
 def session_left_over(scene: Scene) -> Iterator[None]:
     """A server that is gone for good has left its snapshot open in QEMU."""
     with scene.server.stuck_in_transfer(scene.guest, scene.vm) as job_id:
@@ -75,7 +75,7 @@ def session_left_over(scene: Scene) -> Iterator[None]:
     yield
 
 
-@fault("raw-disk", TRACKING, "", policy=HOST, usual=False)
+@fault("raw-disk", TRACKING, "", policy=HOST)
 def raw_disk(scene: Scene) -> Iterator[None]:
     """The VM has got a raw disk, whose change tracking lasts only as long as its QEMU."""
     image = scene.guest.folder / "raw.img"

@@ -48,7 +48,7 @@ def _until(scene: Scene, status: str) -> None:
         time.sleep(0.1)
 
 
-@fault("monitor-socket-gone", VM, "vm.unreachable", heals=False, usual=False)
+@fault("monitor-socket-gone", VM, "vm.unreachable", heals=False)
 def monitor_socket_gone(scene: Scene) -> Iterator[None]:
     """QEMU runs and nobody finds its monitor's socket any more."""
     aside = scene.guest.folder / "qmp-elsewhere"
@@ -57,7 +57,7 @@ def monitor_socket_gone(scene: Scene) -> Iterator[None]:
     aside.rename(scene.guest.qmp_socket)
 
 
-@fault("migrating", VM, "vm.migrating", usual=False)
+@fault("migrating", VM, "vm.migrating")
 def migrating(scene: Scene) -> Iterator[None]:
     """The VM is being migrated for the first half minute."""
     scene.guest.qmp("migrate-set-parameters", {"max-bandwidth": 1 << 20})
@@ -101,7 +101,6 @@ def _killed_in_transfer(scene: Scene) -> Mapping[str, Any]:
     backup=_killed_in_transfer,
     spoils=True,
     heals=False,
-    usual=False,
     policy=HOST,
 )
 def hypervisor_killed(scene: Scene) -> Iterator[None]:
@@ -109,7 +108,7 @@ def hypervisor_killed(scene: Scene) -> Iterator[None]:
     yield
 
 
-@fault("powered-off", VM, "", spoils=True, usual=False)
+@fault("powered-off", VM, "", spoils=True)
 def powered_off(scene: Scene) -> Iterator[None]:
     """The VM was powered off and its QEMU has ended."""
     scene.guest.powerdown()
@@ -167,7 +166,7 @@ def _server_restarted(scene: Scene) -> Mapping[str, Any]:
     return scene.server.end_of(job_id, seconds=_END_SECONDS)
 
 
-@fault("server-restarted", VM, "", backup=_server_restarted, usual=False)
+@fault("server-restarted", VM, "", backup=_server_restarted)
 def server_restarted(scene: Scene) -> Iterator[None]:
     """The server is killed in the middle of a backup and started again."""
     yield

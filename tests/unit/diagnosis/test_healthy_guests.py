@@ -207,3 +207,15 @@ def test_a_failure_after_which_the_agent_wrote_no_more_is_still_the_newest() -> 
     found = examine(papers(*shown, log))
     assert found.checks[0].light is Light.RED
     assert found.diagnoses[0].symptom == "extension.enable-failed"
+
+
+def test_a_stopped_extension_is_a_cause_only_where_it_has_something_to_do() -> None:
+    sleeping = (
+        "    900 1 T 90 0.0 900 python3 -I /var/lib/waagent/Quiesce.VmBackup-0.2.0.1 enable\n"
+    )
+    shown = {each.path: each for each in WITH_A_PAGER_THAT_SLEEPS}
+    shown["command:processes"] = command("processes", PROCESSES + sleeping)
+    assert examine(papers(*shown.values())).diagnoses == ()
+    session = paper("/run/quiesce/a/state.json", '{"state": "frozen"}')
+    [cause] = examine(papers(*shown.values(), session)).diagnoses
+    assert cause.code == "extension.stuck"

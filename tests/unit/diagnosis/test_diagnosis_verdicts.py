@@ -448,3 +448,9 @@ def test_sql_servers_own_backups_make_a_freeze_slow_and_break_nothing() -> None:
     assert shown.code == "snapshot.sql-server-full"
     [line] = [each for each in checks(facts, [shown]) if shown.code in each.codes]
     assert line.light is Light.AMBER
+
+
+def test_a_clock_that_the_endpoint_would_mind_is_named_beside_an_agent_that_does_not_run() -> None:
+    skewed = {"hop_clock": "failed", "hop_clock.code": "network.clock-skew"}
+    answer = found("agent.silent", waagent_unit="inactive", **skewed)
+    assert (answer.code, answer.also) == ("agent.not-running", ("network.clock-skew",))

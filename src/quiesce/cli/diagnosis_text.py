@@ -12,7 +12,7 @@ from rich.text import Text
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.remote_failure import evidence_from_json, report_from_json
-from quiesce.diagnosis.phrases import retry_words
+from quiesce.diagnosis.phrases import retry_words, seen_at
 from quiesce.model.diagnosis import MendStatus, Verdict
 
 _MEND_STYLES: dict[str, str] = {
@@ -91,7 +91,7 @@ def _show_ruled_out(ruled_out: Sequence[Json]) -> None:
         screen.say("Ruled out", "bold")
     for each in ruled_out:
         (evidence,) = evidence_from_json((each["evidence"],))
-        seen = f"{screen.clean(evidence.source)}, {evidence.observed_at.astimezone():%H:%M:%S}"
+        seen = f"{screen.clean(evidence.source)}, {seen_at(evidence.observed_at)}"
         _indented(
             Text.assemble(
                 (screen.clean(each["code"]), "bold"),
@@ -104,8 +104,7 @@ def _show_ruled_out(ruled_out: Sequence[Json]) -> None:
 def _mend_words(mend: Json) -> Text:
     words = Text()
     if mend["status"] != MendStatus.PLANNED:
-        at = datetime.fromisoformat(mend["at"]).astimezone()
-        words.append(f"{at:%H:%M:%S} ", style="dim")
+        words.append(f"{seen_at(datetime.fromisoformat(mend['at']))} ", style="dim")
         words.append(mend["status"], style=_MEND_STYLES.get(mend["status"], ""))
         words.append(": ")
     words.append(screen.clean(mend["words"]))

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quiesce.diagnosis.catalogue import catalogue
+from quiesce.diagnosis.phrases import seen_at
 from quiesce.model.agent import AgentCondition
 from quiesce.model.failure import Evidence, FailureReport
 from quiesce.model.job import JobStatus, TaskStatus
@@ -222,6 +223,5 @@ def show_evidence(evidence: Sequence[Evidence], console: Console = out) -> None:
         words = Text(clean(item.fact))
         if item.raw:
             words.append(f"\n{clean(item.raw)}", style="dim")
-        at = item.observed_at.astimezone().strftime("%H:%M:%S")
-        grid.add_row(Text(at), Text(clean(item.source)), words)
+        grid.add_row(Text(seen_at(item.observed_at)), Text(clean(item.source)), words)
     console.print(Padding(grid, (0, 0, 0, 2)))

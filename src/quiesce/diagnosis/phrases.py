@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from quiesce.model.failure import FailureReport
 
@@ -31,6 +32,13 @@ def hop_title(name: str) -> str:
     """A hop of `model.network.Hop.name` for people; one that a newer guest invents stays as it
     is."""
     return _HOPS.get(name, name)
+
+
+def seen_at(at: datetime, now: datetime | None = None) -> str:
+    """An instant as local time, with its date unless it is of today."""
+    local = at.astimezone()
+    today = (now or datetime.now(UTC)).astimezone().date()
+    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
 def mark(ok: bool | None) -> str:

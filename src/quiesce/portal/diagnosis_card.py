@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
-from quiesce.diagnosis.phrases import retry_words
+from quiesce.diagnosis.phrases import retry_words, seen_at
 from quiesce.model.diagnosis import Candidate, Diagnosis, Mend, MendStatus, RuledOut
 from quiesce.model.failure import Evidence, FailureReport
 from quiesce.portal.failure_card import chain_of, evidence_html, steps_html
@@ -83,7 +83,7 @@ def _candidates(candidates: Sequence[Candidate]) -> str:
 def _ruled_out(ruled_out: Sequence[RuledOut]) -> str:
     rows = "".join(
         f"<tr><td>{code_html(each.code)}</td><td>{escape(each.why)}</td>"
-        f"<td>{escape(each.evidence.source)}, {each.evidence.observed_at.astimezone():%H:%M:%S}"
+        f"<td>{escape(each.evidence.source)}, {seen_at(each.evidence.observed_at)}"
         "</td></tr>"
         for each in ruled_out
     )
@@ -91,7 +91,7 @@ def _ruled_out(ruled_out: Sequence[RuledOut]) -> str:
 
 
 def _mend(mend: Mend) -> str:
-    at = "" if mend.status is MendStatus.PLANNED else f"{mend.at.astimezone():%H:%M:%S}"
+    at = "" if mend.status is MendStatus.PLANNED else seen_at(mend.at)
     why = (
         f'<div class="raw">{escape(mend.failure.message)} [{escape(mend.failure.code)}]</div>'
         if mend.failure

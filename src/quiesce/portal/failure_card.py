@@ -7,6 +7,7 @@ from html import escape
 from urllib.parse import quote
 
 from quiesce.diagnosis.catalogue import catalogue
+from quiesce.diagnosis.phrases import seen_at
 from quiesce.model.failure import Evidence, FailureReport
 from quiesce.portal.words import with_commands
 
@@ -58,7 +59,7 @@ def chain_of(report: FailureReport | None) -> Iterator[FailureReport]:
 
 def evidence_html(facts: list[Evidence]) -> str:
     rows = "".join(
-        f"<tr><td>{item.observed_at.astimezone():%H:%M:%S}</td><td>{escape(item.source)}</td>"
+        f"<tr><td>{seen_at(item.observed_at)}</td><td>{escape(item.source)}</td>"
         f"<td>{escape(item.fact)}"
         + (f'<div class="raw">{escape(item.raw)}</div>' if item.raw else "")
         + "</td></tr>"

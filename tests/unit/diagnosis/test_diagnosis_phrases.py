@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from quiesce.diagnosis.catalogue import catalogue, parse
 from quiesce.diagnosis.explain import explain
+from quiesce.diagnosis.phrases import seen_at
 from quiesce.model.failure import NotFoundFailure
 
 PASTED = [
@@ -101,3 +103,10 @@ def test_what_is_said_to_be_mended_belongs_to_a_cause_that_can_be_known() -> Non
     for entry in catalogue().entries.values():
         if entry.explains:
             assert entry.proof, f"{entry.code} explains and can never be proven"
+
+
+def test_an_instant_of_another_day_has_its_date() -> None:
+    now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    local = now.astimezone()
+    assert seen_at(now, now) == f"{local:%H:%M:%S}"
+    assert seen_at(now - timedelta(days=75), now).startswith("2026-09-09 ")

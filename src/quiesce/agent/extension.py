@@ -71,9 +71,15 @@ class QgaGuest:
         self._lock = threading.RLock()
         self._sessions: dict[str, RemoteSession] = {}
         self._holds: dict[str, float] = {}
+        self._preparing = ""
+
+    def taking(self) -> str:
+        """The task whose session is being prepared or is open, in which the guest may be frozen;
+        empty when there is none. Asks nothing of the guest, and waits for nobody."""
+        return self._preparing or next(iter(self._occupied()), "")
 
     def prepare(self, task_id: str, options: SnapshotOptions) -> Readiness:
-        with self._turn():
+        with self._turn(), self._prepared(task_id):
             session = self._session(task_id)
             self._agent.sync()
             self._installation.ensure()
@@ -261,6 +267,14 @@ class QgaGuest:
 
     def _occupied(self) -> tuple[str, ...]:
         return tuple(self._sessions)
+
+    @contextlib.contextmanager
+    def _prepared(self, task_id: str) -> Iterator[None]:
+        self._preparing = task_id
+        try:
+            yield
+        finally:
+            self._preparing = ""
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

@@ -129,13 +129,13 @@ class Doctor:
         self, address: VmAddress, policy: Policy | None
     ) -> tuple[tuple[Check, ...], tuple[FailureReport, ...]]:
         """The freeze plan as the extension in the guest makes it. Asked only where it is installed
-        already: asking would install it."""
+        already, as asking would install it, and not of a guest that a job may have frozen."""
         guest = self._composition.guest(address)
-        if guest is None:
+        if guest is None or self._looks.taking(address):
             return (), ()
         try:
             state = guest.status()
-            if not state.installed or state.update_pending:
+            if not state.installed or state.update_pending or self._looks.taking(address):
                 return (), ()
             mounts = guest.preflight(policy.snapshot.skip_mounts if policy else ())
         except Failure as failure:

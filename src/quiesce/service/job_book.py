@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from contextlib import contextmanager
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -66,6 +67,26 @@ class JobBook:
         self._live: dict[tuple[str, TaskName], Progress] = {}
         self._live_lock = threading.Lock()
         self._said_unreadable: set[str] = set()
+        self._slots = threading.Lock()
+        self._held: dict[str, str] = {}
+
+    @contextmanager
+    def hold(self, vm: str, what: str) -> Iterator[None]:
+        """Keep backups of `vm` from beginning for as long as this lasts, since `what` (as in "It is
+        being mended.") goes on in it. Lasts no longer than this process.
+
+        :raise PolicyFailure: policy.in-progress, a backup of it waits or runs, or it is held
+        """
+        slot = backup_slot(vm)
+        with self._slots:
+            self._check_not_held(vm, slot)
+            self.check_idle(vm)
+            self._held[slot] = what
+        try:
+            yield
+        finally:
+            with self._slots:
+                del self._held[slot]
 
     def open(self, job: Job, *, slot: str, request: str) -> Job:
         """Write a new job down, queued. `slot` names what only one active job may hold.
@@ -73,7 +94,8 @@ class JobBook:
         :raise PolicyFailure: policy.in-progress
         """
         try:
-            with self._database.write() as connection:
+            with self._slots, self._database.write() as connection:
+                self._check_not_held(job.vm, slot)
                 connection.execute(
                     sa.insert(jobs).values(
                         id=job.id,
@@ -89,6 +111,17 @@ class JobBook:
         except IntegrityError as taken:
             raise self._in_progress(job, slot) from taken
         return job
+
+    def _check_not_held(self, vm: str, slot: str) -> None:
+        what = self._held.get(slot)
+        if what is not None:
+            raise PolicyFailure(
+                "policy.in-progress",
+                f"The VM {vm} is in use: {what}",
+                evidence=[Evidence(what, "this server")],
+                remedy="Wait until that has ended, some minutes at most, and try again.",
+                retryable=True,
+            )
 
     def get(self, job_id: str) -> Job:
         """With log and live progress.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address
 
 from quiesce.diagnosis.catalogue import catalogue
@@ -22,6 +23,10 @@ from quiesce.service.proxies import excepted, place
 from quiesce.service.settings import Settings
 from quiesce.service.views import Need
 from quiesce.service.vm_table import VmTable
+
+
+def _nothing() -> None:
+    return
 
 
 class Network:
@@ -62,11 +67,15 @@ class Network:
         self._book.check_idle(address.name)
         return self.probe(address, *ways)
 
-    def probe(self, address: VmAddress, *ways: str) -> NetworkReport:
+    def probe(
+        self, address: VmAddress, *ways: str, before_each: Callable[[], None] = _nothing
+    ) -> NetworkReport:
         """As `test`, by these agents, one after the other; also while a job of this VM runs, whose
-        guest must not be frozen then. Raises as `test` does, but for policy.in-progress."""
+        guest must not be frozen then: `before_each` raises if it may be. Raises as `test` does, but
+        for policy.in-progress."""
         setbacks: list[FailureReport] = []
         for position, way in enumerate(ways, 1):
+            before_each()
             try:
                 hops = self._probe(address, way)
             except (AgentFailure, ExtensionFailure) as failure:

@@ -301,8 +301,10 @@ def test_a_task_id_that_could_leave_its_folder_is_refused(guest: QgaGuest, task:
 def test_nothing_is_started_for_onlookers_while_a_session_is_open(
     guest: QgaGuest, extension: Extension, guest_peer: ScriptedGuest
 ) -> None:
+    assert guest.taking() == ""
     guest.prepare("t1", SnapshotOptions())
     guest.freeze("t1")
+    assert guest.taking() == "t1", "others see that this guest may be frozen"
     started = len(guest_peer.ran)
     for call in (
         guest.status,
@@ -317,6 +319,7 @@ def test_nothing_is_started_for_onlookers_while_a_session_is_open(
     assert len(guest_peer.ran) == started
     guest.thaw("t1")
     guest.finish("t1")
+    assert guest.taking() == ""
     assert not guest.install()
 
 

@@ -511,12 +511,15 @@ def test_recover_ends_a_wait_in_another_thread(scene: Scene, host: AgentHost) ->
             guest.says("preparing", session=session("preparing", scripts={"configured": True}))
 
     with PaperGuest(scene, host, on_goal=do) as guest:
+        assert host.taking("web") == ""
         waiting = Later(lambda: snapshot(host))
         until(lambda: "snapshot" in guest.commands)
+        assert host.taking("web") == "task-1", "others see that this guest may be frozen"
         host.route("web").recover("task-1")
         with pytest.raises(Failure) as ended:
             waiting.result()
     assert ended.value.code == "job.interrupted"
+    assert host.taking("web") == ""
 
 
 def test_two_at_once_are_refused(scene: Scene, host: AgentHost) -> None:

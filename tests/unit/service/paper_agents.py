@@ -108,6 +108,9 @@ class PaperAgents:
             AgentCondition(said.read_text()), "2.7", "paper", datetime.now(UTC), handlers=handlers
         )
 
+    def taking(self, vm: str) -> str:
+        return ""
+
     def install(self, vm: str) -> None:
         (self._folder_of(vm) / "handler").write_text(self.offered_version)
 

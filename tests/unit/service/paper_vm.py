@@ -134,6 +134,9 @@ class PaperGuest:
         self._frozen = folder / "frozen"
         self._skips: tuple[str, ...] = ()
 
+    def taking(self) -> str:
+        return "its task" if self._frozen.exists() else ""
+
     def prepare(self, task_id: str, options: SnapshotOptions) -> Readiness:
         stage(self._folder, "pre-script")
         self._skips = options.skip_mounts

@@ -130,6 +130,10 @@ class AgentHost:
     def state(self, vm: str) -> AgentState:
         return self._agent(vm).state()
 
+    def taking(self, vm: str) -> str:
+        """The task whose snapshot the guest is asked for now; empty when it is asked for none."""
+        return self._agent(vm).taking()
+
     def install(self, vm: str) -> None:
         """:raise Failure: as `WaagentRoute.install`"""
         self.route(vm).install()

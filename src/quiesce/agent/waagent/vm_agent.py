@@ -192,6 +192,13 @@ class VmAgent:
                 took_goal=self._took_goal(),
             )
 
+    def taking(self) -> str:
+        """The task whose snapshot it is asked for now; empty when it is asked for none."""
+        with self._changed:
+            goal, attempt = self.dossier.goal, self._attempt
+        asked = attempt and goal.attempt == attempt and goal.command == Command.SNAPSHOT
+        return goal.task if asked else ""
+
     def wait(self, seconds: float) -> None:
         """Until something about the agent changes, at most that long."""
         with self._changed:

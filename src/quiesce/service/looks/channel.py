@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quiesce.model.diagnosis import Fact
-from quiesce.model.failure import AgentFailure, Evidence
+from quiesce.model.failure import AgentFailure, Evidence, Failure, FailureReport
 from quiesce.model.presence import Presence
 from quiesce.service.composition import Composition
 from quiesce.service.looks.panel import Case, Found
 
 CHANNEL = "QEMU guest agent"
+THIS_SERVER = "this server"
+"""Where the agents' room says that it has refused something itself."""
 _BUSY = "agent.channel-busy"
 _WINDOWS = "mswindows"
 """What guest-get-osinfo calls it (qga/commands-win32.c); elsewhere it is os-release's ID."""
@@ -35,14 +37,22 @@ class ChannelLook:
 
 
 def spare_the_frozen(case: Case) -> None:
-    """:raise AgentFailure: agent.channel-busy, while another job may have the guest frozen"""
-    if case.taking:
+    """:raise AgentFailure: agent.channel-busy, while a job may have the guest frozen. Asked right
+    before each time that something is started in a guest: looks go on while a job does."""
+    if taking := case.taking():
         raise AgentFailure(
             _BUSY,
             f"A backup is taking its snapshot of the VM {case.vm}.",
-            evidence=[Evidence(f"the job {case.taking} takes its snapshot", "jobs")],
+            evidence=[Evidence(f"the job {taking} takes its snapshot", THIS_SERVER)],
             retryable=True,
         )
+
+
+def held_by_us(failure: Failure | FailureReport) -> bool:
+    """Whether the guest was spared because this server is busy with it: then no other way into it
+    may be tried either. That another program has its channel is no such reason."""
+    ours = any(each.source == THIS_SERVER for each in failure.evidence)
+    return failure.code == _BUSY and ours
 
 
 def _configured(there: bool) -> Fact:
@@ -54,8 +64,7 @@ def _mute(configured: Fact, failure: AgentFailure) -> Found:
     report = failure.report()
     raw = "\n".join(filter(None, (f"{each.fact}: {each.raw}" for each in failure.evidence)))
     facts = [configured, Fact("qga.problem", failure.code, failure.message, CHANNEL, raw=raw)]
-    ours = any(each.source == "this server" for each in failure.evidence)
-    if not ours:  # else it was not asked
+    if not held_by_us(failure):  # else it was not asked
         facts.append(Fact("qga.answers", False, failure.message, CHANNEL, raw=raw))
         if failure.code == _BUSY:
             facts.append(Fact("qga.port", "busy", failure.message, CHANNEL, raw=raw))

@@ -10,7 +10,7 @@ from quiesce.model.papers import Papers
 from quiesce.service.composition import Composition
 from quiesce.service.extensions import QGA, WAAGENT
 from quiesce.service.guest_side import GuestSide
-from quiesce.service.looks.channel import spare_the_frozen
+from quiesce.service.looks.channel import held_by_us, spare_the_frozen
 from quiesce.service.looks.panel import Case, Found
 
 CHANNEL = "the guest's inside"
@@ -28,12 +28,14 @@ class InsideLook:
         self._reader = reader
 
     def __call__(self, case: Case, before: Found) -> Found:
-        spare_the_frozen(case)
         problems: list[FailureReport] = []
         for way in ways_in(before):
+            spare_the_frozen(case)
             try:
                 papers = self._papers(case, way)
             except Failure as failure:
+                if held_by_us(failure):
+                    raise
                 problems.append(failure.report())
             else:
                 facts = (_examined(True, papers.source), *self._reader(papers))

@@ -14,6 +14,7 @@ from quiesce.model.failure import FailureReport
 from quiesce.model.job import Job, JobKind, TaskName, TaskStatus
 from quiesce.model.papers import Papers
 from quiesce.model.snapshot import Route
+from quiesce.model.vm import VmAddress
 from quiesce.service.clock import Clock
 from quiesce.service.composition import Composition
 from quiesce.service.guest_side import GuestSide
@@ -81,6 +82,7 @@ class Looks:
         self._clock = clock
         self._table = table
         self._book = book
+        self._composition, self._guest_side = composition, guest_side
         self._panel = Panel()
         inside = InsideLook(composition, guest_side, facts_of)
         outside = ("channel", "agents", "hypervisor")
@@ -113,8 +115,9 @@ class Looks:
         """
         began = time.monotonic()
         address = self._table.address(vm)
-        taking = self._taking(address.name, job)
-        case = Case(address, self._clock.now(), failure, route, job, taking, deep)
+        case = Case(
+            address, self._clock.now(), failure, route, job, lambda: self.taking(address, job), deep
+        )
         found = self._panel.run(case, self._looks)
         return Seen(
             tuple(map(_without_secrets, found.facts)),
@@ -124,10 +127,15 @@ class Looks:
             time.monotonic() - began,
         )
 
-    def _taking(self, vm: str, job: Job | None) -> str:
-        """The job, another than the one that is asked about, that may have the guest frozen."""
+    def taking(self, address: VmAddress, job: Job | None = None) -> str:
+        """The job that may have the guest frozen now; empty when none may. Another one than `job`
+        from the beginning of its task to the end, that one while either agent has its session."""
+        guest = self._composition.guest(address)
+        own = "" if guest is None else guest.taking()
+        if own := own or self._guest_side.taking(address.name):
+            return own
         for active in self._book.active():
-            if active.vm != vm or active.kind is not JobKind.BACKUP:
+            if active.vm != address.name or active.kind is not JobKind.BACKUP:
                 continue
             if job is not None and active.id == job.id:
                 continue

@@ -57,13 +57,14 @@ class NetworkLook:
         if not self._wanted(case, before, told):
             return Found(told)
         try:
-            spare_the_frozen(case)
             ways = ways_in(before)
             if before.value("qga.exec") is False:
                 ways = tuple(way for way in ways if way != QGA)
             if not ways:
                 return Found(told, channels=(f"{CHANNEL}: no agent can run it in the guest",))
-            report = self._network.probe(case.address, *ways)
+            report = self._network.probe(
+                case.address, *ways, before_each=lambda: spare_the_frozen(case)
+            )
         except Failure as failure:
             return Found(told, (failure.report(),), (f"{CHANNEL}: {failure}",))
         seen = tuple(_hops(report))

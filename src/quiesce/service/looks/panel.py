@@ -24,17 +24,22 @@ _MOST_HANGING = 64
 """Threads of looks that have not ended by their deadline; beyond it no new ones are begun."""
 
 
+def _nobody() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is looked at, and why. `taking` is the job, another than `job`, that takes its snapshot
-    of this VM now: nothing may be started in a guest that may be frozen. `deep`: spare no look."""
+    """What is looked at, and why. `taking` tells the job that may have the guest frozen at the
+    moment of the call, and is empty when none may: nothing may be started in a frozen guest.
+    `deep`: spare no look."""
 
     address: VmAddress
     now: datetime
     failure: FailureReport | None = None
     route: Route | None = None
     job: Job | None = None
-    taking: str = ""
+    taking: Callable[[], str] = _nobody
     deep: bool = False
 
     @property

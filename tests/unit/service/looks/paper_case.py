@@ -25,8 +25,9 @@ class FixedClock:
         return self.time
 
 
-def case(agent: AgentKind = AgentKind.BOTH, **given: Any) -> Case:
-    return Case(VmAddress("web", Path("/run/qmp"), Path("/run/qga"), agent=agent), NOW, **given)
+def case(agent: AgentKind = AgentKind.BOTH, *, taking: str = "", **given: Any) -> Case:
+    address = VmAddress("web", Path("/run/qmp"), Path("/run/qga"), agent=agent)
+    return Case(address, NOW, taking=lambda: taking, **given)
 
 
 def values(found: Found) -> dict[str, object]:

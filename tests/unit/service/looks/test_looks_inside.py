@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from paper_case import case, seen, values
 
 from quiesce.model.diagnosis import Fact
-from quiesce.model.failure import AgentFailure
+from quiesce.model.failure import AgentFailure, Evidence
 from quiesce.model.papers import Paper, Papers
 from quiesce.service.looks.inside import InsideLook, ways_in
 from quiesce.service.looks.panel import Found
@@ -121,3 +123,27 @@ def test_a_guest_that_another_job_may_have_frozen_is_left_alone() -> None:
         look(case(taking="j9"), BOTH)
     assert busy.value.code == "agent.channel-busy"
     assert agents.asked == []
+
+
+def test_a_guest_that_is_frozen_between_two_ways_is_not_asked_by_the_second() -> None:
+    agents = PaperAgents(AgentFailure("agent.hung", "It hangs."))
+    look = InsideLook(agents, agents, lambda _: ())  # type: ignore[arg-type]
+    at_hand = replace(case(), taking=lambda: "j1" if agents.asked else "")
+    with pytest.raises(AgentFailure) as busy:
+        look(at_hand, BOTH)
+    assert busy.value.code == "agent.channel-busy"
+    assert agents.asked == ["qga"]
+
+
+def test_an_agent_that_our_own_session_occupies_is_not_got_round() -> None:
+    ours = [Evidence("session j1 is open", "this server")]
+    agents = PaperAgents(AgentFailure("agent.channel-busy", "Ours.", evidence=ours))
+    with pytest.raises(AgentFailure):
+        looked(agents)
+    assert agents.asked == ["qga"]
+
+
+def test_an_agent_whose_channel_another_program_holds_is_got_round() -> None:
+    other = [Evidence("the connection is not accepted", "/proc/net/unix")]
+    agents = PaperAgents(AgentFailure("agent.channel-busy", "Held.", evidence=other))
+    assert looked(agents).papers is WAAGENT

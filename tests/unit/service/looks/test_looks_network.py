@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,8 +39,11 @@ class PaperNetwork:
         self._answer = answer
         self.asked: list[tuple[str, ...]] = []
 
-    def probe(self, address: VmAddress, *ways: str) -> NetworkReport:
+    def probe(
+        self, address: VmAddress, *ways: str, before_each: Callable[[], None]
+    ) -> NetworkReport:
         assert address.name == "web"
+        before_each()
         self.asked.append(ways)
         if isinstance(self._answer, AgentFailure):
             raise self._answer

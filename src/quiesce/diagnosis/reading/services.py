@@ -57,6 +57,9 @@ _PROGRAMS = {
     "waagent": re.compile(r"^/\S+/(?:waagent|walinuxagent)$", re.MULTILINE),
     "qga": re.compile(r"^/\S+/qemu-(?:ga|guest-agent)$", re.MULTILINE),
 }
+_NOT_IN_ETC = re.compile(r"^/(?!etc/)", re.MULTILINE)
+_SESSION = re.compile(r" session(?: |$)")
+"""The part of the extension that holds the freeze: it outlives the part that gives the orders."""
 _NO_SYSTEMD = "not been booted with systemd"
 
 
@@ -122,7 +125,7 @@ def _unit_facts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]])
     if unit is None or paper is None:
         return
     name = unit["Id"].removesuffix(".service")
-    state = _unit_state(unit)
+    state = "absent" if _is_left_over(papers, agent, unit) else _unit_state(unit)
     words = {
         "absent": f"The {agent.title} has no service.",
         "masked": f"The service {name} is masked.",
@@ -134,6 +137,16 @@ def _unit_facts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]])
         if key in unit
     )
     yield observed(papers, paper, f"{agent.name}.unit", state, words, raw=raw)
+
+
+def _is_left_over(papers: Papers, agent: _Agent, unit: dict[str, str]) -> bool:
+    """The unit is what systemd makes of a script in /etc/init.d, and the program is gone: a package
+    that is removed leaves that script, as configuration."""
+    programs = papers.command("programs")
+    if unit.get("UnitFileState") != "generated" or programs is None:
+        return False
+    there = [found[0] for found in _PROGRAMS[agent.name].finditer(programs.text)]
+    return programs.status in (0, None) and not any(map(_NOT_IN_ETC.match, there))
 
 
 def _is_without_systemd(paper: Paper) -> bool:
@@ -166,6 +179,12 @@ def _process_facts(
         if len(paper.text) < _WHOLE_LISTING and "PID" in paper.text[:200]:
             yield observed(papers, paper, name, "absent", f"No process of the {title} runs.")
         return
+    if name == "extension.process" and all(
+        _SESSION.search(each.command) and each.state not in "TtD" for each in found
+    ):
+        words = "Of the backup extension only the session runs, and nobody who gives it orders."
+        yield observed(papers, paper, name, "absent", words, raw=found[0].line)
+        return
     stopped = [each for each in found if each.state in "Tt"]
     # One that waits for a disk at this very moment is no news; all of them are.
     blocked = found if all(each.state == "D" for each in found) else []
@@ -184,7 +203,8 @@ def _installed(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) 
     running = [each for each in processes(papers) if agent.process.search(each.command)]
     shown = papers.command("processes")
     name = f"{agent.name}.installed"
-    if unit is not None and listing is not None and unit["LoadState"] == "loaded":
+    left_over = unit is not None and _is_left_over(papers, agent, unit)
+    if unit is not None and listing is not None and unit["LoadState"] == "loaded" and not left_over:
         words = f"The {agent.title} is installed."
         yield observed(papers, listing, name, True, words, raw=f"Id={unit['Id']}")
     elif running and shown is not None:
@@ -200,14 +220,18 @@ def _installed(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]]) 
         ):
             words = f"The {agent.title} is not installed: it has neither a program nor a process."
             yield observed(papers, programs, name, False, words, raw=programs.text)
-    elif unit is not None and listing is not None and unit["LoadState"] == "not-found":
+    elif (
+        unit is not None and listing is not None and (unit["LoadState"] == "not-found" or left_over)
+    ):
         if not any(_process_facts(papers, name, agent.process, agent.title)):
             return  # nobody has seen that no process runs
         # Its configuration may still lie there: packages leave that when they are removed.
-        words = f"The {agent.title} is not installed: it has neither a service nor a process."
-        yield observed(
-            papers, listing, name, False, words, raw=f"LoadState=not-found ({unit['Id']})"
-        )
+        lacks = "a program" if left_over else "a service"
+        words = f"The {agent.title} is not installed: it has neither {lacks} nor a process."
+        raw = f"LoadState={unit['LoadState']} ({unit['Id']})"
+        if left_over:
+            raw += "\nUnitFileState=generated, from a script in /etc/init.d"
+        yield observed(papers, listing, name, False, words, raw=raw)
 
 
 def _program(papers: Papers, agent: _Agent) -> tuple[Paper, str] | None:

@@ -92,6 +92,38 @@ NO_SYSTEMD = command("units", "timeout: failed to run command 'systemctl': No su
 ALPINE = "PID PPID STAT ELAPSED %CPU RSS COMMAND\n1 0 S 9 0.0 9 /sbin/init\n7 1 S 9 0.0 9 {}\n"
 
 
+def test_the_script_of_a_package_that_was_removed_is_no_agent() -> None:
+    units = UNITS_OF_DEBIAN.replace("UnitFileState=enabled", "UnitFileState=generated")
+    units = units.replace("ActiveState=active", "ActiveState=inactive")
+    listing = (
+        "  PID  PPID STAT ELAPSED %CPU   RSS COMMAND\n    1     0 Ss 100  0.0  9000 /sbin/init\n"
+    )
+    papers = (command("units", units), command("processes", listing))
+    removed = facts(*papers, command("programs", "/etc/init.d/walinuxagent\n"))
+    assert removed["waagent.unit"].value == "absent"
+    assert removed["waagent.installed"].value is False
+    there = facts(*papers, command("programs", "/etc/init.d/walinuxagent\n/usr/sbin/waagent\n"))
+    assert there["waagent.installed"].value is True
+    assert there["waagent.unit"].value == "inactive"
+    assert facts(*papers)["waagent.installed"].value is True
+
+
+@pytest.mark.parametrize(
+    ("state", "process"), [("S", "absent"), ("D", "blocked"), ("T", "stopped")]
+)
+def test_a_session_that_has_outlived_its_extension_is_not_the_extension(
+    state: str, process: str
+) -> None:
+    python = "/usr/bin/python3 -I -B /var/lib/waagent/Quiesce.VmBackup-0.2.0.1"
+    session = f" 1937     1 {state} 49  0.3 14256 {python} session --task 4e19 --hold=10\n"
+    driver = f" 1930     1 S 49  0.3 14256 {python} enable\n"
+    head = "  PID  PPID STAT ELAPSED %CPU   RSS COMMAND\n"
+    assert value("extension.process", command("processes", head + session)) == process
+    if state == "S":
+        both = command("processes", head + driver + session)
+        assert value("extension.process", both) == "running"
+
+
 def test_without_systemd_processes_and_programs_tell() -> None:
     listing = command("processes", ALPINE.format("/usr/bin/qemu-ga -d"))
     programs = command("programs", "/usr/bin/qemu-ga\n/etc/init.d/qemu-guest-agent\n")

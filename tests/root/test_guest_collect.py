@@ -59,7 +59,7 @@ def paper(papers: Papers, path: str) -> Paper:
 def test_the_commands_of_the_contract_are_there(guest: ShellGuest, shell: str) -> None:
     papers = whole(collected(guest, shell))
     wanted = "date uname processes units journal cpu space inodes addresses routes python"
-    for name in f"{wanted} certificate extension quiesce freezers".split():
+    for name in f"{wanted} certificate extension quiesce freezers access programs".split():
         assert papers.command(name) is not None, name
     assert papers.taken_at is not None
     assert papers.host_clock_at is not None
@@ -232,6 +232,8 @@ def test_nobody_but_root_still_gets_what_he_may_read(guest: ShellGuest) -> None:
         if folder.stat().st_mode & 0o055 != 0o055 and folder.is_relative_to("/tmp"):
             folder.chmod(folder.stat().st_mode | 0o055)
     guest.put("/etc/waagent.conf", "hidden\n", 0o600)
+    guest.put("/var/lib/waagent/TransportCert.pem", "x")
+    (guest.root / "var/lib/waagent").chmod(0o700)
     SHELLS["nobody"] = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "dash")
     try:
         papers = whole(collected(guest, "nobody"))
@@ -239,6 +241,18 @@ def test_nobody_but_root_still_gets_what_he_may_read(guest: ShellGuest) -> None:
         del SHELLS["nobody"]
     assert "Permission denied" in paper(papers, "/etc/waagent.conf").problem
     assert "dash" in paper(papers, "command:processes").text
+    shown = paper(papers, "command:access").text.splitlines()
+    assert shown[:2] == ["uid 65534", "refused /var/lib/waagent"]
+    refused = paper(papers, "command:certificate")
+    assert (refused.status, refused.text.strip()) == (126, "/var/lib/waagent: Permission denied")
+
+
+def test_root_sees_which_folders_are_there(guest: ShellGuest, shell: str) -> None:
+    guest.put("/var/lib/waagent/x", "")
+    papers = whole(collected(guest, shell))
+    shown = paper(papers, "command:access").text.splitlines()
+    assert shown[:3] == ["uid 0", "listed /var/lib/waagent", "absent /var/lib/quiesce"]
+    assert "No such file" in paper(papers, "command:certificate").text
 
 
 def test_a_token_that_is_none_is_refused(guest: ShellGuest, shell: str) -> None:

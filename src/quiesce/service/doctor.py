@@ -68,30 +68,30 @@ class Doctor:
 
     def fix(self, name: str, actions: Collection[MendAction]) -> Examination:
         """Carry out these actions of the plan, in its order, and examine again. The answer's plan
-        begins with what was done, each with how it ended.
+        begins with what was done, each with how it ended. No backup of the VM begins meanwhile.
 
         :raise NotFoundFailure: vm.unknown
         :raise PolicyFailure: policy.in-progress; policy.mend-not-planned, with nothing done, when
             an action is not in the plan of this moment
         """
-        plan = self.examine(name).plan
+        vm = self._table.address(name).name
+        with self._book.hold(vm, "`quiesce doctor --fix` mends it."):
+            return self._fixed(vm, actions)
+
+    def _fixed(self, vm: str, actions: Collection[MendAction]) -> Examination:
+        plan = self.examine(vm).plan
         wanted = [mend for mend in plan if mend.status is Status.PLANNED and mend.action in actions]
         if missing := set(actions) - {mend.action for mend in wanted}:
-            raise _not_planned(name, missing, plan)
-        vm = self._table.address(name).name
+            raise _not_planned(vm, missing, plan)
         done = tuple(self._mending.carry_out(vm, mend) for mend in wanted)
-        after = self.examine(name)
+        after = self.examine(vm)
         return replace(after, plan=(*done, *after.plan))
-
-    def check_idle(self, name: str) -> None:
-        """:raise PolicyFailure: policy.in-progress, while a backup of the VM runs"""
-        self._book.check_idle(name)
 
     def findings(self, name: str) -> Findings:
         """See `examine`."""
         began = time.monotonic()
         address = self._table.address(name)
-        self.check_idle(address.name)
+        self._book.check_idle(address.name)
         policy = self._policy(name)
         seen = self._looks.facts(address.name, deep=True)
         ways = Ways(waagent=address.agent.waagent, qga=address.agent.qga)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import structlog
 
-from quiesce.model.failure import AgentFailure, Evidence, Failure, NotFoundFailure
+from quiesce.model.failure import (
+    AgentFailure,
+    Evidence,
+    Failure,
+    NotFoundFailure,
+    PolicyFailure,
+)
 from quiesce.model.vm import VmAddress
 from quiesce.service.clock import Clock
 from quiesce.service.composition import Composition
 from quiesce.service.doctor import Doctor
 from quiesce.service.guest_side import GuestSide
+from quiesce.service.job_book import JobBook
 from quiesce.service.log_bundle import LogBundle, pack
+from quiesce.service.looks.channel import held_by_us
 from quiesce.service.network import Network
 from quiesce.service.vm_table import VmTable
 
 log = structlog.get_logger(__name__)
+
+_MUTE_SECONDS = 600.0
+"""Until an agent that could not be reached is asked again. Each time may take a minute."""
 
 
 class LogCollection:
@@ -33,7 +46,10 @@ class LogCollection:
         guest_side: GuestSide,
         network: Network,
         doctor: Doctor,
+        book: JobBook,
         notes: Path,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`notes` is a folder of its own: what is in it says which VMs log verbosely."""
         self._clock = clock
@@ -42,27 +58,49 @@ class LogCollection:
         self._guest_side = guest_side
         self._network = network
         self._doctor = doctor
+        self._book = book
         self._notes = notes
+        self._monotonic = monotonic
+        self._not_before: dict[str, float] = {}
+        self._recovering: threading.Thread | None = None
 
     def recover(self) -> None:
-        """Switch verbose logging back where a server that ended has left it on. A VM that does not
-        answer now is left to the next start."""
-        if not self._notes.is_dir():
-            return
-        for note in self._notes.iterdir():
+        """Switch verbose logging back where it was left on, as by a server that ended. That
+        restarts agents, so a VM of which a backup waits or runs is left for a later call; so is one
+        that does not answer, for ten minutes."""
+        for note in self._due():
+            vm = unquote(note.name)
             try:
-                self._switch_off(self._table.address(unquote(note.name)))
+                address = self._table.address(vm)
+                with self._held(address):
+                    if note.exists():  # else whoever held the VM has switched it back
+                        self._switch_off(address)
             except NotFoundFailure:
                 note.unlink(missing_ok=True)
+            except PolicyFailure as busy:
+                log.debug("verbose logging is still on", vm=vm, reason=str(busy))
             except Failure as failure:
-                log.warning("verbose logging is still on", vm=note.name, reason=str(failure))
+                self._not_before[note.name] = self._monotonic() + _MUTE_SECONDS
+                log.warning("verbose logging is still on", vm=vm, reason=str(failure))
+
+    def recover_soon(self) -> None:
+        """As `recover`, in a thread of its own, if there is anything to do."""
+        if (self._recovering is None or not self._recovering.is_alive()) and self._due():
+            self._recovering = threading.Thread(target=self.recover, name="verbose", daemon=True)
+            self._recovering.start()
+
+    def _due(self) -> list[Path]:
+        notes = list(self._notes.iterdir()) if self._notes.is_dir() else []
+        now = self._monotonic()
+        return [note for note in notes if self._not_before.get(note.name, now) <= now]
 
     def collect(self, name: str, *, verbose: bool = False) -> LogBundle:
         """The guest's logs with what the doctor makes of them, without secrets. Where the guest's
         inside cannot be reached, the bundle says so and holds what is seen from outside.
 
         `verbose` has the guest's agent log more, tests the network so that there is something to
-        log, and switches it back whatever happens.
+        log, and switches it back whatever happens. That restarts agents, and no backup of the VM
+        begins meanwhile.
 
         :raise NotFoundFailure: vm.unknown
         :raise PolicyFailure: policy.in-progress
@@ -71,7 +109,7 @@ class LogCollection:
         address = self._table.address(name)
         if not verbose:
             return self._packed(address, verbose=False)
-        with self._verbose(address):
+        with self._held(address), self._verbose(address):
             try:
                 self._network.test(address.name)
             except Failure as failure:
@@ -93,7 +131,6 @@ class LogCollection:
 
     @contextmanager
     def _verbose(self, address: VmAddress) -> Iterator[None]:
-        self._doctor.check_idle(address.name)
         # Noted before: this process may end at any moment, and the guest would go on.
         self._notes.mkdir(mode=0o700, exist_ok=True)
         self._note(address).touch(mode=0o600)
@@ -108,6 +145,9 @@ class LogCollection:
         finally:
             self._switch_off(address)
 
+    def _held(self, address: VmAddress) -> AbstractContextManager[None]:
+        return self._book.hold(address.name, "The verbose logs of its agents are collected.")
+
     def _switch_off(self, address: VmAddress) -> None:
         self._switch(address, "verbose-off")
         self._note(address).unlink(missing_ok=True)
@@ -118,13 +158,15 @@ class LogCollection:
     def _switch(self, address: VmAddress, action: str) -> None:
         """Through the first agent that does it; the one that needs no network is asked first.
 
-        :raise AgentFailure: agent.mend-failed
+        :raise AgentFailure: agent.mend-failed; agent.channel-busy, the guest may be frozen
         """
         refusals: list[Failure] = []
         for switch in self._switches(address):
             try:
                 switch(action)
             except Failure as failure:
+                if held_by_us(failure):
+                    raise
                 refusals.append(failure)
             else:
                 return

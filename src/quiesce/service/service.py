@@ -117,6 +117,7 @@ class Service:
                 guest_side,
                 self.network,
                 self.doctor,
+                book,
                 settings.data_folder / "verbose",
             )
             # Before the engine, which goes on with jobs that may wait for a guest to report.
@@ -130,7 +131,7 @@ class Service:
                 self.jobs,
                 workflows,
                 settings.schedule_seconds,
-                chores=(guest_side.mend,),
+                chores=(guest_side.mend, self.guest_logs.recover_soon),
             )
             self._opened.callback(self.ticker.stop)
         except BaseException:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from paper_machine import PaperMachine, eventually
+from paper_machine import PaperMachine, ended, eventually
 
 from quiesce.model.diagnosis import Fact, Light, MendAction, MendStatus
 from quiesce.model.failure import Failure, NotFoundFailure, PolicyFailure
+from quiesce.service.doctor import Findings
 from quiesce.service.log_bundle import LogBundle
 from quiesce.service.looks import Seen
 from quiesce.service.service import Service
@@ -179,6 +181,77 @@ def test_a_vm_without_an_agent_that_can_be_told_says_so(service: Service) -> Non
     assert refused.value.code == "agent.mend-failed"
     assert "verbose-on" in refused.value.message
     assert "no shell" in refused.value.evidence[0].fact
+
+
+def test_no_backup_begins_while_the_doctor_mends(service: Service, machine: PaperMachine) -> None:
+    (machine.folder / "sessions" / "0123456789ab").mkdir(parents=True)
+    machine.hold("release")
+    with ThreadPoolExecutor() as pool:
+        fixing = pool.submit(service.doctor.fix, "web", [MendAction.CLEAN_STALE])
+        machine.reached("release")
+        with pytest.raises(PolicyFailure) as refused:
+            service.jobs.start_backup("web")
+        assert refused.value.code == "policy.in-progress"
+        assert "quiesce doctor --fix" in refused.value.message
+        assert service.jobs.newest() == ()
+        with pytest.raises(PolicyFailure):
+            service.doctor.fix("web", [MendAction.CLEAN_STALE])
+        machine.let_go("release")
+        assert [mend.status for mend in fixing.result().plan] == [MendStatus.DONE]
+    ended(service, service.jobs.start_backup("web"))
+
+
+def test_no_backup_begins_while_a_guest_logs_verbosely(
+    service: Service, machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = service.doctor.findings
+
+    def findings(name: str) -> Findings:
+        with pytest.raises(PolicyFailure) as refused:
+            service.jobs.start_backup(name)
+        assert refused.value.code == "policy.in-progress"
+        return real(name)
+
+    monkeypatch.setattr(service.doctor, "findings", findings)
+    service.guest_logs.collect("web", verbose=True)
+    assert noted(machine) == ["verbose-on", "verbose-off"]
+    ended(service, service.jobs.start_backup("web"))
+
+
+def test_what_was_left_verbose_is_not_switched_back_in_the_middle_of_a_backup(
+    service: Service, machine: PaperMachine
+) -> None:
+    notes = service.settings.data_folder / "verbose"
+    notes.mkdir()
+    (notes / "web").touch()
+    machine.hold("read")
+    job = service.jobs.start_backup("web")
+    machine.reached("read")
+    service.guest_logs.recover()
+    assert noted(machine) == []
+    machine.let_go("read")
+    ended(service, job)
+    service.guest_logs.recover_soon()
+    eventually(lambda: not list(notes.iterdir()), "switching back")
+    assert noted(machine) == ["verbose-off"]
+
+
+def test_an_agent_that_does_not_answer_is_not_asked_at_every_tick(service: Service) -> None:
+    notes = service.settings.data_folder / "verbose"
+    notes.mkdir()
+    (notes / "web").touch()
+    asked: list[object] = []
+
+    def mute(*words: object) -> str:
+        asked.append(words)
+        return refuse()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paper_vm.PaperGuest.mend", mute)
+        service.guest_logs.recover()
+        service.guest_logs.recover()
+    assert len(asked) == 1
+    assert (notes / "web").exists()
 
 
 def killed(_: str) -> None:

@@ -60,6 +60,15 @@ def _name(word: str) -> str:
         ),
         ("extension.enable-failed", {"extension_runtime": False}, "extension.runtime-missing"),
         (
+            "agent.extensions-disabled",
+            {
+                "waagent_extensions__enabled": True,
+                "waagent_outdated": True,
+                "failed_route": "guest",
+            },
+            "agent.outdated",
+        ),
+        (
             "extension.manifest-invalid",
             {"extension_installed": False},
             "extension.deleted-by-antivirus",

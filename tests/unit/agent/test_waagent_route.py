@@ -177,6 +177,10 @@ def test_an_agent_that_does_not_take_its_goal_state_is_silent(
         ({"code": 1008, "message": "update"}, "extension.update-failed"),
         ({"code": 1011, "message": "Timeout(900): h.sh install"}, "extension.timeout"),
         ({"code": 1002, "message": "HandlerManifest.json"}, "extension.manifest-invalid"),
+        (
+            {"message": "[ExtensionDownloadError] Failed to download artifacts: HandlerManifest.json not found"},
+            "extension.manifest-invalid",
+        ),
         ({"code": -1, "message": "[Errno 28] No space left on device"}, "agent.disk-full"),
         (
             {"code": -1, "message": "Extension will not be processed since extension processing "
@@ -197,12 +201,13 @@ def test_what_the_agent_says_about_the_extension_is_the_reason(
     assert any(status["message"] in fact.raw for fact in failure.evidence), "its words are whole"
 
 
-def test_extensions_that_are_switched_off_are_seen(scene: Scene, host: AgentHost) -> None:
+def test_an_agent_that_works_no_extensions_off_is_not_waited_for(
+    scene: Scene, host: AgentHost
+) -> None:
     with PaperGuest(scene, host, on_goal=lambda guest: setattr(guest, "handler", None)) as guest:
         guest.acknowledges = False
         failure = failure_of(host)
-    assert failure.code == "agent.extensions-disabled"
-    assert "Extensions.Enabled=y" in failure.remedy
+    assert failure.code == "agent.no-extensions", "that they are switched off is not known yet"
 
 
 def test_an_agent_that_goes_on_and_never_says_what_came_of_the_goal_state_is_not_waited_for_long(
@@ -392,6 +397,32 @@ def test_a_snapshot_waits_for_a_network_test(scene: Scene, host: AgentHost) -> N
         guest.says("done")
         testing.result()
         assert backup.result().taken_at == TAKEN
+
+
+def test_a_look_that_takes_long_gives_way_to_a_snapshot(scene: Scene) -> None:
+    with scene.running(look=0.0) as host, PaperGuest(scene, host, on_goal=takes_a_point()) as guest:
+        testing = Later(lambda: host.probe("web"))
+        until(lambda: guest.commands[-1:] == ["probe"])
+        assert snapshot(host).taken_at == TAKEN
+        with pytest.raises(AgentFailure) as gave_way:
+            testing.result()
+        assert gave_way.value.code == "agent.channel-busy"
+        assert gave_way.value.retryable
+
+
+def test_a_look_that_nobody_waits_for_any_more_does_not_keep_the_guest_from_being_mended(
+    scene: Scene,
+) -> None:
+    def do(guest: PaperGuest) -> None:
+        if guest.public.get("command") == "mend":
+            guest.says("done", mended="It was restarted.")
+
+    with scene.running(look=0.0) as host, PaperGuest(scene, host, on_goal=do) as guest:
+        looking = Later(lambda: host.examine("web"))
+        until(lambda: guest.commands[-1:] == ["examine"])
+        assert host.mend("web", "restart-qga") == "It was restarted."
+        with pytest.raises(AgentFailure):
+            looking.result()
 
 
 def test_a_snapshot_does_not_wait_for_ever(scene: Scene) -> None:

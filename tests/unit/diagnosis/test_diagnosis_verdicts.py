@@ -60,7 +60,7 @@ def _name(word: str) -> str:
         ),
         ("extension.enable-failed", {"extension_runtime": False}, "extension.runtime-missing"),
         (
-            "agent.extensions-disabled",
+            "agent.no-extensions",
             {
                 "waagent_extensions__enabled": True,
                 "waagent_outdated": True,

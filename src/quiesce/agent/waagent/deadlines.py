@@ -22,7 +22,9 @@ class Deadlines:
     extension that depends neither on the hold nor on the operator's scripts. `script`: as long as
     one of those runs; the extension bounds them by their own configuration. `slack`: what a
     report may take through the agent, beyond two of its periods. `turn`: a snapshot's patience
-    with what else is being asked of the agent.
+    with what else is being asked of the agent. `look`: how long an examination or a network test
+    keeps others from asking; one that takes longer, as where the extension is installed for it
+    first, goes on only as long as nobody else wants anything.
     """
 
     poll: float = 45.0
@@ -35,6 +37,7 @@ class Deadlines:
     script: float = 7200.0
     slack: float = 15.0
     turn: float = 300.0
+    look: float = 30.0
 
     def of_stage(self, report: Report, hold_seconds: float, period_seconds: float) -> float:
         """How long the extension may stay in the stage that it reports. Writing back precedes the

@@ -48,12 +48,19 @@ def handler_failure(handler: HandlerReport, sight: Sight) -> Failure:
             "agent.disk-full", "The guest's disk is full, the agent says.", evidence=facts
         )
     if "processing is disabled" in words:
-        return extensions_disabled(sight)
+        return AgentFailure(
+            "agent.extensions-disabled",
+            "The VM's agent works no extensions off: they are switched off in the guest, it says.",
+            evidence=facts,
+        )
     said = _SAID_CODE.search(words)
     if said is not None:
         code = said[1]
     elif handler.status == "Unresponsive":
         code = "extension.stuck"
+    elif "HandlerManifest.json not found" in words:
+        # It calls that a failed download too; what it fetched is there, and the file is not.
+        code = "extension.manifest-invalid"
     elif "download" in words.lower():
         code = "extension.download-failed"
     else:
@@ -69,13 +76,12 @@ def handler_failure(handler: HandlerReport, sight: Sight) -> Failure:
     return failure
 
 
-def extensions_disabled(sight: Sight) -> AgentFailure:
+def no_extensions(sight: Sight) -> AgentFailure:
+    """It does not say why."""
     return AgentFailure(
-        "agent.extensions-disabled",
-        "The VM's agent runs and works no extensions off: they are switched off in the guest.",
+        "agent.no-extensions",
+        "The VM's agent runs, took its goal state and does not work off any extensions.",
         evidence=evidence_of(sight),
-        remedy="In the guest, set `Extensions.Enabled=y` in /etc/waagent.conf and restart the "
-        "agent: `systemctl restart walinuxagent`.",
     )
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from quiesce.agent.waagent.deadlines import Deadlines
 from quiesce.agent.waagent.evidence import (
     evidence_of,
-    extensions_disabled,
     handler_failure,
     instant_text,
+    no_extensions,
     settings_failure,
 )
 from quiesce.agent.waagent.goal import Goal
@@ -19,7 +19,7 @@ from quiesce.agent.waagent.recognition import Stranger
 from quiesce.agent.waagent.report import Stage
 from quiesce.agent.waagent.vm_agent import Sight, VmAgent
 from quiesce.model.agent import AgentCondition
-from quiesce.model.failure import AgentFailure, ExtensionFailure, Failure, JobFailure
+from quiesce.model.failure import AgentFailure, Evidence, ExtensionFailure, Failure, JobFailure
 
 Log = Callable[[str, str], None]
 
@@ -63,7 +63,8 @@ class Following:
     def until(self, reached: Callable[[Sight], bool]) -> Sight:
         """What is known once that holds.
 
-        :raise AgentFailure: agent.never-seen, .stale, .silent, .extensions-disabled, .disk-full
+        :raise AgentFailure: agent.never-seen, .stale, .silent, .extensions-disabled, .disk-full;
+            .channel-busy, when a mere look has to give way
         :raise ExtensionFailure: by the agent's or the extension's words; extension.timeout, .stuck
         :raise JobFailure: job.interrupted, when something else was asked of the VM meanwhile, or
             the server stops
@@ -98,6 +99,16 @@ class Following:
                 "job.interrupted",
                 "Something else was asked of the VM's agent meanwhile.",
                 evidence=evidence_of(sight),
+                retryable=True,
+            )
+        if self._agent.unwanted:
+            raise AgentFailure(
+                "agent.channel-busy",
+                "This look at the guest took long and gave way to what else is asked of its agent.",
+                evidence=[
+                    Evidence("another task of this VM waited for its agent", "this server"),
+                    *evidence_of(sight),
+                ],
                 retryable=True,
             )
         return sight
@@ -195,7 +206,7 @@ class Following:
         if status is None or not fresh:
             return
         if not status.processed and sight.report is None and not status.handlers:
-            raise extensions_disabled(sight)
+            raise no_extensions(sight)
         if not self._worked_off(sight):
             return
         ours = status.ours

@@ -37,6 +37,9 @@ log = structlog.get_logger(__name__)
 
 _REPORT = "the extension's report"
 _TURN_LOOK_SECONDS = 1.0
+_LOOKS = (Command.EXAMINE, Command.PROBE)
+_GIVES_WAY_SECONDS = 15.0
+"""A look that is to end sees that within a second, and then withdraws what it has asked for."""
 _BEGUN_WITHIN = timedelta(minutes=30)
 """By the guest's clock. An attempt that is given up is withdrawn; this is for one whose server
 has died."""
@@ -44,7 +47,8 @@ has died."""
 
 class WaagentRoute:
     """Fulfils `quiesce.snapshot.ports.GuestRoute`. Thread-safe: one thing is asked of a VM at a
-    time. Who comes second is refused with agent.channel-busy, a snapshot after some minutes."""
+    time. Who comes second is refused with agent.channel-busy, a snapshot after some minutes.
+    Examinations and network tests give way to everything else after half a minute."""
 
     def __init__(
         self,
@@ -181,8 +185,7 @@ class WaagentRoute:
         nothing is asked of the guest any more."""
         agent, attempt = self._agent, uuid.uuid4().hex
         options = options or SnapshotOptions()
-        patience = self._deadlines.turn if command is Command.SNAPSHOT else 0.0
-        with self._turn(patience, log):
+        with self._turn(command, log):
             agent.begin(attempt)
             try:
                 door = self._doors.open(
@@ -253,8 +256,8 @@ class WaagentRoute:
             log.warning("an attempt was not withdrawn", vm=self._agent.vm, code=failure.code)
 
     @contextlib.contextmanager
-    def _turn(self, patience_seconds: float = 0.0, log: Log | None = None) -> Iterator[None]:
-        if not self._claimed(patience_seconds, log or _quiet):
+    def _turn(self, command: Command = Command.IDLE, log: Log | None = None) -> Iterator[None]:
+        if not self._claimed(command, log or _quiet):
             raise AgentFailure(
                 "agent.channel-busy",
                 "Something else is being asked of this VM's agent.",
@@ -272,12 +275,19 @@ class WaagentRoute:
         finally:
             self._agent.yield_turn()
 
-    def _claimed(self, patience_seconds: float, log: Log) -> bool:
-        """A network test or an examination costs no backup its freeze: it comes after."""
-        until = time.monotonic() + patience_seconds
+    def _claimed(self, command: Command, log: Log) -> bool:
+        """A network test or an examination costs no backup its freeze, and nobody the mending of
+        his guest: whoever asked for it may have given it up long ago."""
+        if command in _LOOKS:
+            return self._agent.claim(look=True)
+        deadlines, began = self._deadlines, time.monotonic()
         said = False
         while not self._agent.claim():
-            if time.monotonic() >= until:
+            looks = self._agent.press(deadlines.look)
+            patience = deadlines.look + _GIVES_WAY_SECONDS if looks else 0.0
+            if command is Command.SNAPSHOT:
+                patience = max(patience, deadlines.turn)
+            if time.monotonic() - began >= patience:
                 return False
             if not said:
                 doing = self._agent.dossier.goal.command or "another task"

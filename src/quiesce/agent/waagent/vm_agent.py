@@ -82,6 +82,8 @@ class VmAgent:
         self._report: Report | None = None
         self._report_at = 0.0
         self._unreadable: Failure | None = None
+        self._look_since: float | None = None
+        self.unwanted = False
         self.closed = False
         if not self.dossier.goal.status_url:
             # An agent that is told no place for its status reports none, not even by the host
@@ -206,13 +208,28 @@ class VmAgent:
 
     # ------------------------------------------------------------ what it is asked for
 
-    def claim(self) -> bool:
-        """Be the only one who asks something of this VM, until `yield_turn`."""
-        return self._turn.acquire(blocking=False)
+    def claim(self, *, look: bool = False) -> bool:
+        """Be the only one who asks something of this VM, until `yield_turn`. A mere `look` is to
+        give its turn up when it is `unwanted`."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        with self._changed:
+            self._look_since = time.monotonic() if look else None
+        return True
+
+    def press(self, seconds: float) -> bool:
+        """Whether a mere look has the turn; one that has had it that long is unwanted from now."""
+        with self._changed:
+            since = self._look_since
+            if since is not None and time.monotonic() - since >= seconds and not self.unwanted:
+                self.unwanted = True
+                self._changed.notify_all()
+            return since is not None
 
     def yield_turn(self) -> None:
-        self._turn.release()
         with self._changed:
+            self._look_since, self.unwanted = None, False
+            self._turn.release()
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -125,6 +125,9 @@ class RecordedMender(Mender):
         self.answers: dict[Route, Again] = {}
         self.told: list[tuple[Route, str]] = []
 
+    def trying(self, route):
+        return
+
     def failed(self, route, failure):
         self.told.append((route, failure.code))
         self.stage.tape.append(f"mender.failed {route}")

@@ -121,7 +121,7 @@ def _route(seen: Seen, judged: _Judged) -> Route | None:
     speaks."""
     told = seen.value(ROUTE)
     if told is not None:
-        return Route(told)
+        return Route(str(told))
     agents = {each.name.partition(".")[0] for each in judged.by} & set(_AGENTS)
     return _AGENTS[agents.pop()] if len(agents) == 1 else None
 
@@ -158,6 +158,14 @@ def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple
             route=_route(views[root.entry.code], root),
         )
         for root in _deepest(list(proven.values()), known)
+    )
+
+
+def can_stand(code: str, *, source: Catalogue | None = None) -> bool:
+    """Whether `standing` can ever show this code: a proof of it needs no failure."""
+    rules = (source or catalogue()).rules.get(code)
+    return rules is not None and any(
+        not any(each.about_failure and each.name != ROUTE for each in rule) for rule in rules.proof
     )
 
 

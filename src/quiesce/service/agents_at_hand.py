@@ -11,13 +11,18 @@ from quiesce.model.snapshot import Route
 from quiesce.model.vm import VmAddress
 from quiesce.service.composition import ExtensionGuest
 from quiesce.service.guest_side import Agents
+from quiesce.service.job_book import backup_slot
 from quiesce.service.patience import Show
 from quiesce.service.work import Parts
 
 
 class AgentsAtHand:
     """For one step on one VM. `route` is the one that failed, None when that is not known; `job`
-    and `show` as in `Mending.carry_out`."""
+    and `show` as in `Mending.carry_out`.
+
+    Each time that an agent is asked for, it is made sure that nobody has cancelled the step, and
+    that no other job has begun with the VM since: its session must be spared.
+    """
 
     def __init__(
         self,
@@ -59,12 +64,16 @@ class AgentsAtHand:
         return self._parts.composition.guest(self.address)
 
     def qga(self) -> ExtensionGuest:
+        """:raise PolicyFailure: policy.in-progress"""
         guest = self.qga_if_any()
         if guest is None:
             raise _no_channel(self.vm, "the QEMU guest agent")
+        self._go_on()
         return guest
 
     def waagent(self) -> Agents:
+        """:raise PolicyFailure: policy.in-progress"""
+        self._go_on()
         if not self.address.agent.waagent:
             raise _no_channel(self.vm, "the Azure Linux agent")
         return self._parts.guest_side.agents()
@@ -74,15 +83,19 @@ class AgentsAtHand:
 
         :raise Failure: of the agent that was asked last
         """
-        guest = self.qga_if_any()
-        if guest is None:
+        if self.qga_if_any() is None:
             return self.waagent().mend(self.vm, action, word)
         try:
-            return guest.mend(action, word)
-        except AgentFailure:
-            if not self.address.agent.waagent:
+            return self.qga().mend(action, word)
+        except AgentFailure as failure:
+            if not self.address.agent.waagent or is_ours(failure):
                 raise
             return self.waagent().mend(self.vm, action, word)
+
+    def _go_on(self) -> None:
+        self._show(self.mend.words)
+        if self._parts.book.holder(backup_slot(self.vm)) != self.job:
+            self._parts.book.check_idle(self.vm)
 
     def await_waagent(self, since: datetime) -> None:
         """:raise AgentFailure: agent.silent, it has not come since"""
@@ -109,6 +122,14 @@ class AgentsAtHand:
                 return
             self.show_for(1.0, "Waiting for the QEMU guest agent to answer")
         self.qga().presence()
+
+
+def is_ours(failure: Failure) -> bool:
+    """Whether the agent was refused because of a session of this very server: the guest may be
+    frozen, and is not to be asked through its other agent either."""
+    return failure.code == "agent.channel-busy" and any(
+        each.source == "this server" for each in failure.evidence
+    )
 
 
 def _no_channel(vm: str, agent: str) -> AgentFailure:

@@ -113,6 +113,8 @@ class Diagnosing:
             return case.found
         job = self._book.get(job_id)
         found, complete = self._looked(case, job, self._quick if quick else self._seconds, pause)
+        if found.diagnosis.route is None:
+            found = replace(found, diagnosis=replace(found.diagnosis, route=case.route))
         before = case.found
         case.found, case.complete = found, complete
         case.cut_short = case.cut_short or not complete

@@ -1,13 +1,15 @@
 """Self-healing on one job: what fails is diagnosed, what may be mended is, and each step is a line
 of its log and an entry in `Job.mends`.
 
-A step is taken once per job, and never one that the policy switches off. A deterministic failure
-is not tried again; a passing one is, after a pause.
+A step is taken once per job for each agent, and never one that the policy switches off. A
+deterministic failure is not tried again; a passing one is, after a pause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from quiesce.diagnosis.catalogue import catalogue
@@ -19,12 +21,14 @@ from quiesce.model.snapshot import Route, Snapshot
 from quiesce.service.console import Console
 from quiesce.service.diagnosing import Found
 from quiesce.service.mending import IN_THE_SNAPSHOT, ON_CONFIRMATION, WORDS, Mending, told
-from quiesce.service.patience import Show
+from quiesce.service.patience import Show, errand
 from quiesce.service.work import Parts
 from quiesce.snapshot.ports import Again
 
 _TRIED = (MendStatus.DONE, MendStatus.FAILED)
 _PASSING_FAMILIES = frozenset({"vm", "snapshot", "hypervisor", "storage"})
+_MOST_TRIES = 2
+"""Of one route, per job: each may freeze the guest."""
 _PASSING_CODES = frozenset({"agent.channel-lost"})
 """What ended the whole task and may pass by itself. Of the others, which are a route's, each route
 was given its one more try already."""
@@ -43,8 +47,15 @@ class JobMender:
         self._off = () if policy is None else policy.mends_off
         self._mending = Mending(parts)
         self._routes: dict[FailureReport, Route] = {}
+        self._tries: dict[Route, int] = {}
+        self._left = parts.patience.before_point
+        """Seconds that may still be spent on mending before the point."""
 
     # --- while the snapshot is taken
+
+    def trying(self, route: Route) -> None:
+        """See `Mender.trying`."""
+        self._tries[route] = self._tries.get(route, 0) + 1
 
     def failed(self, route: Route, failure: Failure) -> None:
         """See `Mender.failed`."""
@@ -53,6 +64,8 @@ class JobMender:
 
     def mend(self, route: Route, failure: Failure, options: SnapshotOptions) -> Again | None:
         """See `Mender.mend`."""
+        if self._tries.get(route, 0) >= _MOST_TRIES or self._left <= 0:
+            return None
         found = self._found(failure.report(), route)
         tried = [mend for mend in self._plan(found.diagnosis) if mend.action not in _WAYS]
         done = False
@@ -62,8 +75,12 @@ class JobMender:
             if mend.action is MendAction.SKIP_MOUNT:
                 ended, options = self._less_one_mount(mend, found, options)
             else:
-                ended = self._carried_out(mend, route, self._show)
+                ended = self._carried_out_before_the_point(mend, route)
+            if _is_stuck(ended):
+                return None
             done = done or ended.status is MendStatus.DONE
+            if done and mend.action is MendAction.WAIT:
+                break
         if done:
             return Again(options)
         if tried or not _may_pass(failure, found.diagnosis):
@@ -82,10 +99,12 @@ class JobMender:
         retries = self._parts.patience.retries
         if not (failure.retryable and passing) or attempt >= len(retries):
             return None
-        found = self._found(failure.report(), None)
+        if max(self._tries.values(), default=0) >= _MOST_TRIES:
+            return None
+        found = self._found(failure.report(), self._routes.get(failure.report()))
         for mend in self._plan(found.diagnosis):
-            if mend.action not in IN_THE_SNAPSHOT:
-                self._carried_out(mend, None, self._show)
+            if mend.action not in IN_THE_SNAPSHOT and self._left > 0:
+                self._carried_out_before_the_point(mend, None)
         return retries[attempt]
 
     def pause(self, seconds: float, failure: Failure) -> None:
@@ -119,15 +138,41 @@ class JobMender:
     # --- when the point is in the vault
 
     def mend_what_is_broken(self) -> None:
-        """Everything that the job's diagnoses name and that was not tried yet, so that the next
-        backup is whole."""
+        """Everything that the job's diagnoses name, that was not tried yet and that a new look
+        still shows, so that the next backup is whole."""
         self._parts.diagnosing.complete(self._job_id, self._stop_if_cancelled)
-        job = self._parts.book.get(self._job_id)
-        route = _broken_route(job)
-        for diagnosis in job.diagnoses:
+        for diagnosis in self._parts.book.get(self._job_id).diagnoses:
+            causes: dict[str, list[Mend]] = {}
             for mend in self._plan(diagnosis):
-                if mend.action not in (*IN_THE_SNAPSHOT, MendAction.WAIT):
-                    self._carried_out(mend, route, lambda words: self._console.log("debug", words))
+                if mend.action not in IN_THE_SNAPSHOT:
+                    causes.setdefault(mend.because, []).append(mend)
+            for code, steps in causes.items():
+                self._mend_after(code, steps)
+
+    def _mend_after(self, code: str, steps: Sequence[Mend]) -> None:
+        """What a job waits for in vain is no matter any more; what is begun after a wait is."""
+        if steps[-1].action is MendAction.WAIT:
+            steps = steps[:-1]
+        if not steps or not self._is_still_there(code):
+            return
+        for mend in steps:
+            ended = self._carried_out(
+                mend, None, lambda words: self._console.log("debug", words), math.inf
+            )
+            if _is_stuck(ended) or (
+                mend.action is MendAction.WAIT and ended.status is MendStatus.DONE
+            ):
+                return
+
+    def _is_still_there(self, code: str) -> bool:
+        there = errand(
+            lambda _: self._mending.is_still_there(self._vm, code, self._job_id),
+            "Looking once more",
+            lambda words: self._console.log("debug", words),
+        )
+        if not there:
+            self._console.note("info", f"It shows no more, so nothing is mended: {code}.")
+        return there
 
     # --- what these share
 
@@ -142,21 +187,32 @@ class JobMender:
     def _plan(self, diagnosis: Diagnosis) -> tuple[Mend, ...]:
         """What this job has not tried yet and may do unasked. What the policy switches off is
         noted, and left out."""
-        known = {mend.action: mend.status for mend in self._parts.book.get(self._job_id).mends}
+        known = {
+            (mend.action, mend.route): mend.status
+            for mend in self._parts.book.get(self._job_id).mends
+        }
         plan = []
         for mend in self._mending.plan(self._vm, diagnosis, self._off):
             if mend.action in ON_CONFIRMATION:
                 continue
             if mend.status is MendStatus.SWITCHED_OFF:
-                if mend.action not in known:
+                if (mend.action, mend.route) not in known:
                     self._note(mend)
-            elif known.get(mend.action) not in _TRIED:
+            elif known.get((mend.action, mend.route)) not in _TRIED:
                 plan.append(mend)
         return tuple(plan)
 
-    def _carried_out(self, mend: Mend, route: Route | None, show: Show) -> Mend:
+    def _carried_out_before_the_point(self, mend: Mend, route: Route | None) -> Mend:
+        began = time.monotonic()
+        ended = self._carried_out(mend, route, self._show, self._left)
+        self._left -= time.monotonic() - began
+        return ended
+
+    def _carried_out(self, mend: Mend, route: Route | None, show: Show, seconds: float) -> Mend:
         self._console.log("info", f"Because of {mend.because}: {mend.words}")
-        ended = self._mending.carry_out(self._vm, mend, route=route, job=self._job_id, show=show)
+        ended = self._mending.carry_out(
+            self._vm, mend, route=route, job=self._job_id, show=show, seconds=seconds
+        )
         if show == self._show:
             self._console.progress(Progress())
         self._note(ended)
@@ -198,7 +254,15 @@ class JobMender:
 
 
 def _same(one: Mend, other: Mend) -> bool:
-    return (one.action, one.because, one.status) == (other.action, other.because, other.status)
+    def gist(mend: Mend) -> tuple[object, ...]:
+        return mend.action, mend.because, mend.status, mend.route
+
+    return gist(one) == gist(other)
+
+
+def _is_stuck(mend: Mend) -> bool:
+    """Whether the guest may still be at it: then it is not to be frozen, nor given more to do."""
+    return mend.failure is not None and mend.failure.code == "server.mend-timeout"
 
 
 def _may_pass(failure: Failure, diagnosis: Diagnosis) -> bool:
@@ -219,10 +283,3 @@ def _full_reads(snapshot: Snapshot) -> Iterator[SnapshotFailure]:
                 f"disk {disk.name} is read whole", "hypervisor", snapshot.session.taken_at
             )
             yield SnapshotFailure(code, message, evidence=[fact])
-
-
-def _broken_route(job: Job) -> Route | None:
-    """The one that did not give the point; None when that is not known."""
-    if job.freeze is None or job.route not in (Route.HOST, Route.GUEST):
-        return None
-    return Route.GUEST if job.route is Route.HOST else Route.HOST

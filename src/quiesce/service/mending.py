@@ -7,26 +7,29 @@ other one.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 
 from quiesce.diagnosis.catalogue import catalogue
-from quiesce.diagnosis.engine import standing
+from quiesce.diagnosis.engine import can_stand, standing
 from quiesce.hypervisor.names import generation_task
-from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus
+from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus, Verdict
 from quiesce.model.failure import (
     AgentFailure,
+    Evidence,
     ExtensionFailure,
     Failure,
     VmFailure,
     report_of,
 )
+from quiesce.model.job import Job
 from quiesce.model.snapshot import Route
 from quiesce.model.vm import PowerState
-from quiesce.service.agents_at_hand import AgentsAtHand
+from quiesce.service.agents_at_hand import AgentsAtHand, is_ours
 from quiesce.service.job_book import backup_slot
 from quiesce.service.patience import Show, errand
 from quiesce.service.sweep import sweep
@@ -59,6 +62,18 @@ IN_THE_SNAPSHOT = frozenset(
 ON_CONFIRMATION = frozenset({MendAction.VSS_COPY})
 """No job does these by itself: they change what other backups of the guest are based on."""
 
+_THE_GUESTS_OWN = frozenset(
+    {
+        MendAction.RESTART_AGENT,
+        MendAction.AUTO_RESTART,
+        MendAction.ENABLE_EXTENSIONS,
+        MendAction.SET_ENDPOINT,
+        MendAction.START_PROVIDER,
+        MendAction.VSS_COPY,
+    }
+)
+"""Services and settings that are not Quiesce's: for a proven cause only."""
+
 _PASSING = frozenset({"guest.overloaded", "vm.migrating", "schedule.crowded"})
 """Loads, which fall, and a migration, which ends."""
 
@@ -89,13 +104,21 @@ class Mending:
 
     def plan(self, vm: str, diagnosis: Diagnosis, off: Collection[MendAction]) -> tuple[Mend, ...]:
         """What would be done about a cause, in that order; `off` is what the policy forbids. Does
-        nothing. A symptom whose cause is not proven is mended only by what its own entry names."""
+        nothing. Nothing is done about what the facts contradict; about a symptom whose cause is not
+        proven, only what its own entry names and what changes nothing of the guest's own."""
         planned: dict[MendAction, Mend] = {}
+        proven = diagnosis.verdict is Verdict.PROVEN
         for code in (diagnosis.code, *diagnosis.also):
+            if code == diagnosis.code and diagnosis.contradicted:
+                continue
+            guessed = code == diagnosis.code and not proven
             entry = catalogue().entries.get(code)
             for action in () if entry is None else entry.mend_by:
+                if guessed and action in _THE_GUESTS_OWN:
+                    continue
                 status = MendStatus.SWITCHED_OFF if action in off else MendStatus.PLANNED
-                planned.setdefault(action, Mend(action, code, WORDS[action], status))
+                step = Mend(action, code, WORDS[action], status, route=diagnosis.route)
+                planned.setdefault(action, step)
         return tuple(planned.values())
 
     def carry_out(
@@ -106,10 +129,12 @@ class Mending:
         route: Route | None = None,
         job: str = "",
         show: Show = _silent,
+        seconds: float = math.inf,
     ) -> Mend:
-        """Do what is planned. The same step again does no harm. `route` is the one that failed;
-        without it, the agent that does not answer is taken for the broken one. `show` is called
-        all through long waits, and what it raises is raised.
+        """Do what is planned. The same step again does no harm. `route` is the one that failed, if
+        that is not in the step; without either, the agent that does not answer is taken for the
+        broken one. `show` is called all through long waits, and what it raises is raised. The step
+        is given up after `seconds`, and after Patience.step at the latest, unless it is a wait.
 
         Returns the step as done, with what was done, or as failed, with why. One that is not
         planned, or happens in taking a snapshot only, is returned as it is.
@@ -125,10 +150,12 @@ class Mending:
             return mend
 
         def work(say: Show) -> str:
-            return step(AgentsAtHand(self._parts, address, mend, route, job, say))
+            return step(AgentsAtHand(self._parts, address, mend, mend.route or route, job, say))
 
+        if mend.action is not MendAction.WAIT:
+            seconds = min(seconds, self._parts.patience.step)
         try:
-            words = errand(work, f"{mend.words} ({mend.because})", show)
+            words = errand(work, f"{mend.words} ({mend.because})", show, seconds=seconds)
         except Failure as failure:
             if failure.code == "job.cancelled":
                 raise
@@ -149,9 +176,9 @@ class Mending:
 
     def _restart_agent(self, case: AgentsAtHand) -> str:
         if case.broken is Route.GUEST:
-            began = case.now()
             done = case.qga().mend("restart-waagent")
-            case.await_waagent(began)
+            # Not before: the old process may have asked once more until it was ended.
+            case.await_waagent(case.now())
         else:
             done = case.waagent().mend(case.vm, "restart-qga")
             case.await_qga()
@@ -162,9 +189,8 @@ class Mending:
 
     def _enable_extensions(self, case: AgentsAtHand) -> str:
         if case.broken is Route.GUEST:
-            began = case.now()
             done = case.qga().mend("enable-extensions")
-            case.await_waagent(began)
+            case.await_waagent(case.now())
         else:
             # It may start programs itself, unless it is just this that is forbidden.
             done = case.by_any_agent("allow-qga")
@@ -178,16 +204,17 @@ class Mending:
 
     def _reinstall(self, case: AgentsAtHand) -> str:
         # A driver that hangs keeps its agent from coming to the end of anything.
-        with suppress(Failure):
+        try:
             case.by_any_agent("end-extension")
+        except (AgentFailure, ExtensionFailure) as failure:
+            if is_ours(failure):
+                raise
         if case.broken is Route.GUEST:
-            agents = case.waagent()
-            agents.uninstall(case.vm)
-            agents.install(case.vm)
+            case.waagent().uninstall(case.vm)
+            case.waagent().install(case.vm)
         else:
-            guest = case.qga()
-            guest.uninstall()
-            guest.install()
+            case.qga().uninstall()
+            case.qga().install()
         return "The extension was removed and installed anew."
 
     def _renew(self, case: AgentsAtHand) -> str:
@@ -195,19 +222,26 @@ class Mending:
         return "A new goal state was published, and the guest has worked it off."
 
     def _thaw(self, case: AgentsAtHand) -> str:
-        ended = []
         try:
-            guest = case.qga()
+            seen = [session.task_id for session in case.qga().status().sessions]
             others = set(self._parts.book.active_ids()) - {case.job}
-            for session in guest.status().sessions:
-                if session.task_id not in others:
-                    guest.recover(session.task_id)
-                    ended.append(session.task_id)
-        except (AgentFailure, ExtensionFailure):
-            ended.clear()
-        if not ended:
+            lost = [task for task in seen if task not in others]
+            for task in lost:
+                case.qga().recover(task)
+        except (AgentFailure, ExtensionFailure) as failure:
+            if is_ours(failure):
+                raise
+            seen = []
+        if not seen:
             return case.by_any_agent("end-extension")
-        return f"Ended in the guest, thawed: {', '.join(ended)}."
+        if not lost:
+            raise AgentFailure(
+                "agent.channel-busy",
+                "What runs in the guest belongs to backups that go on; nothing was ended.",
+                evidence=[Evidence(f"the job {task} is active", "this server") for task in seen],
+                retryable=True,
+            )
+        return f"Ended in the guest, thawed: {', '.join(lost)}."
 
     # --- the hypervisor
 
@@ -229,11 +263,12 @@ class Mending:
         patience = self._parts.patience
         title = catalogue().entries[case.mend.because].title
         bound = patience.cause if case.mend.because in _PASSING else patience.others
-        waited = 0.0
-        while waited < bound:
+        # The looks in between take their time, too.
+        waited, until = 0.0, time.monotonic() + bound
+        while waited < bound and time.monotonic() < until:
             case.show_for(patience.look, f"Waiting: {title}")
             waited += patience.look
-            if not self._still_there(case):
+            if not self._lasts(case):
                 return f"Waited for {waited:.0f} s: {title}."
         raise VmFailure(
             case.mend.because,
@@ -241,13 +276,34 @@ class Mending:
             retryable=True,
         )
 
-    def _still_there(self, case: AgentsAtHand) -> bool:
+    def _lasts(self, case: AgentsAtHand) -> bool:
         if case.mend.because == "vm.migrating":
             state = self._parts.composition.hypervisor(case.address).state()
             return state.power is PowerState.MIGRATING
+        if case.mend.because == "session.active":
+            return self._session_lasts(case)
         job = self._parts.book.get(case.job) if case.job else None
-        facts = self._parts.looks.facts(case.vm, job=job).facts
-        return case.mend.because in {each.code for each in standing(tuple(facts))}
+        return self._stands(case.vm, case.mend.because, job)
+
+    def _session_lasts(self, case: AgentsAtHand) -> bool:
+        """No fact tells of sessions. As long as nobody can say that it has ended, it has not."""
+        if case.qga_if_any() is None:
+            return True
+        try:
+            return bool(case.qga().status().sessions)
+        except (AgentFailure, ExtensionFailure):
+            return True
+
+    def is_still_there(self, vm: str, code: str, job: str) -> bool:
+        """Whether a new look shows the cause; True for one that shows by a failure alone.
+
+        :raise NotFoundFailure: vm.unknown
+        """
+        return not can_stand(code) or self._stands(vm, code, self._parts.book.get(job))
+
+    def _stands(self, vm: str, code: str, job: Job | None) -> bool:
+        found = standing(tuple(self._parts.looks.facts(vm, job=job).facts))
+        return any(code in (each.code, *each.also) for each in found)
 
 
 def told(mend: Mend) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from typing import TypeVar
+
+from quiesce.model.failure import Evidence, ServerFailure
 
 _STEP_SECONDS = 0.25
 _Value = TypeVar("_Value")
@@ -29,6 +32,8 @@ class Patience:
     disks, such as a freeze, of which nobody knows the end; looked at every `look`. `quick`: for the
     looks at one failure while a point is to be taken; `diagnosis`: for the same otherwise, a
     backstop only, since looks bound themselves before that and are seldom longer than five.
+    `step`: for one step of mending, other than a wait; `before_point`: for all of them, waits too,
+    that a job takes before its point.
     """
 
     retries: tuple[float, ...] = (5.0, 20.0, 60.0)
@@ -38,6 +43,8 @@ class Patience:
     look: float = 15.0
     quick: float = 8.0
     diagnosis: float = 120.0
+    step: float = 240.0
+    before_point: float = 600.0
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, seconds: float, words: str, show: Show) -> None:
@@ -54,12 +61,16 @@ class _Left(Exception):  # noqa: N818 - no error: nobody waits any more
     """Ends an errand at its next wait."""
 
 
-def errand(work: Callable[[Show], _Value], words: str, show: Show) -> _Value:
+def errand(
+    work: Callable[[Show], _Value], words: str, show: Show, *, seconds: float = math.inf
+) -> _Value:
     """What `work` returns: something that cannot be interrupted, such as asking a guest, done on a
     thread of its own so that whoever waits can leave. It is given what to call in its own waits.
 
     :raise Exception: what `work` raises, or what `show` does: then `work` is left to end by itself
+    :raise ServerFailure: server.mend-timeout, after so many seconds; `work` is left then, too
     """
+    until = time.monotonic() + seconds
     saying, left = [words], threading.Event()
     ending: Future[_Value] = Future()
     context = contextvars.copy_context()
@@ -79,7 +90,18 @@ def errand(work: Callable[[Show], _Value], words: str, show: Show) -> _Value:
     try:
         while not wait_for([ending], timeout=_STEP_SECONDS).done:
             show(saying[0])
+            if time.monotonic() >= until:
+                raise _too_long(seconds, saying[0])
     except BaseException:
         left.set()
         raise
     return ending.result()
+
+
+def _too_long(seconds: float, doing: str) -> ServerFailure:
+    return ServerFailure(
+        "server.mend-timeout",
+        f"The step was given up after {seconds:.0f} s.",
+        evidence=[Evidence(f"it was at: {doing}", "this server")],
+        retryable=True,
+    )

@@ -107,6 +107,7 @@ class Attempts:
         """None: the route failed. With another one to `spare`, so has one whose guest had thawed
         before the point was there."""
         self._prepare_anew()
+        self._mender.trying(route)
         try:
             if route is Route.GUEST:
                 snapshot = self._by_guest(state, options)
@@ -157,7 +158,7 @@ class Attempts:
 
         :raise GuestStopped:
         """
-        power = self._watch.power()
+        power = self._watch.lasting_power()
         if power in UNTOUCHED:
             raise GuestStopped(power)
 

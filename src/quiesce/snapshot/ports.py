@@ -159,6 +159,9 @@ class Mender(Protocol):
     """Whoever finds out why a route failed, and mends it. What it raises ends the snapshot, as a
     cancelled job does; it raises for no other reason."""
 
+    def trying(self, route: Route) -> None:
+        """A route is begun, which may freeze the guest. Returns at once."""
+
     def failed(self, route: Route, failure: Failure) -> None:
         """A route failed, and everything of it in the guest has ended. Seconds at most: while
         another route is left, it is gone on with right after this."""
@@ -171,6 +174,9 @@ class Mender(Protocol):
 
 class NoMender:
     """Leaves everything as it is."""
+
+    def trying(self, route: Route) -> None:
+        return
 
     def failed(self, route: Route, failure: Failure) -> None:
         return

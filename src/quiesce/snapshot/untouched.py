@@ -31,6 +31,8 @@ _WHY = {
     PowerState.CRASHED: ("vm.crashed", "The guest's kernel has panicked."),
 }
 _LOOK_SECONDS = 3.0
+_PAUSED_SECONDS = 1.0
+"""For which others pause a VM, for a snapshot of their own."""
 
 
 class GuestStopped(VmFailure):
@@ -58,8 +60,8 @@ def untouched(
     hypervisor: Hypervisor, task_id: str, power: PowerState, why: VmFailure | None, log: Log
 ) -> Snapshot:
     """The point of a prepared hypervisor whose guest does not run. `why` stays as its setback."""
-    label = UNTOUCHED[power]
     hypervisor.take(task_id)
+    label = _label(power, PowerWatch(hypervisor).power())
     warnings = crash_warning(label, log)
     return Snapshot(
         hypervisor.open(task_id),
@@ -68,6 +70,18 @@ def untouched(
         warnings=warnings,
         setbacks=() if why is None else (why.report(),),
     )
+
+
+def _label(before: PowerState, after: PowerState | None) -> ConsistencyLabel:
+    """What the point is worth, by the state before it was begun and the one when it was there."""
+    label = UNTOUCHED[before]
+    if label.level is Consistency.OFFLINE and after not in (PowerState.OFF, PowerState.SHUT_DOWN):
+        now = "its state is not known" if after is None else f"it is {after}"
+        return ConsistencyLabel(
+            Consistency.CRASH,
+            f"the VM was {before} when its backup began, and {now} after the point was taken",
+        )
+    return label
 
 
 class PowerWatch:
@@ -103,6 +117,14 @@ class PowerWatch:
         paused_before, self._paused_before = self._paused_before, power is PowerState.PAUSED
         if power in UNTOUCHED and (power is not PowerState.PAUSED or paused_before):
             raise GuestStopped(power)
+
+    def lasting_power(self) -> PowerState | None:
+        """As `power`; a paused VM is looked at once more a second later."""
+        power = self.power()
+        if power is not PowerState.PAUSED:
+            return power
+        time.sleep(_PAUSED_SECONDS)
+        return self.power()
 
     def power(self) -> PowerState | None:
         """None when the hypervisor does not say: whoever takes the point will hear why."""

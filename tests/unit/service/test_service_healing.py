@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from paper_looks import PaperLooks, seeing
 from paper_machine import PaperMachine, ended, eventually
-from paper_vm import PaperGuest
+from paper_vm import PaperGuest, PaperHypervisor
 
 from quiesce.model.diagnosis import MendAction, MendStatus, Verdict
-from quiesce.model.failure import FailureReport
+from quiesce.model.failure import FailureReport, SnapshotFailure
 from quiesce.model.job import Job, JobStatus
 from quiesce.model.policy import Policy
 from quiesce.model.vm import AgentKind
@@ -24,7 +24,13 @@ from quiesce.service.requests import RestoreRequest
 from quiesce.service.service import Service
 from quiesce.service.views import VmChange
 
-STOPPED = {"waagent.unit": "inactive", "vm.power": "running", "qga.answers": True}
+STOPPED = {
+    "waagent.configured": True,
+    "waagent.unit": "inactive",
+    "vm.power": "running",
+    "qga.configured": True,
+    "qga.answers": True,
+}
 
 
 @pytest.fixture
@@ -132,7 +138,8 @@ def test_a_look_that_takes_long_does_not_keep_the_point_waiting_and_still_names_
     [diagnosis] = job.diagnoses
     assert (diagnosis.code, diagnosis.verdict) == ("agent.not-running", Verdict.PROVEN)
     assert "restart-waagent" in mended(machine)
-    assert len(looks.asked) == 1, "what was begun is not begun again"
+    asked = [failure for failure in looks.asked if failure]
+    assert len(asked) == 1, "what was begun is not begun again"
 
 
 def test_a_look_that_the_snapshot_was_in_the_way_of_is_had_again_after_the_point(
@@ -154,7 +161,7 @@ def test_a_look_that_the_snapshot_was_in_the_way_of_is_had_again_after_the_point
     machine.let_go("read")
 
     assert [each.code for each in ended(polled, started).diagnoses] == ["agent.not-running"]
-    assert len(looks.asked) == 2
+    assert len([failure for failure in looks.asked if failure]) == 2
 
 
 def test_a_job_cancelled_while_its_failure_is_looked_at_ends_at_once(
@@ -256,6 +263,25 @@ def test_the_step_that_mends_does_nothing_a_second_time(
     JobMender(polled._parts, job, None, console).mend_what_is_broken()
 
     assert mended(machine) == before
+
+
+def test_what_has_mended_itself_by_the_end_of_the_job_is_left_alone(
+    polled: Service, machine: PaperMachine
+) -> None:
+    looks = PaperLooks(dict(STOPPED))
+
+    def came_back() -> None:
+        if len(looks.asked) > 1:
+            looks.values["waagent.unit"] = "active"
+
+    looks.before = came_back
+    seeing(polled, looks)
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    assert mended(machine) == []
+    assert any("shows no more" in line.text for line in job.log)
 
 
 # --- mends while the snapshot is taken
@@ -372,6 +398,48 @@ def test_a_passing_failure_that_stays_ends_the_job_after_three_more_tries(
     assert job.status is JobStatus.FAILED
     assert (machine.folder / "fail-prepare").read_text().split() == ["vm.unreachable"] * 5
     assert machine.clean
+
+
+def test_a_hypervisor_that_fails_in_its_instant_freezes_the_guest_twice_at_most(
+    service: Service, machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = []
+
+    def take(self: PaperHypervisor, task_id: str) -> None:
+        frozen.append(task_id)
+        raise SnapshotFailure("snapshot.take-failed", "QEMU refused.", retryable=True)
+
+    monkeypatch.setattr(PaperHypervisor, "take", take)
+    seeing(service, PaperLooks())
+
+    job = backed_up(service)
+
+    assert job.status is JobStatus.FAILED
+    assert len(frozen) == 2
+    assert machine.clean
+
+
+def test_a_step_that_takes_too_long_is_given_up_and_the_point_taken(
+    polled: Service, machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(PaperGuest, "mend", lambda *_: never.wait() and "at last")
+    without(polled, MendAction.OTHER_ROUTE)
+    object.__setattr__(
+        polled._parts, "patience", Patience(step=0.3, before_point=0.6, sleep=lambda _: None)
+    )
+    seeing(polled, PaperLooks(dict(STOPPED)))
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    job = backed_up(polled)
+
+    never.set()
+    assert job.point_id
+    assert job.consistency is not None
+    assert job.consistency.level == "crash"
+    step = next(mend for mend in job.mends if mend.action is MendAction.RESTART_AGENT)
+    assert step.failure is not None
+    assert step.failure.code == "server.mend-timeout"
 
 
 def test_a_deterministic_failure_is_not_tried_again(

@@ -27,7 +27,7 @@ from quiesce.model.failure import (
 )
 from quiesce.model.job import Job, JobKind, JobStatus
 from quiesce.model.policy import RoutePreference, SnapshotOptions
-from quiesce.model.snapshot import Consistency, Snapshot
+from quiesce.model.snapshot import Consistency, Route, Snapshot
 from quiesce.service.diagnosing import Diagnosing
 from quiesce.service.healing import JobMender
 from quiesce.service.mending import IN_THE_SNAPSHOT, ON_CONFIRMATION, Mending
@@ -70,9 +70,11 @@ class Steps(Mending):
     def __init__(self, ends: list[MendStatus]) -> None:
         self.ends = ends
         self.carried_out: list[MendAction] = []
+        self.routes: list[Route | None] = []
 
     def carry_out(self, vm: str, mend: Mend, **_: Any) -> Mend:
         self.carried_out.append(mend.action)
+        self.routes.append(mend.route)
         end = self.ends[len(self.carried_out) % len(self.ends)]
         failure = AgentFailure("agent.mend-failed", "no").report()
         return replace(mend, status=end, failure=failure if end is MendStatus.FAILED else None)
@@ -138,7 +140,8 @@ def test_steps_are_taken_once_never_against_the_policy_and_routes_at_most_twice(
         outcome = failure
 
     done = steps.carried_out
-    assert len(done) == len(set(done)), "once per job"
+    each = list(zip(done, steps.routes, strict=True))
+    assert len(each) == len(set(each)), "once per job for each agent"
     assert not set(done) & (off | IN_THE_SNAPSHOT | ON_CONFIRMATION)
     switched_off = {m.action for m in book.job.mends if m.status is MendStatus.SWITCHED_OFF}
     assert switched_off <= off

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from paper_looks import PaperLooks, seeing
@@ -10,9 +11,18 @@ from paper_machine import PaperMachine, ended
 from paper_vm import PaperGuest, PaperHypervisor
 
 from quiesce.diagnosis.catalogue import catalogue
-from quiesce.model.diagnosis import Diagnosis, FactValue, Mend, MendAction, MendStatus, Verdict
+from quiesce.diagnosis.engine import diagnose, standing
+from quiesce.model.diagnosis import (
+    Diagnosis,
+    Fact,
+    FactValue,
+    Mend,
+    MendAction,
+    MendStatus,
+    Verdict,
+)
 from quiesce.model.extension import ExtensionState, GuestSession
-from quiesce.model.failure import AgentFailure, PolicyFailure
+from quiesce.model.failure import AgentFailure, Evidence, PolicyFailure
 from quiesce.model.presence import Presence
 from quiesce.model.snapshot import Route
 from quiesce.model.vm import AgentKind
@@ -152,6 +162,63 @@ def test_a_session_that_no_job_owns_is_ended_and_thawed(
     assert machine.clean
 
 
+def test_sessions_that_all_belong_to_backups_that_run_are_left_alone(
+    open_service: Service,
+    mend: Callable[..., Mend],
+    machine: PaperMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = ExtensionState(True, "1", "1", "3.11", "7.2", "paper", (GuestSession("0a", "frozen"),))
+    monkeypatch.setattr(PaperGuest, "status", lambda self: state)
+    monkeypatch.setattr(open_service._parts.book, "active_ids", lambda: ("0a",))
+    failed = mend(MendAction.THAW, HOST, BOTH)
+    assert failed.status is MendStatus.FAILED
+    assert mended(machine) == []
+
+
+@pytest.mark.parametrize(
+    "action", [MendAction.AUTO_RESTART, MendAction.THAW, MendAction.REINSTALL_EXTENSION]
+)
+def test_an_agent_that_our_own_session_keeps_busy_is_not_got_round(
+    mend: Callable[..., Mend],
+    machine: PaperMachine,
+    monkeypatch: pytest.MonkeyPatch,
+    action: MendAction,
+) -> None:
+    def busy(*_: object) -> str:
+        ours = Evidence("session 0a is open", "this server")
+        raise AgentFailure("agent.channel-busy", "A backup runs.", evidence=[ours])
+
+    monkeypatch.setattr(PaperGuest, "mend", busy)
+    monkeypatch.setattr(PaperGuest, "status", busy)
+    failed = mend(action, GUEST)
+    assert failed.status is MendStatus.FAILED
+    assert failed.failure is not None
+    assert failed.failure.code == "agent.channel-busy"
+    assert mended(machine) == []
+
+
+def test_an_agent_that_somebody_else_holds_is_got_round(
+    mend: Callable[..., Mend], machine: PaperMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> str:
+        raise AgentFailure("agent.channel-busy", "Another program holds the agent's channel.")
+
+    monkeypatch.setattr(PaperGuest, "mend", busy)
+    assert mend(MendAction.AUTO_RESTART, HOST).status is MendStatus.DONE
+    assert mended(machine) == ["auto-restart-qga"]
+
+
+def test_another_servers_session_is_waited_for(
+    mend: Callable[..., Mend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ExtensionState(True, "1", "1", "3.11", "7.2", "paper", (GuestSession("0a", "frozen"),))
+    states = [state, state, replace(state, sessions=())]
+    monkeypatch.setattr(PaperGuest, "status", lambda self: states.pop(0))
+    done = mend(MendAction.WAIT, HOST, BOTH, "session.active")
+    assert (done.status, states) == (MendStatus.DONE, [])
+
+
 def test_snapshots_of_dead_jobs_are_released(
     mend: Callable[..., Mend], machine: PaperMachine
 ) -> None:
@@ -239,6 +306,35 @@ def test_nothing_is_mended_in_a_vm_whose_backup_runs(
     machine.let_go("read")
     ended(open_service, job)
     assert mended(machine) == []
+
+
+@pytest.mark.parametrize(("facts", "did"), [("qga", "restart-qga"), ("waagent", "restart-waagent")])
+def test_a_step_is_for_the_agent_that_the_facts_show_to_be_broken(
+    open_service: Service, machine: PaperMachine, facts: str, did: str
+) -> None:
+    """Both agents answer at this moment."""
+    (machine.folder / "agent-condition").write_text("ready")
+    open_service.vms.change("web", VmChange(agent=BOTH))
+    mending = Mending(open_service._parts)
+    seen = {"qga.configured": True, "waagent.configured": True, f"{facts}.unit": "inactive"}
+    [cause] = standing([Fact(name, value, name, "paper") for name, value in seen.items()])
+    step = mending.plan("web", cause, ())[0]
+    assert mending.carry_out("web", step).status is MendStatus.DONE
+    assert mended(machine) == [did]
+
+
+def test_nothing_is_planned_for_what_the_facts_contradict(open_service: Service) -> None:
+    raised = AgentFailure("agent.not-running", "Nobody listens.").report()
+    facts = [Fact("qga.answers", True, "", ""), Fact("failed.route", "host", "", "")]
+    found = diagnose(raised, facts)
+    assert found.verdict is Verdict.NOT_PROVEN
+    assert Mending(open_service._parts).plan("web", found, ()) == ()
+
+
+def test_an_unproven_symptom_changes_nothing_of_the_guests_own(open_service: Service) -> None:
+    found = Diagnosis("agent.hung", "agent.hung", Verdict.NOT_PROVEN, "")
+    plan = Mending(open_service._parts).plan("web", found, ())
+    assert [mend.action for mend in plan] == [MendAction.THAW]
 
 
 def test_a_plan_has_each_action_once_and_says_what_the_policy_forbids(

@@ -32,6 +32,7 @@ from quiesce.model.failure import (
 from quiesce.model.policy import RoutePreference, SnapshotOptions
 from quiesce.model.snapshot import Consistency, FreezeReport, MountFreeze, Route, Snapshot
 from quiesce.model.vm import PowerState
+from quiesce.snapshot import untouched
 from quiesce.snapshot.attempts import ROUTE_FAILURES
 from quiesce.snapshot.ports import Again, Finish, Hypervisor, Readiness, ScriptRun
 from quiesce.snapshot.take import Routes, take_snapshot
@@ -41,6 +42,8 @@ TASK = "0123456789ab"
 BLOCKED = NetworkFailure("network.blocked", "198.51.100.10:443 does not answer.")
 HUNG = AgentFailure("agent.hung", "The agent does not answer.")
 STUCK = FreezeFailure("freeze.failed", "/data could not be frozen.")
+
+WAYS = ("mender.trying", "route.snapshot", "guest.prepare")
 
 
 @pytest.fixture
@@ -275,6 +278,54 @@ def test_a_guest_that_stops_while_its_agent_is_waited_for_is_taken_as_it_is(
         "hypervisor.open",
     ]
     assert [each.code.partition(".")[0] for each in snapshot.setbacks] == ["agent", "vm"]
+
+
+def test_a_vm_that_was_paused_for_a_moment_when_a_route_failed_is_no_stopped_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    stage.failing["route.snapshot"] = AgentFailure("agent.silent", "nothing was heard")
+    hypervisor = StoppingHypervisor(stage, PowerState.PAUSED)
+
+    def a_second_passes(_: float) -> None:
+        hypervisor.power = PowerState.RUNNING
+
+    monkeypatch.setattr(untouched.time, "sleep", a_second_passes)
+    snapshot = snapshot_of(stage, hypervisor=hypervisor)
+    assert snapshot.session.route is Route.HOST
+    assert snapshot.consistency.level is Consistency.FILE_SYSTEM
+
+
+@pytest.mark.parametrize("power", [PowerState.OFF, PowerState.SHUT_DOWN])
+def test_a_vm_that_was_started_while_its_point_was_taken_is_not_called_offline(
+    stage: Stage, power: PowerState
+):
+    stage.power = power
+
+    class Started(RecordedHypervisor):
+        def take(self, task_id):
+            stage.power = PowerState.RUNNING
+            return super().take(task_id)
+
+    snapshot = snapshot_of(stage, hypervisor=Started(stage))
+    assert snapshot.consistency.level is Consistency.CRASH
+    assert "running after the point was taken" in snapshot.consistency.reason
+    assert snapshot.warnings
+
+
+def test_each_try_of_a_route_is_told_before_it_is_begun(stage: Stage):
+    class Told(RecordedMender):
+        def trying(self, route):
+            stage.tape.append(f"mender.trying {route}")
+
+    stage.failing["route.snapshot"] = BLOCKED
+    snapshot_of(stage, mender=Told(stage))
+    begun = [call for call in stage.tape if call.split()[0] in WAYS]
+    assert begun == [
+        "mender.trying guest",
+        "route.snapshot",
+        "mender.trying host",
+        "guest.prepare",
+    ]
 
 
 def test_the_wait_for_an_agent_ends_when_its_guest_has_shut_down(stage: Stage):

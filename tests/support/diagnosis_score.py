@@ -116,7 +116,11 @@ def _seconds_until(
         return None
     until = next(at for at, each in enumerate(diagnoses) if each is shown)
     taken = [each.get("seconds") for each in diagnoses[: until + 1]]
-    return sum(each for each in taken if each is not None) if any(taken) else None
+    return (
+        sum(each for each in taken if each is not None)
+        if any(each is not None for each in taken)
+        else None
+    )
 
 
 def broken(row: Fault, error: str, seconds: float) -> Score:

@@ -178,7 +178,7 @@ def test_an_agent_that_does_not_take_its_goal_state_is_silent(
         ({"code": 1011, "message": "Timeout(900): h.sh install"}, "extension.timeout"),
         ({"code": 1002, "message": "HandlerManifest.json"}, "extension.manifest-invalid"),
         (
-            {"message": "[ExtensionDownloadError] Failed to download artifacts: HandlerManifest.json not found"},
+            {"code": -1, "message": "Failed to download artifacts: HandlerManifest.json not found"},
             "extension.manifest-invalid",
         ),
         ({"code": -1, "message": "[Errno 28] No space left on device"}, "agent.disk-full"),

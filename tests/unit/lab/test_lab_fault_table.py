@@ -114,6 +114,8 @@ def test_what_a_fault_brings_with_it_may_be_proven_beside_its_cause_but_not_inst
 def test_the_seconds_are_of_the_first_diagnosis_and_of_what_came_before_the_right_one():
     first = _job("", "", diagnoses=_proven("agent.not-running", "agent.not-running"))
     assert score(_row(), first, 1.0).seconds == 2.0
+    at_once = _job("", "", diagnoses=[{**_proven("agent.not-running")[0], "seconds": 0.0}])
+    assert score(_row(), at_once, 1.0).seconds == 0.0
     tried = {"code": "agent.silent", "verdict": "not proven", "seconds": 9.0}
     second = _job("", "", diagnoses=[tried, *_proven("agent.not-running")])
     assert score(_row(), second, 1.0).seconds == 11.0

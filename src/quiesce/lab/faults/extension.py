@@ -105,7 +105,7 @@ done
     "extension-deleted-again-and-again",
     EXTENSION,
     "extension.deleted-by-antivirus",
-    accepted=("extension.package-corrupt",),
+    accepted=("extension.package-corrupt", "extension.manifest-invalid"),
     because="caught in the middle, some of its files are there and others are not",
     first=True,
     heals=False,

@@ -161,6 +161,15 @@ def standing(facts: Sequence[Fact], *, source: Catalogue | None = None) -> tuple
     )
 
 
+def excluded(code: str, facts: Sequence[Fact], route: Route | None = None) -> bool:
+    """Whether the facts show that this cannot be the cause, of a failure of `route`."""
+    known = catalogue()
+    supposed = [] if route is None else [Fact(ROUTE, route.value, "it is asked about", "", NEVER)]
+    seen = Seen([*_without_route(facts), *supposed])
+    entry = known.entries.get(code)
+    return entry is not None and _judge(entry, seen, known).word is _Word.RULED_OUT
+
+
 def can_stand(code: str, *, source: Catalogue | None = None) -> bool:
     """Whether `standing` can ever show this code: a proof of it needs no failure."""
     rules = (source or catalogue()).rules.get(code)

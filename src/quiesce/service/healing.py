@@ -146,14 +146,14 @@ class JobMender:
             for mend in self._plan(diagnosis):
                 if mend.action not in IN_THE_SNAPSHOT:
                     causes.setdefault(mend.because, []).append(mend)
-            for code, steps in causes.items():
-                self._mend_after(code, steps)
+            for steps in causes.values():
+                self._mend_after(steps)
 
-    def _mend_after(self, code: str, steps: Sequence[Mend]) -> None:
+    def _mend_after(self, steps: Sequence[Mend]) -> None:
         """What a job waits for in vain is no matter any more; what is begun after a wait is."""
         if steps[-1].action is MendAction.WAIT:
             steps = steps[:-1]
-        if not steps or not self._is_still_there(code):
+        if not steps or not self._is_still_there(steps[0]):
             return
         for mend in steps:
             ended = self._carried_out(
@@ -164,14 +164,14 @@ class JobMender:
             ):
                 return
 
-    def _is_still_there(self, code: str) -> bool:
+    def _is_still_there(self, mend: Mend) -> bool:
         there = errand(
-            lambda _: self._mending.is_still_there(self._vm, code, self._job_id),
+            lambda _: self._mending.is_still_there(self._vm, mend, self._job_id),
             "Looking once more",
             lambda words: self._console.log("debug", words),
         )
         if not there:
-            self._console.note("info", f"It shows no more, so nothing is mended: {code}.")
+            self._console.note("info", f"It shows no more, so nothing is mended: {mend.because}.")
         return there
 
     # --- what these share

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
 from quiesce.diagnosis.catalogue import catalogue
-from quiesce.diagnosis.engine import can_stand, standing
+from quiesce.diagnosis.engine import can_stand, excluded, standing
 from quiesce.hypervisor.names import generation_task
-from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus, Verdict
+from quiesce.model.diagnosis import Diagnosis, Fact, Mend, MendAction, MendStatus, Verdict
 from quiesce.model.failure import (
     AgentFailure,
     Evidence,
@@ -26,7 +26,6 @@ from quiesce.model.failure import (
     VmFailure,
     report_of,
 )
-from quiesce.model.job import Job
 from quiesce.model.snapshot import Route
 from quiesce.model.vm import PowerState
 from quiesce.service.agents_at_hand import AgentsAtHand, is_ours
@@ -283,7 +282,7 @@ class Mending:
         if case.mend.because == "session.active":
             return self._session_lasts(case)
         job = self._parts.book.get(case.job) if case.job else None
-        return self._stands(case.vm, case.mend.because, job)
+        return _shows(case.mend.because, tuple(self._parts.looks.facts(case.vm, job=job).facts))
 
     def _session_lasts(self, case: AgentsAtHand) -> bool:
         """No fact tells of sessions. As long as nobody can say that it has ended, it has not."""
@@ -294,16 +293,23 @@ class Mending:
         except (AgentFailure, ExtensionFailure):
             return True
 
-    def is_still_there(self, vm: str, code: str, job: str) -> bool:
-        """Whether a new look shows the cause; True for one that shows by a failure alone.
+    def is_still_there(self, vm: str, mend: Mend, job: str) -> bool:
+        """Whether a new look shows the step's cause; True for one that shows by a failure alone,
+        and, where the guest could not be looked into, for one that nothing excludes.
 
         :raise NotFoundFailure: vm.unknown
         """
-        return not can_stand(code) or self._stands(vm, code, self._parts.book.get(job))
+        if not can_stand(mend.because):
+            return True
+        facts = tuple(self._parts.looks.facts(vm, job=self._parts.book.get(job)).facts)
+        if _shows(mend.because, facts):
+            return True
+        examined = any(fact.name == "guest.examined" and fact.value is True for fact in facts)
+        return not examined and not excluded(mend.because, facts, mend.route)
 
-    def _stands(self, vm: str, code: str, job: Job | None) -> bool:
-        found = standing(tuple(self._parts.looks.facts(vm, job=job).facts))
-        return any(code in (each.code, *each.also) for each in found)
+
+def _shows(code: str, facts: Sequence[Fact]) -> bool:
+    return any(code in (each.code, *each.also) for each in standing(facts))
 
 
 def told(mend: Mend) -> str:

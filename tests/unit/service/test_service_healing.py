@@ -272,7 +272,7 @@ def test_what_has_mended_itself_by_the_end_of_the_job_is_left_alone(
 
     def came_back() -> None:
         if len(looks.asked) > 1:
-            looks.values["waagent.unit"] = "active"
+            looks.values.update({"waagent.unit": "active", "guest.examined": True})
 
     looks.before = came_back
     seeing(polled, looks)
@@ -282,6 +282,24 @@ def test_what_has_mended_itself_by_the_end_of_the_job_is_left_alone(
 
     assert mended(machine) == []
     assert any("shows no more" in line.text for line in job.log)
+
+
+def test_a_guest_that_cannot_be_looked_into_again_is_mended_all_the_same(
+    polled: Service, machine: PaperMachine
+) -> None:
+    looks = PaperLooks(dict(STOPPED))
+
+    def sees_no_more() -> None:
+        if len(looks.asked) > 1:
+            looks.values.pop("waagent.unit", None)
+
+    looks.before = sees_no_more
+    seeing(polled, looks)
+    (machine.folder / "fail-guest-route").write_text("agent.silent")
+
+    backed_up(polled)
+
+    assert mended(machine) == ["restart-waagent", "auto-restart-waagent"]
 
 
 # --- mends while the snapshot is taken

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from paper_agents import PaperAgents
 from paper_looks import PaperLooks, seeing
-from paper_machine import PaperMachine, ended
+from paper_machine import FakeClock, PaperMachine, ended
 from paper_vm import PaperGuest, PaperHypervisor
 
 from quiesce.diagnosis.catalogue import catalogue
 from quiesce.diagnosis.engine import diagnose, standing
+from quiesce.model.agent import AgentCondition, AgentState
 from quiesce.model.diagnosis import (
     Diagnosis,
     Fact,
@@ -22,7 +26,7 @@ from quiesce.model.diagnosis import (
     Verdict,
 )
 from quiesce.model.extension import ExtensionState, GuestSession
-from quiesce.model.failure import AgentFailure, Evidence, PolicyFailure
+from quiesce.model.failure import AgentFailure, Evidence, JobFailure, PolicyFailure
 from quiesce.model.presence import Presence
 from quiesce.model.snapshot import Route
 from quiesce.model.vm import AgentKind
@@ -138,6 +142,50 @@ def test_an_agent_that_does_not_come_back_after_its_restart_is_a_failed_step(
     assert failed.status is MendStatus.FAILED
     assert failed.failure is not None
     assert failed.failure.code == "agent.silent"
+
+
+def test_what_the_old_process_asked_during_its_restart_is_no_sign_of_the_new_one(
+    mend: Callable[..., Mend], monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    began = clock.time
+
+    def restart(*_: object) -> str:
+        clock.time = began + timedelta(minutes=1)
+        return "It was restarted."
+
+    old = AgentState(AgentCondition.READY, "2.7", "paper", began + timedelta(seconds=30))
+    monkeypatch.setattr(PaperGuest, "mend", restart)
+    monkeypatch.setattr(PaperAgents, "state", lambda self, vm: old)
+    failed = mend(MendAction.RESTART_AGENT, GUEST)
+    assert failed.failure is not None
+    assert failed.failure.code == "agent.silent"
+
+
+def test_a_reinstallation_that_is_cancelled_begins_nothing_more(
+    mend: Callable[..., Mend],
+    open_service: Service,
+    machine: PaperMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    removing, go_on = threading.Event(), threading.Event()
+
+    def uninstall(self: PaperGuest) -> None:
+        removing.set()
+        go_on.wait(30)
+
+    def cancelled(_: str) -> None:
+        if removing.is_set():
+            raise JobFailure("job.cancelled", "It was cancelled.")
+
+    monkeypatch.setattr(PaperGuest, "uninstall", uninstall)
+    step = planned(MendAction.REINSTALL_EXTENSION)
+    with pytest.raises(JobFailure):
+        Mending(open_service._parts).carry_out("web", step, route=HOST, show=cancelled)
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "errand":
+            thread.join(30)
+    assert not (machine.folder / "extension").exists()
 
 
 def test_the_extension_is_removed_and_installed_through_the_agent_that_failed(

@@ -56,9 +56,9 @@ def files_in(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def process(*words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of root's that calls itself so."""
-    code = "import time; time.sleep(60)"
-    with subprocess.Popen([words[0], "-c", code, *words[1:]], executable="/usr/bin/python3") as one:
+    """A process of root's that calls itself so. It comes no further than its `sitecustomize`."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "asleep")}
+    with subprocess.Popen(words, executable="/usr/bin/python3", env=environment) as one:
         while words[-1].encode() not in Path(f"/proc/{one.pid}/cmdline").read_bytes():
             time.sleep(0.01)
         try:
@@ -98,11 +98,15 @@ def test_processes_that_only_look_like_the_agent_are_spared(guest: ShellGuest) -
     guest.with_systemd(walinuxagent={})
     guest.put("restart-is-killed", "")
     with (
-        process("python3", "/usr/sbin/waagent.conf") as editor,
+        process("python3", "/usr/sbin/waagent.conf") as other_script,
         process("python3", "/var/lib/waagent/Other.Extension-1.0/bin/handler") as other,
+        process("vim", "/usr/sbin/waagent") as editor,
+        process("tar", "c", "/var/lib/waagent/Quiesce.VmBackup-1.0") as archiver,
     ):
+        spared = (other_script, other, editor, archiver)
         mended(guest, "restart-waagent")
-        assert (editor.poll(), other.poll()) == (None, None)
+        assert "processes killed: 0" in mended(guest, "end-extension")
+        assert [each.poll() for each in spared] == [None] * 4
 
 
 @pytest.mark.parametrize("action", ["restart-waagent", "restart-qga"])
@@ -118,11 +122,20 @@ def test_a_masked_agent_is_left_alone_unless_told_so(
 
 
 def test_a_disabled_agent_is_started_and_enabled_only_when_told_so(guest: ShellGuest) -> None:
-    guest.with_systemd(walinuxagent={"UnitFileState": "disabled"})
+    guest.with_systemd(walinuxagent={"UnitFileState": "disabled", "ActiveState": "failed"})
     assert "disabled" in mended(guest, "restart-waagent")
     assert not any(order.startswith("enable") for order in guest.orders)
     assert "enabled" in mended(guest, "restart-waagent", "unmask")
     assert "enable walinuxagent.service" in guest.orders
+
+
+def test_an_agent_that_somebody_has_disabled_and_stopped_is_left_alone_unless_told_so(
+    guest: ShellGuest, shell: str
+) -> None:
+    guest.with_systemd(walinuxagent={"UnitFileState": "disabled"})
+    assert "does not want it to run" in refused(guest, "restart-waagent", shell=shell)
+    assert guest.orders == []
+    assert "started" in mended(guest, "restart-waagent", "unmask", shell=shell)
 
 
 def test_an_agent_that_ends_again_at_once_is_no_success(guest: ShellGuest, shell: str) -> None:
@@ -284,6 +297,52 @@ def test_the_guest_agent_is_verbose_by_a_drop_in_that_goes_again(
     mended(guest, "verbose-off", shell=shell)
     assert files_in(folder) == []
     assert fragment.exists()
+
+
+def test_an_agent_that_somebody_has_stopped_is_not_started_for_its_logs(
+    guest: ShellGuest, shell: str
+) -> None:
+    guest.put(CONF, STOCK.format("y"))
+    guest.put("etc/unit", "[Service]\nExecStart=/usr/sbin/qemu-ga\n")
+    guest.with_systemd(walinuxagent={}, qemu_guest_agent={"FragmentPath": "/etc/unit"})
+    mended(guest, "verbose-on", shell=shell)
+    mended(guest, "verbose-off", shell=shell)
+    assert guest.path(CONF).read_text() == STOCK.format("y")
+    assert not any("start" in order for order in guest.orders)
+
+
+def test_an_agent_that_runs_is_restarted_for_its_logs(guest: ShellGuest, shell: str) -> None:
+    guest.put(CONF, STOCK.format("y"))
+    guest.with_systemd(walinuxagent={"ActiveState": "active"})
+    mended(guest, "verbose-on", shell=shell)
+    assert guest.orders[-1] == "restart walinuxagent.service"
+
+
+def test_the_configuration_of_an_agent_that_was_removed_is_left_as_it_is(
+    guest: ShellGuest, shell: str
+) -> None:
+    guest.put(CONF, STOCK.format("y"))
+    guest.put("etc/unit", "[Service]\nExecStart=/usr/sbin/qemu-ga\n")
+    guest.with_systemd(qemu_guest_agent={"FragmentPath": "/etc/unit"})
+    mended(guest, "verbose-on", shell=shell)
+    assert guest.path(CONF).read_text() == STOCK.format("y")
+    mended(guest, "verbose-off", shell=shell)
+
+
+def test_what_keeps_one_agent_from_being_quiet_again_does_not_keep_the_other(
+    guest: ShellGuest, shell: str
+) -> None:
+    guest.put(CONF, STOCK.format("y"))
+    guest.put("etc/unit", "[Service]\nExecStart=/usr/sbin/qemu-ga\n")
+    running = {"ActiveState": "active"}
+    guest.with_systemd(
+        walinuxagent=running, qemu_guest_agent={"FragmentPath": "/etc/unit"} | running
+    )
+    mended(guest, "verbose-on", shell=shell)
+    guest.put("after-start", "failed")
+    assert "walinuxagent" in guest.run("services.sh mend.sh", "verbose-off").stderr.decode()
+    assert guest.path(CONF).read_text() == STOCK.format("y")
+    assert files_in(guest.path("etc/systemd/system/qemu-guest-agent.service.d")) == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 # All of it can be done twice without harm. For dash, bash and busybox; systemd, OpenRC or System V.
 #
 #   restart-waagent, restart-qga            start, or restart, a stopped or hung agent; with the word
-#                                           "unmask" also one that is masked or disabled
+#                                           "unmask" also one that is masked, or disabled and stopped
 #   auto-restart-waagent, auto-restart-qga  have systemd start it again whenever it ends
 #   enable-extensions                       Extensions.Enabled=y for the Azure Linux agent
 #   allow-qga                               unblock what a backup needs of the QEMU guest agent
@@ -168,38 +168,63 @@ no_proxy() {
 
 verbose() {
     any=
-    if [ -f "$CONF" ]; then
+    # Of a package that was removed its configuration stays.
+    find_unit waagent
+    if [ -f "$CONF" ] && { [ -n "$unit" ] || { [ "$1" = off ] && marked; }; }; then
         any=yes
-        verbose_waagent "$1"
+        part verbose_waagent "$1"
     fi
     find_unit qga
     if [ -n "$unit" ] && systemd; then
         any=yes
-        verbose_qga "$1"
+        part verbose_qga "$1"
     fi
     [ -n "$any" ] || fail "No agent is installed whose log could be made more verbose."
+    [ -z "$failed" ] || exit 1
+}
+
+# part COMMAND ARGUMENT: what it fails with does not keep the next from being done.
+part() {
+    if done=$(said=; "$@"; printf '%s' "$said"); then
+        say "$done"
+    else
+        failed=yes
+    fi
+}
+
+MARK='# quiesce-former: '
+
+marked() { grep -q "^$MARK" "$CONF"; }
+
+# Started by whoever stopped it, it is as verbose as the file says then.
+restart_if_running() {
+    find_unit "$1"
+    [ -n "$unit" ] || return 0
+    if systemd; then
+        [ "$(property ActiveState)" = active ] || return 0
+    else
+        [ -n "$(processes "$1")" ] || return 0
+    fi
+    restart "$1"
 }
 
 # The former value waits in the file itself, so that both change at once.
 verbose_waagent() {
-    mark='# quiesce-former: '
-    marked=
-    grep -q "^$mark" "$CONF" && marked=yes
     line='[[:space:]]*Logs\.Verbose[[:space:]]*=.*'
     if [ "$1" = off ]; then
-        [ -n "$marked" ] || { say "$CONF was not made verbose by Quiesce."; return; }
-        replace "$CONF" -e "/^$line/d" -e "/^${mark}nothing\$/d" -e "s/^$mark//"
+        marked || { say "$CONF was not made verbose by Quiesce."; return; }
+        replace "$CONF" -e "/^$line/d" -e "/^${MARK}nothing\$/d" -e "s/^$MARK//"
         say "$CONF says of Logs.Verbose what it said before."
     else
-        [ -z "$marked" ] || { say "$CONF was made verbose already."; return; }
+        ! marked || { say "$CONF was made verbose already."; return; }
         if grep -q "^$line" "$CONF"; then
-            replace "$CONF" -e "s/^\($line\)/$mark\1\\${NL}Logs.Verbose=y/"
+            replace "$CONF" -e "s/^\($line\)/$MARK\1\\${NL}Logs.Verbose=y/"
         else
-            replace "$CONF" -e "\$a\\$NL${mark}nothing\\${NL}Logs.Verbose=y"
+            replace "$CONF" -e "\$a\\$NL${MARK}nothing\\${NL}Logs.Verbose=y"
         fi
         say "Logs.Verbose=y was set in $CONF."
     fi
-    restart waagent
+    restart_if_running waagent
 }
 
 verbose_qga() {
@@ -209,7 +234,7 @@ verbose_qga() {
         rm -f "$drop_in"
         systemctl daemon-reload
         say "$unit is no longer verbose."
-        restart qga
+        restart_if_running qga
         return
     fi
     [ -f "$drop_in" ] && { say "$unit was made verbose already."; return; }
@@ -227,7 +252,7 @@ ExecStart=
 ExecStart=$start -v"
     systemctl daemon-reload
     say "$unit is verbose from now on ($drop_in)."
-    restart qga
+    restart_if_running qga
 }
 
 end_extension() {
@@ -290,6 +315,6 @@ recover() {
     done
 }
 
-said='' disabled='' killed='' unit=''
+said='' disabled='' killed='' unit='' failed=''
 main "$1" "$2" </dev/null
 exit

@@ -72,6 +72,8 @@ permit() {
         if [ "$word" = unmask ]; then
             systemctl enable "$unit" >/dev/null 2>&1 || fail "$unit could not be enabled."
             say "$unit was enabled."
+        elif [ "$(property ActiveState)" = inactive ]; then
+            fail "$unit is disabled and stopped: somebody does not want it to run."
         else
             disabled=" It is disabled, and will not be started at the next boot."
         fi
@@ -132,14 +134,28 @@ processes() {
             [ "$comm" = qemu-ga ] && echo "$pid"
         elif grep -q -e waagent -e WALinuxAgent -e Quiesce.VmBackup -e quiesce-extension \
             "$folder/cmdline" 2>/dev/null; then
-            words=$NL$(tr '\0' '\n' 2>/dev/null < "$folder/cmdline")$NL
-            case $1:$words in
-                waagent:${NL}*python*${NL}*/waagent${NL}* | waagent:${NL}*/waagent${NL}* | \
-                    waagent:${NL}*python*WALinuxAgent-*.egg${NL}*) echo "$pid" ;;
-                extension:*/Quiesce.VmBackup-* | extension:*/quiesce-extension-*) echo "$pid" ;;
+            case $1:$(program_of "$folder") in
+                waagent:*/waagent | waagent:*WALinuxAgent-*.egg) echo "$pid" ;;
+                extension:/*Quiesce.VmBackup-* | extension:/*quiesce-extension-*) echo "$pid" ;;
             esac
         fi
     done
+}
+
+# The program of a process, or the script that its interpreter runs: who has it as another argument
+# is an editor, or an archiver.
+program_of() {
+    tr '\0' '\n' 2>/dev/null < "$1/cmdline" | {
+        read -r program
+        case ${program##*/} in
+            *python* | *sh)
+                while read -r program; do
+                    case $program in -*) ;; *) break ;; esac
+                done
+                ;;
+        esac
+        printf '%s\n' "${program%% *}"
+    }
 }
 
 # Whether one of these processes has started this one.

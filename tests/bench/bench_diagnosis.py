@@ -49,6 +49,8 @@ def run(rows: Sequence[Fault]) -> Iterator[tuple[Score, Mapping[str, Any]]]:
                 began = time.monotonic()
                 job = suffer(scene, row)
             except Exception as error:  # noqa: BLE001 - a row that breaks is a row with its error
+                if (ending := _interruption(error)) is not None:
+                    raise ending from None
                 told = "".join(traceback.format_exception(error, limit=-3))
                 evidence = getattr(error, "evidence", ())
                 error_text = told + " ".join(each.raw for each in evidence)
@@ -58,6 +60,14 @@ def run(rows: Sequence[Fault]) -> Iterator[tuple[Score, Mapping[str, Any]]]:
             if scene is not None and (row.spoils or not is_well(scene)):
                 stack.pop_all().close()
                 scene = None
+
+
+def _interruption(error: BaseException) -> SystemExit | None:
+    """The signal's end that a row's own cleaning up has hidden by breaking on the way out."""
+    hidden = error.__context__
+    while hidden is not None and not isinstance(hidden, SystemExit):
+        hidden = hidden.__context__
+    return hidden
 
 
 def commit() -> str:

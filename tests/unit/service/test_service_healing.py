@@ -11,7 +11,7 @@ from paper_looks import PaperLooks, seeing
 from paper_machine import PaperMachine, ended, eventually
 from paper_vm import PaperGuest, PaperHypervisor
 
-from quiesce.model.diagnosis import MendAction, MendStatus, Verdict
+from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus, Verdict
 from quiesce.model.failure import FailureReport, SnapshotFailure
 from quiesce.model.job import Job, JobStatus
 from quiesce.model.policy import Policy
@@ -548,3 +548,14 @@ def test_the_same_failure_is_looked_at_once(service: Service) -> None:
 
     assert first is again
     assert len(looks.asked) == 1
+
+
+def test_a_diagnosis_and_a_mend_of_an_older_version_are_of_no_known_route() -> None:
+    diagnosis = Diagnosis("agent.hung", "agent.hung", Verdict.PROVEN, "It hangs.")
+    older = to_json(diagnosis).replace(',"route":null,"contradicted":false', "")
+    assert older != to_json(diagnosis)
+    assert from_json(Diagnosis, older) == diagnosis
+    mend = Mend(MendAction.WAIT, "agent.hung", "Wait.", MendStatus.DONE)
+    older = to_json(mend).replace(',"route":null', "")
+    assert older != to_json(mend)
+    assert from_json(Mend, older) == mend

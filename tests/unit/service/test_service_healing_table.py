@@ -89,7 +89,7 @@ def failures(draw: st.DrawFn) -> Failure:
     return family(code, "It failed.", evidence=evidence, retryable=draw(st.booleans()))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     preference=st.sampled_from(RoutePreference),
     host_fails=st.lists(st.none() | failures(), min_size=1, max_size=3),

@@ -22,6 +22,9 @@ _NAMES = (
     r"|(?:account|api|access|private|shared|storage|encryption)[_.-]?key"
     r"|shared[_.-]?access[_.-]?signature)"
 )
+_IN_AN_OPTION = "|".join(rf"(?<=-[\w-]{{{length}}})" for length in range(33))
+"""A dash is before it in the same word. Looked for from the name, since in a long row of dashes
+each of them could begin an option."""
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), to)
@@ -61,7 +64,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         # Command lines: --password VALUE, curl -u USER:VALUE.
         (
-            rf"(-[\w-]{{0,32}}{_NAMES}[\w-]{{0,32}}[ \t]{{1,8}})[^\s\"'<>-][^\s\"'<>]*",
+            rf"(?={_NAMES})(?:{_IN_AN_OPTION})({_NAMES}[\w-]{{0,32}}[ \t]{{1,8}})"
+            r"[^\s\"'<>-][^\s\"'<>]*",
             rf"\1{HIDDEN}",
         ),
         (

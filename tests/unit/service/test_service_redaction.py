@@ -6,7 +6,7 @@ import string
 from xml.sax.saxutils import escape
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quiesce.service.redaction import redacted, redacted_json
@@ -53,6 +53,7 @@ def test_a_planted_secret_never_survives_and_what_stands_beside_it_does(
 ) -> None:
     others, beside = PLACES[place]
     secret = data.draw(st.text(LETTERS + others, min_size=8, max_size=60).filter(_is_secret))
+    assume(secret not in place)  # else it stands beside itself
     written = escape(secret) if place.startswith("<ns1") else secret
     shown = redacted(place.format(written))
     assert secret not in shown

@@ -445,11 +445,13 @@ extension_folders() {
 extension_files() {
     extension_folders
     for folder in $folders; do
+        set --
         limited 2 ls -lan "$folder" "$folder/status" "$folder/config"
         for path in "$folder"/*.py "$folder"/*.sh "$folder"/*.json; do
             case $path in */HandlerEnvironment.json | *\**) continue ;; esac
-            [ -f "$path" ] && [ ! -L "$path" ] && cksum "$path"
+            [ -f "$path" ] && [ ! -L "$path" ] && set -- "$@" "$path"
         done
+        [ $# -eq 0 ] || limited 4 cksum "$@"
     done
     [ -n "$folders" ]
 }

@@ -119,9 +119,9 @@ def extensions_disabled(scene: Scene) -> Iterator[None]:
     scene.hand.run(f"cp -a /root/waagent.conf {conf}; systemctl restart {waagent.UNIT}")
 
 
-@fault("transport-certificate-gone", AGENT, "agent.certificate")
+@fault("transport-certificate-gone", AGENT, "")
 def transport_certificate_gone(scene: Scene) -> Iterator[None]:
-    """The Azure Linux agent's transport key and certificate were deleted."""
+    """The Azure Linux agent's transport key and certificate were deleted: it goes on without."""
     scene.hand.run(f"mkdir -p /root/aside; mv {waagent.FOLDER}/Transport*.pem /root/aside/")
     yield
     scene.hand.run(

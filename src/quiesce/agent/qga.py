@@ -141,7 +141,8 @@ class QemuGuestAgent(AgentLink):
         """Run a program to its end. The agent keeps at most 16 MiB of each output.
 
         :raise AgentFailure: agent.exec-timeout when it has not ended after `seconds`; it has been
-            sent SIGKILL then, as far as the guest obeys
+            sent SIGKILL then, as far as the guest obeys; agent.restarted
+        :raise CommandRefused: it could not be started
         """
         deadline = time.monotonic() + seconds
         order: dict[str, object] = {"path": path, "arg": list(arguments), "capture-output": True}
@@ -151,7 +152,16 @@ class QemuGuestAgent(AgentLink):
         pid = _field(started, "pid", int, "guest-exec")
         pause = _FIRST_POLL_SECONDS
         while True:
-            answer = _object(self.call("guest-exec-status", {"pid": pid}), "guest-exec-status")
+            try:
+                said = self.call("guest-exec-status", {"pid": pid})
+            except CommandRefused as forgotten:
+                raise AgentFailure(
+                    "agent.restarted",
+                    f"The guest agent has forgotten {path}, which it ran: it was started anew.",
+                    evidence=forgotten.evidence,
+                    retryable=True,
+                ) from forgotten
+            answer = _object(said, "guest-exec-status")
             if _field(answer, "exited", bool, "guest-exec-status"):
                 return _exec_result(answer)
             if time.monotonic() + pause > deadline:

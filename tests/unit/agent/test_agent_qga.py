@@ -292,3 +292,14 @@ def test_many_threads_get_each_their_own_answer(peer: ScriptedAgent, agent: Qemu
         thread.join()
     assert wrong == []
     assert peer.connections == 1
+
+
+def test_an_agent_that_was_started_anew_has_forgotten_its_program(
+    guest_peer: ScriptedGuest,
+) -> None:
+    def forgotten(_: object) -> None:
+        raise RefusalError("Invalid parameter 'pid'")
+
+    guest_peer.handlers["guest-exec-status"] = forgotten
+    client = QemuGuestAgent(guest_peer.path)
+    assert code_of(lambda: client.execute("python3", ["-V"])) == "agent.restarted"

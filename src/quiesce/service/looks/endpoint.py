@@ -30,7 +30,7 @@ class EndpointLook:
         job = case.job
         if job is None or job.started_at is None or not case.address.agent.waagent:
             return Found()
-        since, until = job.started_at - _SLACK, (job.ended_at or case.now) + _SLACK
+        since, until = job.started_at, (job.ended_at or case.now) + _SLACK
         asked = [
             seen
             for seen in self._guest_side.recent(case.vm)

@@ -139,6 +139,8 @@ def _failure(failure: FailureReport, left: list[Json], *, details: bool) -> None
         return
     left.remove(own)
     screen.show_failure_line(failure)
+    if not details:
+        screen.show_causes(failure)  # a script's own words, the points that suffer: short, and near
     show_diagnosis(own, details=details)
     if details:
         screen.show_causes(failure, without=evidence_from_json(own["evidence"]))

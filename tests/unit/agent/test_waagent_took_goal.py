@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from waagent_scene import Caller, Neighbours, Scene, element, status
+from waagent_scene import WEB, Caller, Neighbours, Scene, element, status
 
 from quiesce.agent.waagent.host import AgentHost
 from quiesce.agent.waagent.settings import Command, Settings
 
-WEB = "127.0.0.11"
 START = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
 

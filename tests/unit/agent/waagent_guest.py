@@ -8,7 +8,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from waagent_scene import Caller, Scene, between, element, handler_status, runtime_settings, status
+from waagent_scene import (
+    WEB,
+    Caller,
+    Scene,
+    between,
+    element,
+    handler_status,
+    runtime_settings,
+    status,
+)
 
 from quiesce.agent.waagent.host import AgentHost
 
@@ -64,7 +73,7 @@ class PaperGuest:
         self,
         scene: Scene,
         host: AgentHost,
-        address: str = "127.0.0.11",
+        address: str = WEB,
         *,
         on_goal: Callable[[PaperGuest], None] = lambda guest: None,
         period: float = 0.05,

@@ -21,6 +21,7 @@ from quiesce.model.door import Door, Endpoint
 from quiesce.model.network import Proxy
 
 PACKAGE = ExtensionPackage("1.2.3", "ab" * 32, b"the package")
+WEB, MAIL = "127.0.0.11", "127.0.0.12"
 HANDLER = "Quiesce.VmBackup"
 CA_PEM = "-----BEGIN CERTIFICATE-----\nnot read here\n-----END CERTIFICATE-----\n"
 
@@ -109,7 +110,7 @@ class Neighbours:
 class Scene:
     book: PaperBook = field(default_factory=PaperBook)
     doors: PaperDoors = field(default_factory=PaperDoors)
-    neighbours: Neighbours = field(default_factory=lambda: Neighbours(web="127.0.0.11"))
+    neighbours: Neighbours = field(default_factory=lambda: Neighbours(web=WEB))
     proxies: dict[str, Proxy] = field(default_factory=dict)
     package: ExtensionPackage = PACKAGE
     now: datetime | None = None

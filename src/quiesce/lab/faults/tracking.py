@@ -43,11 +43,24 @@ def bitmap_gone(scene: Scene) -> Iterator[None]:
 
 
 @fault(
-    "hypervisor-crashed-before", TRACKING, "bitmap.inconsistent", first=True, spoils=True,
+    "hypervisor-crashed-before", TRACKING, "bitmap.missing", first=True, spoils=True,
     policy=HOST, hurts=False,
 )  # fmt: skip
 def hypervisor_crashed_before(scene: Scene) -> Iterator[None]:
-    """QEMU was killed since the last point, and runs again."""
+    """QEMU was killed since the last point, before it had ever stored its tracking, and runs."""
+    scene.guest.kill()
+    scene.guest.start()
+    yield
+
+
+@fault(
+    "hypervisor-crashed-again", TRACKING, "bitmap.inconsistent", first=True, spoils=True,
+    policy=HOST, hurts=False,
+)  # fmt: skip
+def hypervisor_crashed_again(scene: Scene) -> Iterator[None]:
+    """QEMU has stored its tracking once, was started again, was then killed, and runs."""
+    scene.guest.stop()
+    scene.guest.start()
     scene.guest.kill()
     scene.guest.start()
     yield

@@ -7,10 +7,11 @@ import pytest
 from paper_machine import FakeClock, PaperMachine, RunningServer, eventually
 from paper_vm import PaperComposition, PaperHypervisor
 
-from quiesce.model.vm import VmAddress
+from quiesce.model.vm import AgentKind, VmAddress
 from quiesce.service.patience import Patience
 from quiesce.service.service import Service
 from quiesce.service.settings import Settings
+from quiesce.service.views import VmChange
 
 HASTE = Patience(sleep=lambda seconds: None)
 """Waits are shown and not waited."""
@@ -50,6 +51,21 @@ def open_service(tmp_path: Path, machine: PaperMachine, clock: FakeClock) -> Ite
         stage.unlink()
     eventually(lambda: not any(job.status == "In progress" for job in service.jobs.newest()), "end")
     service.close()
+
+
+@pytest.fixture
+def polled(open_service: Service) -> Service:
+    """A service whose VM `web` has both agents."""
+    open_service.vms.change("web", VmChange(agent=AgentKind.BOTH))
+    return open_service
+
+
+@pytest.fixture
+def silent(polled: Service, machine: PaperMachine) -> Service:
+    """Of both agents of `web`, the polling one has been heard of, and is silent in a backup."""
+    (machine.folder / "agent-condition").write_text("ready")
+    machine.fail("guest-route", "agent.silent")
+    return polled
 
 
 @pytest.fixture

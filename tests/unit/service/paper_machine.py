@@ -63,6 +63,16 @@ class PaperMachine:
     def reached(self, stage: str) -> None:
         eventually((self.folder / f"at-{stage}").exists, f"stage {stage}")
 
+    def fail(self, what: str, how: str) -> None:
+        """From now on this fails, as paper_vm and paper_agents say."""
+        (self.folder / f"fail-{what}").write_text(how)
+
+    @property
+    def mended(self) -> list[str]:
+        """What its agents were asked to mend, in order."""
+        notes = self.folder / "mended"
+        return [line.strip() for line in notes.read_text().splitlines()] if notes.exists() else []
+
     @property
     def clean(self) -> bool:
         """Nothing of ours is left: no session, no frozen guest."""
@@ -77,6 +87,10 @@ def ended(service: Service, job: Job) -> Job:
 
     found: Job = eventually(now, f"the end of the job {job.id}")
     return found
+
+
+def backed_up(service: Service) -> Job:
+    return ended(service, service.jobs.start_backup("web"))
 
 
 class RunningServer:

@@ -19,11 +19,6 @@ from quiesce.service.looks import Seen
 from quiesce.service.service import Service
 
 
-def noted(machine: PaperMachine) -> list[str]:
-    notes = machine.folder / "mended"
-    return notes.read_text().split() if notes.exists() else []
-
-
 def test_a_mount_that_is_left_out_is_amber_with_the_line_that_skips_it(service: Service) -> None:
     service.vms.protect("web", "daily")
     found = service.doctor.examine("web")
@@ -83,7 +78,7 @@ def test_nothing_is_examined_mended_or_collected_while_a_backup_runs(
         with pytest.raises(PolicyFailure) as refused:
             call()
         assert refused.value.code == "policy.in-progress"
-    assert noted(machine) == []
+    assert machine.mended == []
 
 
 def test_what_is_not_in_the_plan_is_not_done(service: Service, machine: PaperMachine) -> None:
@@ -91,7 +86,7 @@ def test_what_is_not_in_the_plan_is_not_done(service: Service, machine: PaperMac
         service.doctor.fix("web", {MendAction.AUTO_RESTART})
     assert refused.value.code == "policy.mend-not-planned"
     assert "auto-restart" in refused.value.message
-    assert noted(machine) == []
+    assert machine.mended == []
 
 
 def test_what_is_planned_is_done_and_the_answer_begins_with_it(
@@ -134,7 +129,7 @@ def test_verbose_logging_is_switched_back_when_the_logs_are_there(
     service: Service, machine: PaperMachine
 ) -> None:
     bundle = service.guest_logs.collect("web", verbose=True)
-    assert noted(machine) == ["verbose-on", "verbose-off"]
+    assert machine.mended == ["verbose-on", "verbose-off"]
     assert "logged verbosely" in member(bundle, "README")
     assert json.loads(member(bundle, "examination.json"))["subject"] == "web"
 
@@ -148,7 +143,7 @@ def test_verbose_logging_is_switched_back_after_any_failure(
     monkeypatch.setattr(service.doctor, "findings", interrupted)
     with pytest.raises(KeyboardInterrupt):
         service.guest_logs.collect("web", verbose=True)
-    assert noted(machine) == ["verbose-on", "verbose-off"]
+    assert machine.mended == ["verbose-on", "verbose-off"]
 
 
 def test_what_a_killed_server_left_verbose_is_switched_back_at_the_next_start(
@@ -163,13 +158,13 @@ def test_what_a_killed_server_left_verbose_is_switched_back_at_the_next_start(
     assert [note.name for note in notes.iterdir()] == ["web"]
     (notes / "removed%20VM").touch()
     service.guest_logs.recover()
-    assert noted(machine) == ["verbose-off"]
+    assert machine.mended == ["verbose-off"]
     assert list(notes.iterdir()) == []
 
 
 def test_logs_are_not_verbose_unless_asked_for(service: Service, machine: PaperMachine) -> None:
     bundle = service.guest_logs.collect("web")
-    assert noted(machine) == []
+    assert machine.mended == []
     assert "verbosely" not in member(bundle, "README")
 
 
@@ -214,7 +209,7 @@ def test_no_backup_begins_while_a_guest_logs_verbosely(
 
     monkeypatch.setattr(service.doctor, "findings", findings)
     service.guest_logs.collect("web", verbose=True)
-    assert noted(machine) == ["verbose-on", "verbose-off"]
+    assert machine.mended == ["verbose-on", "verbose-off"]
     ended(service, service.jobs.start_backup("web"))
 
 
@@ -228,12 +223,12 @@ def test_what_was_left_verbose_is_not_switched_back_in_the_middle_of_a_backup(
     job = service.jobs.start_backup("web")
     machine.reached("read")
     service.guest_logs.recover()
-    assert noted(machine) == []
+    assert machine.mended == []
     machine.let_go("read")
     ended(service, job)
     service.guest_logs.recover_soon()
     eventually(lambda: not list(notes.iterdir()), "switching back")
-    assert noted(machine) == ["verbose-off"]
+    assert machine.mended == ["verbose-off"]
 
 
 def test_an_agent_that_does_not_answer_is_not_asked_at_every_tick(service: Service) -> None:

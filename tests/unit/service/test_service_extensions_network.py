@@ -20,12 +20,6 @@ from quiesce.service.views import VmChange
 
 
 @pytest.fixture
-def polled(open_service: Service) -> Service:
-    open_service.vms.change("web", VmChange(agent=AgentKind.BOTH))
-    return open_service
-
-
-@pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     """The QEMU guest agent does not answer."""
 

@@ -22,13 +22,6 @@ from quiesce.service.settings import Settings
 from quiesce.service.views import PolicyView, VmChange
 
 
-@pytest.fixture
-def polled(open_service: Service) -> Service:
-    """A service whose VM `web` has both agents."""
-    open_service.vms.change("web", VmChange(agent=AgentKind.BOTH))
-    return open_service
-
-
 def test_the_job_and_its_point_say_that_the_guest_asked_for_it(
     polled: Service, machine: PaperMachine
 ) -> None:
@@ -43,7 +36,7 @@ def test_the_job_and_its_point_say_that_the_guest_asked_for_it(
 def test_a_guest_route_that_fails_is_got_round_and_kept_as_a_setback(
     polled: Service, machine: PaperMachine
 ) -> None:
-    (machine.folder / "fail-guest-route").write_text("network.blocked")
+    machine.fail("guest-route", "network.blocked")
 
     job = ended(polled, polled.jobs.start_backup("web"))
 
@@ -59,7 +52,7 @@ def test_a_vm_without_the_qemu_guest_agent_is_not_asked_through_it(
     polled: Service, machine: PaperMachine
 ) -> None:
     polled.vms.change("web", VmChange(agent=AgentKind.WAAGENT))
-    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    machine.fail("guest-route", "agent.silent")
 
     job = ended(polled, polled.jobs.start_backup("web"))
 
@@ -90,7 +83,7 @@ def test_a_snapshot_step_called_again_still_knows_the_route(
     polled: Service, machine: PaperMachine
 ) -> None:
     machine.hold("read")
-    (machine.folder / "fail-guest-route").write_text("agent.silent")
+    machine.fail("guest-route", "agent.silent")
     first = polled.jobs.start_backup("web")
     machine.reached("read")
     job = polled.jobs.get(first.id)

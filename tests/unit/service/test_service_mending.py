@@ -60,11 +60,6 @@ def mend(open_service: Service, machine: PaperMachine) -> Callable[..., Mend]:
     return carry_out
 
 
-def mended(machine: PaperMachine) -> list[str]:
-    notes = machine.folder / "mended"
-    return [line.strip() for line in notes.read_text().splitlines()] if notes.exists() else []
-
-
 @pytest.mark.parametrize(
     ("action", "route", "kind", "did"),
     [
@@ -93,7 +88,7 @@ def test_each_step_goes_through_an_agent_that_answers(
 ) -> None:
     done = mend(action, route, kind)
     assert (done.status, done.failure) == (MendStatus.DONE, None)
-    assert mended(machine) == [did]
+    assert machine.mended == [did]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +108,7 @@ def test_without_the_other_agent_a_step_fails_and_says_what_it_would_take(
     assert failed.failure is not None
     assert failed.failure.code == "agent.channel-missing"
     assert "is not reached by it" in failed.failure.message
-    assert mended(machine) == []
+    assert machine.mended == []
 
 
 @pytest.mark.parametrize(("answers", "did"), [(True, "restart-waagent"), (False, "restart-qga")])
@@ -125,13 +120,13 @@ def test_without_a_failed_route_the_agent_that_does_not_answer_is_the_broken_one
     did: str,
 ) -> None:
     def presence(self: PaperGuest) -> Presence:
-        if answers or did in mended(machine):
+        if answers or did in machine.mended:
             return Presence("7.2")
         raise AgentFailure("agent.hung", "The guest agent does not answer.")
 
     monkeypatch.setattr(PaperGuest, "presence", presence)
     assert mend(MendAction.RESTART_AGENT).status is MendStatus.DONE
-    assert mended(machine) == [did]
+    assert machine.mended == [did]
 
 
 def test_an_agent_that_does_not_come_back_after_its_restart_is_a_failed_step(
@@ -221,7 +216,7 @@ def test_sessions_that_all_belong_to_backups_that_run_are_left_alone(
     monkeypatch.setattr(open_service._parts.book, "active_ids", lambda: ("0a",))
     failed = mend(MendAction.THAW, HOST, BOTH)
     assert failed.status is MendStatus.FAILED
-    assert mended(machine) == []
+    assert machine.mended == []
 
 
 @pytest.mark.parametrize(
@@ -243,7 +238,7 @@ def test_an_agent_that_our_own_session_keeps_busy_is_not_got_round(
     assert failed.status is MendStatus.FAILED
     assert failed.failure is not None
     assert failed.failure.code == "agent.channel-busy"
-    assert mended(machine) == []
+    assert machine.mended == []
 
 
 def test_an_agent_that_somebody_else_holds_is_got_round(
@@ -254,7 +249,7 @@ def test_an_agent_that_somebody_else_holds_is_got_round(
 
     monkeypatch.setattr(PaperGuest, "mend", busy)
     assert mend(MendAction.AUTO_RESTART, HOST).status is MendStatus.DONE
-    assert mended(machine) == ["auto-restart-qga"]
+    assert machine.mended == ["auto-restart-qga"]
 
 
 def test_another_servers_session_is_waited_for(
@@ -331,7 +326,7 @@ def test_ways_to_take_a_point_are_none_of_its_steps(
     mend: Callable[..., Mend], machine: PaperMachine, action: MendAction
 ) -> None:
     assert mend(action).status is MendStatus.PLANNED
-    assert mended(machine) == []
+    assert machine.mended == []
 
 
 def test_a_step_that_is_switched_off_is_not_done(
@@ -339,7 +334,7 @@ def test_a_step_that_is_switched_off_is_not_done(
 ) -> None:
     off = Mend(MendAction.AUTO_RESTART, "agent.crash-loop", "", MendStatus.SWITCHED_OFF)
     assert Mending(open_service._parts).carry_out("web", off) is off
-    assert mended(machine) == []
+    assert machine.mended == []
 
 
 def test_nothing_is_mended_in_a_vm_whose_backup_runs(
@@ -353,7 +348,7 @@ def test_nothing_is_mended_in_a_vm_whose_backup_runs(
     assert refused.value.code == "policy.in-progress"
     machine.let_go("read")
     ended(open_service, job)
-    assert mended(machine) == []
+    assert machine.mended == []
 
 
 @pytest.mark.parametrize(("facts", "did"), [("qga", "restart-qga"), ("waagent", "restart-waagent")])
@@ -368,7 +363,7 @@ def test_a_step_is_for_the_agent_that_the_facts_show_to_be_broken(
     [cause] = standing([Fact(name, value, name, "paper") for name, value in seen.items()])
     step = mending.plan("web", cause, ())[0]
     assert mending.carry_out("web", step).status is MendStatus.DONE
-    assert mended(machine) == [did]
+    assert machine.mended == [did]
 
 
 def test_nothing_is_planned_for_what_the_facts_contradict(open_service: Service) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 from paper_looks import PaperLooks, seeing
-from paper_machine import PaperMachine, ended
+from paper_machine import PaperMachine, backed_up
 
 from quiesce.diagnosis.engine import standing
 from quiesce.model.diagnosis import Fact, FactValue, MendAction, MendStatus
-from quiesce.model.job import Job
 from quiesce.service.console import Console
 from quiesce.service.healing import JobMender
 from quiesce.service.mending import Mending
@@ -22,21 +21,12 @@ SQL: dict[str, FactValue] = {
 }
 
 
-def mended(machine: PaperMachine) -> list[str]:
-    notes = machine.folder / "mended"
-    return notes.read_text().split() if notes.exists() else []
-
-
-def backed_up(service: Service) -> Job:
-    return ended(service, service.jobs.start_backup("web"))
-
-
 @pytest.mark.parametrize("state", ["disabled", "absent"])
 def test_a_provider_that_cannot_be_started_is_named_and_started_again(
     service: Service, machine: PaperMachine, state: str
 ) -> None:
     seeing(service, PaperLooks({"guest.os": "windows", "windows.provider": state}))
-    (machine.folder / "fail-freeze").write_text("/")
+    machine.fail("freeze", "/")
 
     job = backed_up(service)
 
@@ -44,19 +34,19 @@ def test_a_provider_that_cannot_be_started_is_named_and_started_again(
     assert (MendAction.START_PROVIDER, MendStatus.DONE) in {
         (mend.action, mend.status) for mend in job.mends
     }
-    assert "start-provider" in mended(machine)
+    assert "start-provider" in machine.mended
 
 
 def test_a_provider_that_waits_to_be_started_is_no_cause(
     service: Service, machine: PaperMachine
 ) -> None:
     seeing(service, PaperLooks({"guest.os": "windows", "windows.provider": "manual"}))
-    (machine.folder / "fail-freeze").write_text("/")
+    machine.fail("freeze", "/")
 
     job = backed_up(service)
 
     assert "extension.provider-disabled" not in {each.code for each in job.diagnoses}
-    assert "start-provider" not in mended(machine)
+    assert "start-provider" not in machine.mended
 
 
 def test_no_job_changes_the_type_of_shadow_copies_by_itself(
@@ -70,7 +60,7 @@ def test_no_job_changes_the_type_of_shadow_copies_by_itself(
     assert planned == {MendAction.VSS_COPY}, "whoever asks the doctor is offered it"
     console: Console = service._parts.console(job.id, job.tasks[0].name)
     assert JobMender(service._parts, job, None, console)._plan(diagnosis) == ()
-    assert mended(machine) == []
+    assert machine.mended == []
 
 
 def test_the_type_of_shadow_copies_is_changed_when_asked_for(
@@ -79,7 +69,7 @@ def test_the_type_of_shadow_copies_is_changed_when_asked_for(
     facts = tuple(Fact(name, value, f"{name}: {value}", "paper") for name, value in SQL.items())
     monkeypatch.setattr("quiesce.service.doctor.standing", lambda _: standing(facts))
     service.doctor.fix("web", {MendAction.VSS_COPY})
-    assert mended(machine) == ["vss-copy"]
+    assert machine.mended == ["vss-copy"]
 
 
 @pytest.mark.parametrize("missing", ["windows.sql-writer", "windows.sql-backups"])

@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paper_healing import BOTH, CarryOut, planned
 from paper_machine import FakeClock, PaperMachine, RunningServer, eventually
 from paper_vm import PaperComposition, PaperHypervisor
 
+from quiesce.model.diagnosis import Mend, MendAction
+from quiesce.model.snapshot import Route
 from quiesce.model.vm import AgentKind, VmAddress
+from quiesce.service.mending import Mending
 from quiesce.service.patience import Patience
 from quiesce.service.service import Service
 from quiesce.service.settings import Settings
@@ -80,3 +84,21 @@ def server(tmp_path: Path, machine: PaperMachine) -> Iterator[RunningServer]:
         server.kill()
     for task in PaperHypervisor(machine.folder).leftovers():
         PaperHypervisor(machine.folder).release(task, committed=False)
+
+
+@pytest.fixture
+def mend(open_service: Service, machine: PaperMachine) -> CarryOut:
+    """Carries out one step on the VM `web`, which has the agents `kind`."""
+    (machine.folder / "agent-condition").write_text("ready")
+
+    def carry_out(
+        action: MendAction,
+        route: Route | None = None,
+        kind: AgentKind = BOTH,
+        because: str = "agent.not-running",
+    ) -> Mend:
+        open_service.vms.change("web", VmChange(agent=kind))
+        mending = Mending(open_service._parts)
+        return mending.carry_out("web", planned(action, because), route=route)
+
+    return carry_out

@@ -102,12 +102,14 @@ class Failure(Exception):  # noqa: N818 - the field's own word
         self.evidence = tuple(evidence)
         self.remedy = remedy
         self.retryable = retryable
+        self._made_at = datetime.now(UTC)
 
     def __str__(self) -> str:
         return f"{self.message} [{self.code}]"
 
     def report(self) -> FailureReport:
-        """This failure as plain data, with the chain of inner errors kept whole."""
+        """This failure as plain data, with the chain of inner errors kept whole. Two reports of
+        one failure are equal: whoever has looked into the one has looked into the other."""
         inner = self.__cause__
         evidence = self.evidence
         cause: FailureReport | None = None
@@ -119,6 +121,7 @@ class Failure(Exception):  # noqa: N818 - the field's own word
                 Evidence(
                     fact=f"inner error {type(inner).__name__}",
                     source="quiesce",
+                    observed_at=self._made_at,
                     raw=str(inner) or repr(inner),
                 ),
             )

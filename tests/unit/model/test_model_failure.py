@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from quiesce.model.failure import AgentFailure, Failure, SnapshotFailure
+
+
+def raised() -> Failure:
+    try:
+        try:
+            try:
+                raise TimeoutError("timed out")
+            except TimeoutError as inner:
+                raise AgentFailure("agent.silent", "Nobody answers.") from inner
+        except AgentFailure as inner:
+            raise SnapshotFailure("snapshot.status-lost", "It is not known.") from inner
+    except SnapshotFailure as failure:
+        return failure
+
+
+def test_one_failure_is_one_report_however_often_it_is_asked_for() -> None:
+    failure = raised()
+    assert failure.report() == failure.report()
+    assert len({failure.report(), failure.report()}) == 1
+
+
+def test_a_report_keeps_every_inner_error_with_its_words() -> None:
+    report = raised().report()
+    assert report.cause is not None
+    assert report.cause.code == "agent.silent"
+    (inner,) = report.cause.evidence
+    assert (inner.fact, inner.raw) == ("inner error TimeoutError", "timed out")

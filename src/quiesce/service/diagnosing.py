@@ -121,7 +121,9 @@ class Diagnosing:
         self._book.update(job_id, lambda job: _with(job, found.diagnosis, before))
         for note in found.notes:
             self._book.log(job_id, "warning", note)
-        if before is None or _gist(before.diagnosis) != _gist(found.diagnosis):
+        # What is still looked for may yet be found to stand behind it.
+        if complete and case.told != _gist(found.diagnosis):
+            case.told = _gist(found.diagnosis)
             self._book.log(job_id, "info", _told(found.diagnosis))
         return found
 
@@ -171,7 +173,7 @@ class Diagnosing:
 @dataclass
 class _Case:
     """One failure on one job. `complete`: its look has ended, or it needs none. `cut_short`: it was
-    not waited for to the end at some time."""
+    not waited for to the end at some time. `told`: what the job's log says of it."""
 
     failure: FailureReport
     route: Route | None
@@ -179,6 +181,7 @@ class _Case:
     found: Found | None = None
     complete: bool = False
     cut_short: bool = False
+    told: tuple[str, str, Verdict] | None = None
 
 
 class _Look:

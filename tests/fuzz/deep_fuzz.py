@@ -23,6 +23,7 @@ from typing import Any
 
 import atheris
 import structlog
+from deep_words import VALUES, WORDS
 
 FOLDER = Path("build/fuzz")
 SLOWEST_SECONDS = 5
@@ -95,7 +96,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with atheris.instrument_imports(include=["quiesce"], enable_loader_override=False):
-        from deep_targets import HTTP_TARGETS, JSON_TARGETS, TARGETS, WORDS
+        from deep_targets import HTTP_TARGETS, JSON_TARGETS, TARGETS
 
         make, seeds = TARGETS[name]
         target = make()
@@ -126,8 +127,6 @@ def fuzz(name: str, arguments: list[str]) -> None:
 def bent_request(data: bytes, most_bytes: int, seed: int) -> bytes:
     """A third of the time the same request with one more header or query field; else its bytes
     changed as libFuzzer does."""
-    from deep_targets import VALUES, WORDS
-
     dice = random.Random(seed)
     ends = [match.start() for match in re.finditer(b" HTTP/1.1\r\n", data)]
     if ends and dice.random() < 0.33:

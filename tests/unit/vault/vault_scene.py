@@ -11,6 +11,7 @@ from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, MountFreeze, Route
 from quiesce.vault import KeyFile, Vault
 from quiesce.vault.config import CHUNK_BYTES
+from quiesce.vault.contents import Clock
 from quiesce.vault.store import Store
 
 KEY = KeyFile(bytes(range(32)))
@@ -29,6 +30,10 @@ class FakeClock:
 
     def advance(self, **kind: float) -> None:
         self.now += timedelta(**kind)
+
+    def seen_by(self, **wrong_by: float) -> Clock:
+        """The same time by the clock of a machine that is wrong by so much."""
+        return lambda: self.now + timedelta(**wrong_by)
 
 
 def random_bytes(seed: int, length: int) -> bytes:

@@ -1,0 +1,152 @@
+"""Stores that exist only in memory: exact, fast, copied at will; and one whose lists lag behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from quiesce.model.failure import Evidence, StorageFailure
+from quiesce.vault.contents import Clock, utc_now
+from quiesce.vault.files import Buffer
+from quiesce.vault.store import ObjectInfo, ObjectMissing, Put, Store, check_key
+
+
+class PaperStore:
+    """A store in memory, strictly consistent, as the contract of `Store` has it."""
+
+    address = "paper"
+
+    def __init__(self, clock: Clock = utc_now) -> None:
+        self.clock = clock
+        self.objects: dict[str, tuple[bytes, datetime]] = {}
+        self.reserve_bytes = 0
+        self._lock = threading.Lock()
+
+    def copy(self) -> PaperStore:
+        other = PaperStore(self.clock)
+        other.objects = dict(self.objects)
+        other.reserve_bytes = self.reserve_bytes
+        return other
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return sorted(key for key in self.objects if key.startswith(prefix))
+
+    def put(self, key: str, data: Buffer) -> Put:
+        kept = bytes(data), self.clock()
+        with self._lock:
+            there = self.objects.setdefault(check_key(key), kept) is not kept
+        return Put.ALREADY_THERE if there else Put.CREATED
+
+    def get(self, key: str, *, limit_bytes: int) -> bytes:
+        data = self._found(key)[0]
+        if len(data) > limit_bytes:
+            raise StorageFailure("storage.object-too-large", f"{key} is {len(data)} bytes long.")
+        return data
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        return self._found(key)[0][offset : offset + length]
+
+    def stat(self, key: str) -> ObjectInfo:
+        data, at = self._found(key)
+        return ObjectInfo(key, len(data), at)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        folder = prefix.rstrip("/") + "/"
+        for key, (data, at) in list(self.objects.items()):
+            if key.startswith(folder):
+                yield ObjectInfo(key, len(data), at)
+
+    def delete(self, key: str) -> None:
+        with self._lock:
+            self.objects.pop(check_key(key), None)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def keep_reserve(self, size_bytes: int) -> None:
+        self.reserve_bytes = max(self.reserve_bytes, size_bytes)
+
+    def give_back_reserve(self) -> None:
+        self.reserve_bytes = 0
+
+    def _found(self, key: str) -> tuple[bytes, datetime]:
+        try:
+            return self.objects[check_key(key)]
+        except KeyError:
+            raise ObjectMissing(
+                "storage.object-missing", f"{key} does not exist.", evidence=[Evidence("none", key)]
+            ) from None
+
+
+class StaleLists:
+    """A store whose lists may be up to `lag_seconds` old, key by key, as `is_stale` decides: an
+    object made since then may be missing from them, a deleted one may still be in them. Reading,
+    putting and deleting by key are exact, as in every object store of today. Shared by actors."""
+
+    def __init__(
+        self,
+        inner: Store,
+        clock: Clock,
+        lag_seconds: float,
+        is_stale: Callable[[str], bool] = lambda key: True,
+    ) -> None:
+        self._inner = inner
+        self._clock = clock
+        self.lag = timedelta(seconds=lag_seconds)
+        self.is_stale = is_stale
+        self._changes: list[tuple[datetime, str, ObjectInfo | None]] = []
+        """When a key was changed, and what a list said of it before."""
+        self._lock = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        return self._inner.address
+
+    def put(self, key: str, data: Buffer) -> Put:
+        with self._lock:
+            result = self._inner.put(key, data)
+            if result is Put.CREATED:
+                self._changes.append((self._clock(), key, None))
+        return result
+
+    def delete(self, key: str) -> None:
+        with self._lock:
+            try:
+                before = self._inner.stat(key)
+            except ObjectMissing:
+                return
+            self._inner.delete(key)
+            self._changes.append((self._clock(), key, before))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        folder = prefix.rstrip("/") + "/"
+        with self._lock:
+            now = self._clock()
+            self._changes = [c for c in self._changes if abs(now - c[0]) < self.lag]
+            shown = {info.key: info for info in self._inner.list(prefix)}
+            # The oldest change of a key within the lag decides what an old list says of it.
+            for _, key, before in reversed(self._changes):
+                if key.startswith(folder) and self.is_stale(key):
+                    shown.pop(key, None)
+                    if before is not None:
+                        shown[key] = before
+        yield from shown.values()
+
+    def get(self, key: str, *, limit_bytes: int) -> bytes:
+        return self._inner.get(key, limit_bytes=limit_bytes)
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        return self._inner.get_range(key, offset, length)
+
+    def stat(self, key: str) -> ObjectInfo:
+        return self._inner.stat(key)
+
+    def free_bytes(self) -> int | None:
+        return self._inner.free_bytes()
+
+    def keep_reserve(self, size_bytes: int) -> None:
+        self._inner.keep_reserve(size_bytes)
+
+    def give_back_reserve(self) -> None:
+        self._inner.give_back_reserve()

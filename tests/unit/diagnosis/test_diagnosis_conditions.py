@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_facts import NOW, fact, name_of
 
 from quiesce.diagnosis.conditions import Seen, fits, parse
 from quiesce.diagnosis.rule_words import MENDS, condition_words
 from quiesce.diagnosis.vocabulary import FACTS
 from quiesce.model.diagnosis import Fact, FactValue, MendAction
 
-NOW = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
-
 
 def seen(codes: tuple[str, ...] = (), **facts: FactValue) -> Seen:
-    """Facts by name, `_` for the dot and `__` for a hyphen."""
-    names = {name.replace("__", "-").replace("_", ".", 1): value for name, value in facts.items()}
-    return Seen([Fact(name, value, "w", "s", NOW) for name, value in names.items()], codes)
+    return Seen([fact(name_of(name), value) for name, value in facts.items()], codes)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_facts import fact
 
 from quiesce.diagnosis.catalogue import catalogue
 from quiesce.diagnosis.conditions import FAILED, Condition, How, Rule, Seen, all_hold
@@ -18,13 +18,8 @@ from quiesce.diagnosis.vocabulary import FACTS, Kind
 from quiesce.model.diagnosis import Fact, FactValue, Verdict
 from quiesce.model.failure import Evidence, FailureReport
 
-NOW = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
 KNOWN = catalogue()
 SYMPTOMS = [code for code in KNOWN.entries if KNOWN.causes[code]]
-
-
-def fact(name: str, value: FactValue, words: str = "") -> Fact:
-    return Fact(name, value, words or f"{name} is {value}", "a test", NOW)
 
 
 def failure(*codes: str, evidence: tuple[Evidence, ...] = ()) -> FailureReport:

@@ -26,15 +26,15 @@ def snapshot_of(
     mender: RecordedMender | None = None,
     host: bool = True,
     guest: bool = True,
+    asks: bool = True,
     mends_off: Collection[MendAction] = (),
     hypervisor: Hypervisor | None = None,
 ) -> Snapshot:
+    route = RecordedRoute(stage)
+    route.asks = asks
     return take_snapshot(
         hypervisor or RecordedHypervisor(stage),
-        Routes(
-            host=RecordedGuest(stage) if host else None,
-            guest=RecordedRoute(stage) if guest else None,
-        ),
+        Routes(host=RecordedGuest(stage) if host else None, guest=route if guest else None),
         TASK,
         bases={},
         options=SnapshotOptions(route=preference),

@@ -26,6 +26,7 @@ from quiesce.model.snapshot import (
 from quiesce.transfer.backup import back_up
 from quiesce.transfer.digest import digest
 from quiesce.transfer.restore import restore_disk
+from quiesce.transfer.throttle import Throttle
 from quiesce.vault.keys import KeyFile
 from quiesce.vault.store import LocalStore
 from quiesce.vault.vault import Vault
@@ -85,6 +86,14 @@ def test_a_full_and_an_incremental_point_come_back_bit_for_bit(tmp_path, vault):
     run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", image, restored)
 
 
+class Told(Throttle):
+    """No limit; tells of every read."""
+
+    def __init__(self, tell):
+        super().__init__()
+        self.take = tell
+
+
 def test_a_transfer_that_was_interrupted_sends_only_the_rest(tmp_path, vault):
     """The same job runs again after its first try ended halfway."""
     image, sock = tmp_path / "disk", tmp_path / "nbd"
@@ -97,7 +106,7 @@ def test_a_transfer_that_was_interrupted_sends_only_the_rest(tmp_path, vault):
                 snapshot,
                 vault.writer("vm", "job"),
                 open_nbd,
-                before_read=lambda _: seen.append(1),
+                throttle=Told(seen.append),
                 cancelled=lambda: len(seen) > 25,
             )
         kept = vault.status().stored_bytes

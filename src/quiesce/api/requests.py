@@ -133,7 +133,9 @@ class Snapshots(_Body):
 
 class PolicyBody(_Body):
     """`at` is the local time of day, "HH:MM", in the IANA time zone `zone`; null means only on
-    demand. `mends_off` is what Quiesce must not do by itself about a failure."""
+    demand. `mends_off` is what Quiesce must not do by itself about a failure. `compression_level`
+    is zstd's. `bandwidth` limits what a backup reads, in bytes per second; 0 for no limit, else
+    65536 or more. `audit` checks every increment for what its change tracking has missed."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -149,6 +151,8 @@ class PolicyBody(_Body):
     snapshot: Snapshots = Snapshots()
     compression_level: int = Field(default=1, ge=1, le=19)
     mends_off: list[MendAction] = Field(default_factory=list, max_length=64)
+    bandwidth: int = Field(default=0, ge=0, lt=2**53)
+    audit: bool = True
 
 
 class PolicyAdd(PolicyBody):

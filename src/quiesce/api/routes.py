@@ -367,6 +367,8 @@ def _policy_view(name: str, body: PolicyBody) -> PolicyView:
         snapshot=body.snapshot.options(),
         compression_level=body.compression_level,
         mends_off=tuple(body.mends_off),
+        bandwidth=body.bandwidth,
+        audit=body.audit,
     )
 
 

@@ -12,7 +12,7 @@ from quiesce.cli.diagnosis_text import show_diagnosis, show_mends
 from quiesce.cli.remote_failure import evidence_from_json, report_from_json
 from quiesce.diagnosis.phrases import explains, setback_title
 from quiesce.model.failure import FailureReport
-from quiesce.model.units import duration_text, size_text
+from quiesce.model.units import duration_text, rate_text, size_text
 
 
 def show_outcome(job: Json) -> None:
@@ -52,6 +52,7 @@ def show_job(job: Json) -> None:
             ("route", job["route"] or ""),
             ("consistency", consistency(job["consistency"])),
             ("frozen", frozen(job["freeze"])),
+            ("reads at most", rate_text(job["bandwidth"]) if job["bandwidth"] else ""),
             ("cancelling", "asked for" if job["cancel_requested"] and not job["ended_at"] else ""),
         )
     )

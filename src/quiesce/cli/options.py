@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cyclopts import Parameter
 
 from quiesce.model.failure import InputFailure
-from quiesce.model.units import size_bytes
+from quiesce.model.units import rate_bytes, size_bytes
 
 if TYPE_CHECKING:
     from quiesce.cli.client import Client
@@ -80,6 +80,19 @@ def byte_count(text: str) -> int:
         return size_bytes(text)
     except ValueError as inner:
         raise InputFailure("input.size-invalid", f"{text!r} is not a size.") from inner
+
+
+def byte_rate(text: str) -> int:
+    """A size a second.
+
+    :raise InputFailure: input.size-invalid
+    """
+    try:
+        return rate_bytes(text)
+    except ValueError as inner:
+        raise InputFailure(
+            "input.size-invalid", f"{text!r} is not a size a second, such as 50MiB/s."
+        ) from inner
 
 
 def pairs(what: str, values: tuple[str, ...]) -> dict[str, str]:

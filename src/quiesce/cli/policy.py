@@ -8,10 +8,10 @@ from cyclopts import App, Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.client import Json
-from quiesce.cli.options import COMMON, Common, byte_count, time_of_day, time_zone
+from quiesce.cli.options import COMMON, Common, byte_count, byte_rate, time_of_day, time_zone
 from quiesce.model.diagnosis import MendAction
 from quiesce.model.failure import InputFailure
-from quiesce.model.units import size_text
+from quiesce.model.units import rate_text, size_text
 
 app = App(name="policy", help="Policies: when VMs are backed up and how long points stay.")
 
@@ -36,7 +36,26 @@ RouteOrder = Annotated[
         "which needs the Azure Linux agent, or the server; and which way is tried next."
     ),
 ]
-Level = Annotated[int | None, Parameter(help="zstd level, 1 to 19.")]
+Level = Annotated[
+    int | None,
+    Parameter(
+        help="zstd level, 1 to 19. Compression is most of a backup's work: level 3 stores 4 % less "
+        "in 1.3 times the processor time of level 1, 9 10 % less in 7 times, 19 15 % less in 140."
+    ),
+]
+Bandwidth = Annotated[
+    str | None,
+    Parameter(help="Most that a backup reads a second, such as 50MiB/s; 0: no limit."),
+]
+Audit = Annotated[
+    bool | None,
+    Parameter(
+        negative="--no-audit",
+        show_default=False,
+        help="Whether an increment reads a sample of what the change tracking calls unchanged, and "
+        "the whole disk when the tracking is wrong; on unless switched off.",
+    ),
+]
 _MEND_HELP = f"all, or one of: {', '.join(MendAction)}; may be repeated."
 NoMend = Annotated[
     tuple[str, ...],
@@ -65,6 +84,8 @@ def create(
     scratch: Scratch = None,
     route: RouteOrder = None,
     compression: Level = None,
+    bandwidth: Bandwidth = None,
+    audit: Audit = None,
     no_mend: NoMend = (),
     mend: Mend = (),
     common: Common = COMMON,
@@ -73,7 +94,8 @@ def create(
     body: Json = {"name": name, "snapshot": {}}
     # A time means the local one unless a zone is said.
     body["zone"] = time_zone(zone) if zone else _local_zone()
-    _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route, compression)
+    _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route)
+    _fill_transfer(body, compression, bandwidth, audit)
     _switch_mends(body, no_mend, mend)
     with common.client() as client:
         policy = client.post("policies", body=body)
@@ -104,6 +126,8 @@ def update(
     scratch: Scratch = None,
     route: RouteOrder = None,
     compression: Level = None,
+    bandwidth: Bandwidth = None,
+    audit: Audit = None,
     no_mend: NoMend = (),
     mend: Mend = (),
     common: Common = COMMON,
@@ -119,7 +143,8 @@ def update(
             body["zone"] = time_zone(zone)
         if on_demand:
             body["at"] = None
-        _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route, compression)
+        _fill(body, at, keep_last, keep_daily, hold, skip_mount, scratch, route)
+        _fill_transfer(body, compression, bandwidth, audit)
         _switch_mends(body, no_mend, mend)
         policy = client.put("policies", name, body=body)
     screen.emit(policy, as_json=common.json, human=lambda: _show(policy))
@@ -184,13 +209,14 @@ def _fill(
     skip_mounts: tuple[str, ...],
     scratch: str | None,
     route: str | None,
-    compression: int | None,
 ) -> None:
     """Put what was said into a request's body; what was not stays as it is there."""
     if at is not None:
         body["at"] = time_of_day(at)
-    said = {"keep_last": keep_last, "keep_daily": keep_daily, "compression_level": compression}
-    body.update({field: value for field, value in said.items() if value is not None})
+    if keep_last is not None:
+        body["keep_last"] = keep_last
+    if keep_daily is not None:
+        body["keep_daily"] = keep_daily
     if hold is not None:
         body["snapshot"]["hold_seconds"] = hold
     if skip_mounts:
@@ -199,6 +225,17 @@ def _fill(
         body["snapshot"]["scratch_bytes"] = byte_count(scratch)
     if route is not None:
         body["snapshot"]["route"] = route
+
+
+def _fill_transfer(
+    body: Json, compression: int | None, bandwidth: str | None, audit: bool | None
+) -> None:
+    if compression is not None:
+        body["compression_level"] = compression
+    if bandwidth is not None:
+        body["bandwidth"] = byte_rate(bandwidth)
+    if audit is not None:
+        body["audit"] = audit
 
 
 def _switch_mends(body: Json, off: tuple[str, ...], on: tuple[str, ...]) -> None:
@@ -252,6 +289,8 @@ def _show(policy: Json) -> None:
             ("scratch space", size_text(scratch) if scratch else "half of what is free"),
             ("does not mend", ", ".join(policy["mends_off"])),
             ("compression", f"zstd level {policy['compression_level']}"),
+            ("reads at most", rate_text(policy["bandwidth"]) if policy["bandwidth"] else ""),
+            ("checks its tracking", "yes" if policy["audit"] else "no"),
             ("VMs", ", ".join(policy["vms"]) or "none"),
         )
     )

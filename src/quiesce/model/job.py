@@ -119,6 +119,8 @@ class Job:
     mends: tuple[Mend, ...] = ()
     """What Quiesce did about it by itself, in order."""
     restored: tuple[RestoredDisk, ...] = ()
+    bandwidth: int = 0
+    """What it may read a second, in bytes; 0 for no limit."""
 
 
 def backup_status(snapshot: TaskStatus, transfer: TaskStatus, *, warnings: bool) -> JobStatus:

@@ -9,6 +9,13 @@ from zoneinfo import ZoneInfo
 
 from quiesce.model.diagnosis import MendAction
 
+LEVELS = range(1, 20)
+"""zstd's, without those that it calls ultra and that cost a thread much memory."""
+
+LEAST_BANDWIDTH = 64 * 1024
+"""Bytes a second. A slower transfer would hold its snapshot open for days, and give its vault so
+few signs of life that it is taken for dead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -47,7 +54,9 @@ class SnapshotOptions:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named rule. `at` is the local time of day in `zone`; None means only on demand."""
+    """A named rule. `at` is the local time of day in `zone`; None means only on demand.
+    `bandwidth` bounds what a backup reads from its disks, in bytes per second; 0 for no bound.
+    With `audit`, every increment is checked for what its change tracking has missed."""
 
     name: str
     at: time | None
@@ -55,5 +64,7 @@ class Policy:
     retention: Retention = Retention()
     snapshot: SnapshotOptions = SnapshotOptions()
     compression_level: int = 1
+    bandwidth: int = 0
+    audit: bool = True
     mends_off: tuple[MendAction, ...] = ()
     """What Quiesce must not do by itself about a failure."""

@@ -37,6 +37,14 @@ def rate_text(bytes_per_second: float) -> str:
     return f"{size_text(bytes_per_second)}/s"
 
 
+def rate_bytes(text: str) -> int:
+    """`50MiB/s`, or without the `/s` → bytes per second.
+
+    :raise ValueError: the text is not a rate
+    """
+    return size_bytes(re.sub(r"\s*(?:/\s*s|ps)\s*$", "", text, count=1))
+
+
 def duration_text(seconds: float) -> str:
     """For example "0.4 s", "12 s", "3 min 05 s", "2 h 07 min", "3 d 4 h"."""
     if seconds < 9.95:

@@ -9,6 +9,7 @@ from nicegui import ui
 from quiesce.diagnosis.phrases import explains, setback_title
 from quiesce.model.failure import Failure, FailureReport
 from quiesce.model.job import Job, LogLine, Task, TaskStatus
+from quiesce.model.units import rate_text
 from quiesce.portal.diagnosis_card import diagnosis_html, mends_html
 from quiesce.portal.failure_card import failure_html
 from quiesce.portal.frame import (
@@ -87,7 +88,7 @@ class _JobView:
             self._facts = {name: fact(name, "–") for name in names}
             fact("Started by", job.trigger)
             fact("Job", job.id).classes("mono")
-            for name in ("Consistency", "Frozen"):
+            for name in ("Consistency", "Frozen", "Reads at most"):
                 self._facts[name] = fact(name, "–", wide=True)
         with card("Log"):
             self._log = ui.element("div").classes("log")
@@ -107,7 +108,13 @@ class _JobView:
         self._facts["Consistency"].text = consistency(job.consistency)
         self._facts["Frozen"].text = frozen(job.freeze)
         self._facts["Route"].text = str(job.route or "–")
-        optional = (("Consistency", job.consistency), ("Frozen", job.freeze), ("Route", job.route))
+        self._facts["Reads at most"].text = rate_text(job.bandwidth)
+        optional = (
+            ("Consistency", job.consistency),
+            ("Frozen", job.freeze),
+            ("Route", job.route),
+            ("Reads at most", job.bandwidth or None),
+        )
         for name, known in optional:
             shown = self._facts[name].parent_slot
             if shown is not None:

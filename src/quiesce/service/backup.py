@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -13,7 +14,7 @@ from quiesce.model.job import Job, JobStatus, TaskName, TaskStatus, backup_statu
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.policy import Policy, SnapshotOptions
 from quiesce.model.snapshot import Route, Snapshot
-from quiesce.model.units import size_text
+from quiesce.model.units import rate_text, size_text
 from quiesce.service.codec import from_json, to_json
 from quiesce.service.console import Console
 from quiesce.service.healing import JobMender
@@ -30,8 +31,12 @@ from quiesce.service.work import (
 )
 from quiesce.snapshot.take import recover, take_snapshot
 from quiesce.transfer.backup import back_up
+from quiesce.transfer.throttle import Throttle
 
 log = structlog.get_logger(__name__)
+
+_ON_DEMAND = Policy("", None, ZoneInfo("UTC"))
+"""What holds for a VM without a policy."""
 
 _TAKE = TaskName.TAKE_SNAPSHOT
 _TRANSFER = TaskName.TRANSFER
@@ -131,13 +136,17 @@ def _transfer(parts: Parts, job: Job, snapshot: Snapshot, *, interrupted: bool) 
     if interrupted:
         console.note("warning", "The server was interrupted during the transfer; it goes on.")
     console.stop_if_cancelled()
-    policy = parts.vms.policy_of(job.vm)
+    policy = parts.vms.policy_of(job.vm) or _ON_DEMAND
+    if policy.bandwidth:
+        console.note("info", f"At most {rate_text(policy.bandwidth)} are read.")
+    parts.book.update(job.id, lambda job: replace(job, bandwidth=policy.bandwidth))
     point = back_up(
         snapshot,
-        parts.points.writer(job.vm, job.id, policy.compression_level if policy else 1),
+        parts.points.writer(job.vm, job.id, policy.compression_level),
         parts.composition.source,
         on_progress=console.progress,
         cancelled=console.cancelled,
+        throttle=Throttle(policy.bandwidth),
     )
     console.note(
         "info",

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import sqlalchemy as sa
 
 from quiesce.model.failure import Evidence, InputFailure, NotFoundFailure, PolicyFailure
-from quiesce.model.policy import Policy, Retention
+from quiesce.model.policy import LEAST_BANDWIDTH, LEVELS, Policy, Retention
+from quiesce.model.units import rate_text
 from quiesce.service.codec import from_json, to_json
 from quiesce.service.database import Database, policies, protection
 from quiesce.service.names import valid_name
@@ -65,7 +66,8 @@ class Policies:
 
     def add(self, wanted: PolicyView) -> PolicyView:
         """
-        :raise InputFailure: input.name-invalid, input.zone-unknown, input.time-invalid
+        :raise InputFailure: input.name-invalid, input.zone-unknown, input.time-invalid,
+            input.bandwidth-invalid, input.level-invalid
         :raise PolicyFailure: policy.already-exists
         """
         policy = _policy(wanted)
@@ -84,7 +86,8 @@ class Policies:
         """Replace the rules of the policy of this name. Runs missed so far stay due.
 
         :raise NotFoundFailure: policy.not-found
-        :raise InputFailure: input.zone-unknown, input.time-invalid
+        :raise InputFailure: input.zone-unknown, input.time-invalid, input.bandwidth-invalid,
+            input.level-invalid
         """
         policy = _policy(wanted)
         with self._database.write() as connection:
@@ -136,6 +139,18 @@ def _policy(view: PolicyView) -> Policy:
         raise InputFailure(
             "input.time-invalid", f"{view.at!r} is not a time of day such as 02:30."
         ) from wrong
+    if 0 != view.bandwidth < LEAST_BANDWIDTH:
+        raise InputFailure(
+            "input.bandwidth-invalid",
+            f"A backup cannot be limited to {view.bandwidth} bytes a second.",
+            remedy=f"Allow {rate_text(LEAST_BANDWIDTH)} or more; 0 means no limit.",
+        )
+    if view.compression_level not in LEVELS:
+        raise InputFailure(
+            "input.level-invalid",
+            f"There is no compression level {view.compression_level}.",
+            remedy=f"Choose {LEVELS[0]} (fastest) to {LEVELS[-1]} (smallest).",
+        )
     return Policy(
         name=name,
         at=at,
@@ -144,6 +159,8 @@ def _policy(view: PolicyView) -> Policy:
         snapshot=view.snapshot,
         compression_level=view.compression_level,
         mends_off=tuple(dict.fromkeys(view.mends_off)),
+        bandwidth=view.bandwidth,
+        audit=view.audit,
     )
 
 
@@ -158,6 +175,8 @@ def _view(policy: Policy, vms: Iterable[str]) -> PolicyView:
         compression_level=policy.compression_level,
         vms=tuple(vms),
         mends_off=policy.mends_off,
+        bandwidth=policy.bandwidth,
+        audit=policy.audit,
     )
 
 

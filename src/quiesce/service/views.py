@@ -114,7 +114,8 @@ class Need:
 class PolicyView:
     """One policy. `at` is the local time of day ("HH:MM") in the IANA time zone `zone`, or None:
     only on demand. `vms` are the VMs protected by it. `mends_off` is what Quiesce must not do by
-    itself about a failure."""
+    itself about a failure. `bandwidth` is in bytes per second, 0 for no limit; `audit` says whether
+    increments are checked for what their change tracking has missed."""
 
     name: str
     at: str | None
@@ -125,6 +126,8 @@ class PolicyView:
     compression_level: int
     vms: tuple[str, ...] = ()
     mends_off: tuple[MendAction, ...] = ()
+    bandwidth: int = 0
+    audit: bool = True
 
 
 @dataclass(frozen=True, slots=True)

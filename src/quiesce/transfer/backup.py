@@ -25,6 +25,7 @@ from quiesce.transfer.chunks import ChunkRun, chunk_runs, segments
 from quiesce.transfer.crew import SEGMENT_BYTES, Crew, Watch, threads_for
 from quiesce.transfer.ports import BlockSource, DiskWriter, PointWriter
 from quiesce.transfer.progress import Meter
+from quiesce.transfer.throttle import Throttle
 
 OpenSource = Callable[[SessionDisk], BlockSource]
 
@@ -36,7 +37,7 @@ def back_up(
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
-    before_read: Callable[[int], None] = lambda _: None,
+    throttle: Throttle | None = None,
     workers: int | None = None,
 ) -> RecoveryPoint:
     """Read every disk of `snapshot`, write it to `writer`, commit, and return the point.
@@ -45,14 +46,15 @@ def back_up(
     On any error the writer is abandoned and the first error is raised whole.
 
     `on_progress` is called from the calling thread about four times a second and at the end;
-    total is what must be read. `before_read` is told the bytes of each coming read and may
-    block: the place for a throttle. `workers` defaults to one per core.
+    total is what must be read. `throttle` is this call's own, and is stopped when it ends early.
+    `workers` defaults to one per core.
 
     :raise JobFailure: job.cancelled, within a second of `cancelled` turning true
     :raise Failure: whatever the source or the vault raises
     """
     if writer.committed is not None:
         return writer.committed
+    throttle = throttle or Throttle()
     try:
         with ExitStack() as opened:
             moves = [_open(disk, writer, open_source, opened) for disk in snapshot.session.disks]
@@ -60,7 +62,7 @@ def back_up(
             disks = []
             for move in moves:
                 before = (meter.done_bytes, meter.stored_bytes)
-                _move(move, meter, on_progress, cancelled, before_read, workers)
+                _move(move, meter, on_progress, cancelled, throttle, workers)
                 disks.append(move.described(meter, *before))
         if cancelled():
             raise JobFailure("job.cancelled", "The job was cancelled.")
@@ -150,7 +152,7 @@ def _move(
     meter: Meter,
     on_progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
-    before_read: Callable[[int], None],
+    throttle: Throttle,
     workers: int | None,
 ) -> None:
     chunk = move.target.chunk_bytes
@@ -160,12 +162,16 @@ def _move(
             move.target.zero(run.first, run.count)
             return
         part = buffer[: move.length(run)]
-        before_read(len(part))
+        throttle.take(len(part))
         move.source.read_into(run.first * chunk, part)
         stored = 0
         for index in range(run.count):
             stored += move.target.put(run.first + index, part[index * chunk : (index + 1) * chunk])
         meter.add(len(part), stored)
+
+    def abort() -> None:
+        throttle.stop()
+        move.source.close()
 
     phase = f"Reading disk {move.disk.name}"
     Crew(
@@ -175,6 +181,6 @@ def _move(
         watch=Watch(
             tick=lambda: on_progress(meter.progress(phase)),
             cancelled=cancelled,
-            abort=move.source.close,
+            abort=abort,
         ),
     ).run()

@@ -76,6 +76,8 @@ def test_a_failure_comes_as_a_problem_with_code_evidence_and_remedy(local: httpx
         ("vms", {"name": "x", "qmp_socket": "/q", "qmp": "/q"}, "qmp"),
         ("policies", {"name": "p", "at": "25:00"}, "at"),
         ("policies", {"name": "p", "keep_last": 0}, "keep_last"),
+        ("policies", {"name": "p", "compression_level": 20}, "compression_level"),
+        ("policies", {"name": "p", "bandwidth": -1}, "bandwidth"),
         ("policies", {"name": "p", "snapshot": {"hold_seconds": 1e9}}, "hold_seconds"),
         ("vault/verify", {"mode": "deep"}, "mode"),
         ("vms", {"name": "x", "qmp_socket": "/" + "q" * 5000}, "qmp_socket"),

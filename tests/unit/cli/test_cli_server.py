@@ -127,6 +127,23 @@ def test_a_policy_is_made_changed_used_and_only_then_not_removable(cli: Cli, vm:
     assert cli.json("policy", "remove", "nightly") == {"removed": "nightly"}
 
 
+def test_a_policy_says_what_a_transfer_may_cost(cli: Cli) -> None:
+    made = cli.json(
+        "policy", "create", "gentle", "--bandwidth", "50MiB/s", "--compression", "3", "--no-audit"
+    )
+    assert (made["bandwidth"], made["compression_level"], made["audit"]) == (50 << 20, 3, False)
+    shown = cli("policy", "show", "gentle").stdout
+    assert "50.0 MiB/s" in shown
+    assert "zstd level 3" in shown
+    changed = cli.json("policy", "update", "gentle", "--bandwidth", "0", "--audit")
+    assert (changed["bandwidth"], changed["audit"]) == (0, True)
+    refused = cli.json("policy", "update", "gentle", "--bandwidth", "10KiB/s", exit_code=2)
+    assert refused["code"] == "input.bandwidth-invalid"
+    unclear = cli.json("policy", "update", "gentle", "--bandwidth", "fast", exit_code=2)
+    assert unclear["code"] == "input.size-invalid"
+    cli.json("policy", "remove", "gentle")
+
+
 def test_a_policy_without_a_zone_means_this_machines_time(cli: Cli) -> None:
     assert cli.json("policy", "create", "here", "--at", "04:00")["zone"] == "Europe/Berlin"
     cli.json("policy", "remove", "here")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quiesce.model.units import duration_text, rate_text, size_bytes, size_text
+from quiesce.model.units import duration_text, rate_bytes, rate_text, size_bytes, size_text
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,15 @@ def test_durations_grow_into_larger_units(seconds: float, text: str) -> None:
 
 def test_rates_are_sizes_per_second() -> None:
     assert rate_text(12 * 1024**2) == "12.0 MiB/s"
+
+
+@pytest.mark.parametrize("text", ["50MiB/s", "50 MiB / s", "50MiBps", "50M", "52428800"])
+def test_rates_are_read_as_people_write_them(text: str) -> None:
+    assert rate_bytes(text) == 50 << 20
+    assert rate_text(rate_bytes(text)) == "50.0 MiB/s"
+
+
+@pytest.mark.parametrize("text", ["fast", "", "/s", "-1MiB/s", "50MiB/min"])
+def test_what_is_not_a_rate_is_not_read_as_one(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        rate_bytes(text)

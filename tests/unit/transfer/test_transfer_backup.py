@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transfer_memory import CHUNK, MemorySource, MemoryVault, session_disk, snapshot_of
+from transfer_memory import (
+    CHUNK,
+    FakeClock,
+    MemorySource,
+    MemoryVault,
+    session_disk,
+    snapshot_of,
+)
 
 from quiesce.block.file import FileSource
 from quiesce.block.image import open_target
@@ -20,6 +27,7 @@ from quiesce.transfer.backup import back_up
 from quiesce.transfer.crew import MAX_THREADS, SEGMENT_BYTES
 from quiesce.transfer.digest import digest
 from quiesce.transfer.restore import data_bytes, restore_disk
+from quiesce.transfer.throttle import BURST_SECONDS, Throttle
 
 DATA, ZERO, CLEAN = ExtentKind.DATA, ExtentKind.ZERO, ExtentKind.CLEAN
 GRAIN = 32 * 1024
@@ -228,15 +236,36 @@ def test_an_interrupt_during_the_transfer_leaves_no_thread_and_no_point():
     assert not [t for t in threading.enumerate() if t.name.startswith("crew")]
 
 
-def test_the_throttle_is_told_every_byte_that_is_read():
-    source, told = whole(random.Random(7).randbytes(5 * SEGMENT_BYTES + 3)), []
+def test_a_limited_backup_takes_as_long_as_its_bytes_are_worth():
+    source, clock = whole(random.Random(7).randbytes(5 * SEGMENT_BYTES + 3)), FakeClock()
     back_up(
         snapshot_of(session_disk("vda", source.size_bytes)),
         MemoryVault().writer("job"),
         lambda _: source,
-        before_read=told.append,
+        throttle=Throttle(SEGMENT_BYTES, clock=clock, wait=clock.advance),
+        workers=1,
     )
-    assert sum(told) == source.read_bytes == source.size_bytes
+    # The first read goes through at once and is paid for by the second one's waiting.
+    assert 4 - BURST_SECONDS <= clock() <= 5
+
+
+def test_a_limited_backup_that_is_cancelled_waits_for_no_allowance():
+    source, throttle = whole(bytes(8 * SEGMENT_BYTES)), Throttle(1)
+    asked = []
+
+    def cancelled():
+        asked.append(1)
+        return len(asked) > 2
+
+    with pytest.raises(JobFailure) as caught:
+        back_up(
+            snapshot_of(session_disk("vda", source.size_bytes)),
+            MemoryVault().writer("job"),
+            lambda _: source,
+            throttle=throttle,
+            cancelled=cancelled,
+        )
+    assert caught.value.code == "job.cancelled"
 
 
 def test_never_more_threads_than_the_stated_memory_allows():

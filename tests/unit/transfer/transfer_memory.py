@@ -24,6 +24,22 @@ from quiesce.model.snapshot import (
 CHUNK = 128 * 1024
 
 
+class FakeClock:
+    """Seconds, which pass only when somebody waits."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._began = self._now
+        self._lock = Lock()
+
+    def __call__(self) -> float:
+        return self._now - self._began
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
+
+
 @dataclass
 class MemorySource:
     """Reads from `content`; extents as told; counts what travelled."""
@@ -64,16 +80,21 @@ class MemoryDisk:
         self.size_bytes = size_bytes
         self.content = bytearray(base[:size_bytes].ljust(size_bytes, b"\0"))
 
-    def put(self, chunk_index: int, data: memoryview) -> int:
-        start = chunk_index * CHUNK
-        assert len(data) == min(CHUNK, self.size_bytes - start), "not a whole chunk"
-        self._vault.on_put(chunk_index)
-        copy = bytes(data)
-        self.content[start : start + len(copy)] = copy
-        with self._vault.lock:
-            new = copy not in self._vault.chunks and copy.strip(b"\0") != b""
-            self._vault.chunks.add(copy)
-        return len(copy) if new else 0
+    def put(self, first_chunk: int, data: memoryview) -> int:
+        start = first_chunk * CHUNK
+        end = start + len(data)
+        assert start < end <= self.size_bytes
+        assert len(data) % CHUNK == 0 or end == self.size_bytes, "not whole chunks"
+        new = 0
+        for at in range(start, end, CHUNK):
+            self._vault.on_put(at // CHUNK)
+            copy = bytes(data[at - start : at - start + CHUNK])
+            self.content[at : at + len(copy)] = copy
+            with self._vault.lock:
+                if copy not in self._vault.chunks and copy.strip(b"\0") != b"":
+                    new += len(copy)
+                self._vault.chunks.add(copy)
+        return new
 
     def zero(self, first_chunk: int, count: int) -> None:
         start = first_chunk * CHUNK

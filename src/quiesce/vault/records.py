@@ -20,6 +20,9 @@ from quiesce.vault.keys import VaultKeys
 from quiesce.vault.sealed import LIMIT_BYTES, SealError, seal, unseal
 from quiesce.vault.store import ObjectMissing, Put, Store
 
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a session began of which that is not known, or that is to count as older than any mark."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -81,7 +84,7 @@ class Records:
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):
-                started, at = datetime.min.replace(tzinfo=UTC), info.modified_at
+                started, at = LONG_AGO, info.modified_at
             found.append(Session(info.key, started, at))
         return found
 

@@ -57,6 +57,11 @@ class Scene:
     def create(cls, store: Store, clock: FakeClock) -> Scene:
         return cls(Vault.create(store, KEY, clock=clock), clock)
 
+    @classmethod
+    def at(cls, store: Store, clock: FakeClock) -> Scene:
+        """The vault that is in this store."""
+        return cls(Vault.open(store, KEY, clock=clock), clock)
+
     @property
     def store(self) -> Store:
         return self.vault.contents.store
@@ -67,7 +72,7 @@ class Scene:
 
     def reopened(self, store: Store | None = None) -> Scene:
         """The same vault as another process sees it."""
-        return Scene(Vault.open(store or self.store, KEY, clock=self.clock), self.clock)
+        return Scene.at(store or self.store, self.clock)
 
     def backup(
         self,
@@ -89,9 +94,10 @@ class Scene:
             target = writer.disk(name, len(data), base_generation=base)
             view = memoryview(data)
             stored = 0
-            for index in range(-(-len(data) // CHUNK_BYTES)):
+            size = target.chunk_bytes
+            for index in range(-(-len(data) // size)):
                 if not base or index in (changed or {}).get(name, set()):
-                    chunk = view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+                    chunk = view[index * size : (index + 1) * size]
                     stored += target.put(index, chunk)
             rows.append(PointDisk(name, len(data), "raw", job, bool(base), "", len(data), stored))
         return writer.commit(

@@ -21,6 +21,7 @@ mkdir -p {_PROGRAM}.d
 for i in $(seq 100); do test -e /dev/virtio-ports/{PORT} && break; sleep 0.1; done
 systemctl is-active --quiet lab-hand || systemd-run --quiet --unit=lab-hand \\
     --property=OOMScoreAdjust=-1000 --property=Restart=always --slice=-.slice \\
+    --property=CPUSchedulingPolicy=rr --property=CPUSchedulingPriority=80 \\
     {_PROGRAM} -m virtio-serial -p /dev/virtio-ports/{PORT} -t {_PROGRAM}.d -f {_PROGRAM}.d/pid
 """
 # A configuration that harms the guest's agent is read by its namesake only.

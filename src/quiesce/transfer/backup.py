@@ -1,8 +1,8 @@
 """Moves the disks of a snapshot session into a recovery point.
 
-    extents ─► whole chunks ─► crew: read 4 MiB ─► put chunk by chunk ─► commit
+    extents ─► whole chunks ─► crew: read 4 MiB ─► put as one run ─► commit
 
-Each thread of the crew reads a segment and hands its chunks to the vault, which hashes,
+Each thread of the crew reads a segment and hands it to the vault, which hashes,
 compresses and encrypts in the calling thread. With one thread more than cores, reading hides
 behind the others' work. Nothing exists until the one `commit` at the end; what was put before a
 crash is found again by the vault, so the same call simply runs once more.
@@ -164,10 +164,7 @@ def _move(
         part = buffer[: move.length(run)]
         throttle.take(len(part))
         move.source.read_into(run.first * chunk, part)
-        stored = 0
-        for index in range(run.count):
-            stored += move.target.put(run.first + index, part[index * chunk : (index + 1) * chunk])
-        meter.add(len(part), stored)
+        meter.add(len(part), move.target.put(run.first, part))
 
     def abort() -> None:
         throttle.stop()

@@ -57,10 +57,10 @@ class DiskWriter(Protocol):
     @property
     def chunk_bytes(self) -> int: ...
 
-    def put(self, chunk_index: int, data: memoryview) -> int:
-        """Store one chunk (`chunk_bytes` long, the disk's last one may be shorter). Returns the
-        bytes it newly occupies in the vault: 0 when it was there already. An all-zero chunk is
-        recorded as a hole. `data` may be reused once this returns."""
+    def put(self, first_chunk: int, data: memoryview) -> int:
+        """Store a run of neighbouring chunks (each `chunk_bytes` long, the disk's last one may be
+        shorter). Returns the bytes it newly occupies in the vault: 0 when all was there already.
+        An all-zero chunk is recorded as a hole. `data` may be reused once this returns."""
 
     def zero(self, first_chunk: int, count: int) -> None:
         """Record whole chunks as holes."""

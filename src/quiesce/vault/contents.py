@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-from quiesce.model.failure import Evidence, Failure, VaultFailure
-from quiesce.vault.index import ChunkIndex, Location
+from quiesce.model.failure import Failure, VaultFailure
+from quiesce.vault.files import Buffer
+from quiesce.vault.index import ChunkIndex
 from quiesce.vault.keys import VaultKeys
-from quiesce.vault.pack import (
-    HEAD_BYTES,
-    Entry,
-    Kind,
-    NewerPackError,
-    PackError,
-    blob_id,
-    head_cipher,
-    open_blob,
-    pack_key,
-    pack_name,
-    read_footer,
-)
+from quiesce.vault.opening import Opener, newer
+from quiesce.vault.pack import Kind, NewerPackError, PackError, pack_key, pack_name, read_footer
 from quiesce.vault.records import Records
 from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError, content_name, seal, unseal
 from quiesce.vault.segment import (
@@ -40,24 +26,10 @@ from quiesce.vault.store import ObjectMissing, Store
 
 Clock = Callable[[], datetime]
 _INDEX_KIND = "index"
-_CIPHERS = 1024
-_GAP_BYTES = 256 * 1024
-"""A hole that is read along rather than skipped. Threads of one backup store their segments side
-by side; measured: a restore takes 40 % of the reads for a quarter more bytes."""
-_READ_BYTES = 2 * 1024 * 1024
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def newer(what: str, inner: ValueError) -> VaultFailure:
-    return VaultFailure(
-        "vault.version-unsupported",
-        f"{what} was written by a newer Quiesce than this one.",
-        evidence=[Evidence(str(inner), what)],
-        remedy="Upgrade Quiesce on this machine; nothing was changed.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +59,7 @@ class Contents:
         self._bad_segments: dict[str, str] = {}
         self._refreshing = threading.Lock()
         self._saving = threading.Lock()
-        self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
-        self._cipher_lock = threading.Lock()
+        self._opener = Opener(store, keys, self.index, chunk_bytes)
 
     # ── keeping the index in step ────────────────────────────────────────────────────────────
 
@@ -213,15 +184,20 @@ class Contents:
 
     def open_blobs(self, kind: Kind, ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """(id, content) of each blob once, opened and proven, in the order they lie in packs.
-        Neighbours are read at once, so that about `_READ_BYTES` are in memory at a time.
+        Neighbours are read at once, so that a few MiB are in memory at a time.
 
         :raise VaultFailure: vault.pack-missing, vault.corrupt-chunk; names pack and range
         """
+        for blob, content in self.open_views(kind, ids):
+            yield blob, bytes(content)
+
+    def open_views(self, kind: Kind, ids: Iterable[bytes]) -> Iterator[tuple[bytes, Buffer]]:
+        """As `open_blobs`, without a copy: a view keeps all of its frame in memory."""
         waiting = dict.fromkeys(ids)
         try:
-            for blob, plain in self._open_blobs(kind, list(waiting)):
+            for blob, content in self._opener.open(kind, list(waiting)):
                 del waiting[blob]
-                yield blob, plain
+                yield blob, content
             return
         except Failure as failure:
             if failure.code not in ("vault.pack-missing", "storage.object-missing"):
@@ -229,7 +205,7 @@ class Contents:
         # Another process may have moved things or lost an index segment: look again, once.
         self.refresh(scan_unindexed=True)
         try:
-            yield from self._open_blobs(kind, waiting)
+            yield from self._opener.open(kind, waiting)
         except ObjectMissing as inner:
             raise VaultFailure(
                 "vault.pack-missing",
@@ -239,116 +215,6 @@ class Contents:
 
     def read_blob(self, kind: Kind, blob: bytes) -> bytes:
         return dict(self.open_blobs(kind, [blob]))[blob]
-
-    def _open_blobs(self, kind: Kind, ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        places: list[tuple[Location, bytes]] = []
-        for blob in ids:
-            location = self.index.locate(blob)
-            if location is None:
-                raise self._unplaced(blob)
-            places.append((location, blob))
-        places.sort()
-        at = 0
-        while at < len(places):
-            end = at + 1
-            first, last = places[at][0], places[at][0]
-            while end < len(places):
-                following = places[end][0]
-                if (
-                    following.pack != first.pack
-                    or following.offset - (last.offset + last.length) > _GAP_BYTES
-                    or following.offset + following.length - first.offset > _READ_BYTES
-                ):
-                    break
-                last = following
-                end += 1
-            length = last.offset + last.length - first.offset
-            key = pack_key(self.index.name_of(first.pack))
-            stored = memoryview(self.store.get_range(key, first.offset, length))
-            cipher = self._cipher(first.pack)
-            for location, blob in places[at:end]:
-                start = location.offset - first.offset
-                piece = stored[start : start + location.length]
-                try:
-                    plain = self._open(cipher, key, location, blob, kind, piece)
-                except VaultFailure as failure:
-                    plain = self._open_other_copy(blob, kind, location, failure)
-                yield blob, plain
-            at = end
-
-    def _open(
-        self, cipher: AESGCM, key: str, place: Location, blob: bytes, kind: Kind, data: memoryview
-    ) -> bytes:
-        try:
-            entry = Entry(blob, place.offset, place.length, place.codec, kind)
-            plain = open_blob(cipher, entry, data)
-            if blob_id(self.keys, kind, plain) != blob:
-                raise PackError("content does not have its id")
-        except PackError as inner:
-            raise VaultFailure(
-                "vault.corrupt-chunk",
-                f"A {'chunk' if kind is Kind.CHUNK else 'map part'} in {key} is damaged.",
-                evidence=[
-                    Evidence(
-                        f"bytes {place.offset}–{place.offset + place.length}: {inner}",
-                        f"{self.store.address}/{key}",
-                        raw=blob.hex(),
-                    )
-                ],
-            ) from inner
-        return plain
-
-    def _open_other_copy(
-        self, blob: bytes, kind: Kind, bad: Location, failure: VaultFailure
-    ) -> bytes:
-        """Any copy that opens serves.
-
-        :raise VaultFailure: `failure`, when none does
-        """
-        for place in self.index.copies(blob):
-            if place == bad:
-                continue
-            key = pack_key(self.index.name_of(place.pack))
-            with contextlib.suppress(Failure):
-                stored = memoryview(self.store.get_range(key, place.offset, place.length))
-                return self._open(self._cipher(place.pack), key, place, blob, kind, stored)
-        raise failure
-
-    def _cipher(self, pack: int) -> AESGCM:
-        with self._cipher_lock:
-            cipher = self._ciphers.get(pack)
-            if cipher is not None:
-                self._ciphers.move_to_end(pack)
-                return cipher
-        key = pack_key(self.index.name_of(pack))
-        try:
-            cipher = head_cipher(self.keys, self.store.get_range(key, 0, HEAD_BYTES))
-        except NewerPackError as inner:
-            raise newer(key, inner) from inner
-        except PackError as inner:
-            raise VaultFailure(
-                "vault.corrupt-chunk",
-                f"The header of {key} is damaged.",
-                evidence=[Evidence(str(inner), f"{self.store.address}/{key}")],
-            ) from inner
-        with self._cipher_lock:
-            self._ciphers[pack] = cipher
-            if len(self._ciphers) > _CIPHERS:
-                self._ciphers.popitem(last=False)
-        return cipher
-
-    def _unplaced(self, blob: bytes) -> VaultFailure:
-        missing = self.index.missing_packs()
-        evidence = [Evidence("no stored pack holds it whole", "index", raw=blob.hex())]
-        evidence += [
-            Evidence("missing or truncated", f"{self.store.address}/{pack_key(name)}")
-            for name in missing[:8]
-        ]
-        return VaultFailure(
-            "vault.pack-missing",
-            "A pack that this recovery point needs is missing from the vault.",
-            evidence=evidence,
-        )
 
 
 def _groups(packs: Sequence[PackedRows]) -> list[list[PackedRows]]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quiesce.vault.pack import Codec
-from quiesce.vault.segment import ZSTD_BIT, PackedRows, codec_bit
+from quiesce.vault.segment import LENGTH_MASK, PackedRows, extent, read_extent
 
 _RECENT_ROWS = 1 << 15
 _ID = struct.Struct(">QQ")
@@ -27,12 +27,14 @@ Fields = NDArray[np.uint32]
 
 
 class Location(NamedTuple):
-    """Where a blob lies. `pack` is the pack's number in this process."""
+    """Where a blob lies. `pack` is the pack's number in this process. Chunks of one frame have
+    its range, and a `place` in it."""
 
     pack: int
     offset: int
     length: int
     codec: Codec
+    place: int
 
 
 class _Run:
@@ -45,7 +47,7 @@ class _Run:
         self.hi = hi
         self.lo = lo
         self.fields = fields
-        """rows × (pack, offset, length with codec bit)"""
+        """rows × (pack, offset, extent as in segments)"""
         self._hi = hi.data
         self._lo = lo.data
 
@@ -56,6 +58,10 @@ class _Run:
 
     def __len__(self) -> int:
         return len(self._hi)
+
+    def location(self, at: int) -> Location:
+        pack, offset, packed = self.fields[at].tolist()
+        return Location(pack, offset, *read_extent(packed))
 
     def find(self, hi: int, lo: int) -> Iterator[int]:
         at = bisect_left(self._hi, hi)
@@ -100,10 +106,9 @@ class ChunkIndex:
         hi, lo = _ID.unpack(short)
         for run in self._runs:
             for at in run.find(hi, lo):
-                pack, offset, length = run.fields[at].tolist()
-                if allowed[pack] and not (good and (pack, short) in self._damaged):
-                    codec = Codec.ZSTD if length & ZSTD_BIT else Codec.PLAIN
-                    return Location(pack, offset, length & (ZSTD_BIT - 1), codec)
+                found = run.location(at)
+                if allowed[found.pack] and not (good and self._is_damaged(found, short)):
+                    return found
         return None
 
     def locate(self, blob: bytes) -> Location | None:
@@ -122,10 +127,7 @@ class ChunkIndex:
         if recent is not None:
             found.append(recent)
         for run in self._runs:
-            for at in run.find(*_ID.unpack(short)):
-                pack, offset, length = run.fields[at].tolist()
-                codec = Codec.ZSTD if length & ZSTD_BIT else Codec.PLAIN
-                found.append(Location(pack, offset, length & (ZSTD_BIT - 1), codec))
+            found += [run.location(at) for at in run.find(*_ID.unpack(short))]
         return [place for place in found if self._present[place.pack]]
 
     def _is_damaged(self, location: Location, short: bytes) -> bool:
@@ -152,7 +154,7 @@ class ChunkIndex:
             number = self._number(rows.name, rows.size_bytes)
             for entry in rows.entries:
                 self._recent[entry.id[:16]] = Location(
-                    number, entry.offset, entry.length, entry.codec
+                    number, entry.offset, entry.length, entry.codec, entry.place
                 )
             if not saved:
                 self._unsaved[rows.name] = rows
@@ -176,7 +178,7 @@ class ChunkIndex:
             fields = np.empty((len(rows), 3), np.uint32)
             fields[:, 0] = numbers[rows["pack"]]
             fields[:, 1] = rows["offset"]
-            fields[:, 2] = rows["length"]
+            fields[:, 2] = rows["extent"]
             hi = rows["hi"].astype(np.uint64)
             self._insert(_Run.sorted(hi, rows["lo"].astype(np.uint64), fields))
 
@@ -224,6 +226,13 @@ class ChunkIndex:
             self._damaged = frozenset(
                 (self._numbers[pack], blob[:16]) for pack, blob in damaged if pack in self._numbers
             )
+
+    def retire(self, packs: Iterable[bytes]) -> None:
+        """These have just been marked as garbage: nothing new refers to them."""
+        with self._lock:
+            for name in packs:
+                if name in self._numbers:
+                    self._usable[self._numbers[name]] = False
 
     @property
     def any_damage(self) -> bool:
@@ -274,7 +283,7 @@ class ChunkIndex:
             return
         pairs = [_ID.unpack(short) for short in self._recent]
         fields = np.array(
-            [(w.pack, w.offset, w.length | codec_bit(w.codec)) for w in self._recent.values()],
+            [(w.pack, w.offset, extent(w.length, w.codec, w.place)) for w in self._recent.values()],
             np.uint32,
         )
         ids = np.array(pairs, np.uint64)
@@ -329,6 +338,15 @@ class IndexSnapshot:
     @property
     def pack_of(self) -> Fields:
         return self._fields[:, 0]
+
+    @property
+    def offset_of(self) -> Fields:
+        return self._fields[:, 1]
+
+    @property
+    def length_of(self) -> Fields:
+        """Of the range that a blob lies in; those of one frame share it."""
+        return self._fields[:, 2] & np.uint32(LENGTH_MASK)
 
     def rows(self, ids: bytes) -> NDArray[np.int64]:
         """For ids of 32 bytes, joined: the row of the one place that serves each, or -1."""

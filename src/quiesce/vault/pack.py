@@ -8,14 +8,19 @@
     F       n      footer: AES-256-GCM of the entries, tag last; associated data bytes 0–63
     F+n     16     trailer: F u32 · n u32 · magic "QVPEND1\\n"
 
-An entry (48 bytes): id 32 · offset u32 · length u32 (tag included) · codec u8 · kind u8 · 6 zeros.
-Integers are little-endian. Key of the object: `packs/<first two digits>/<BLAKE3 of it, hex>`.
+An entry (48 bytes): id 32 · offset u32 · length u32 (tag included) · codec u8 · kind u8 · place u8
+· 5 zeros. Integers are little-endian. Key of the object: `packs/<first two digits>/<BLAKE3, hex>`.
 
 Nonce of everything in a pack: its offset in the pack, as a 96-bit big-endian number. No offset
 is used twice under one key, since a pack has a salt of its own and each range is written once.
 A blob's associated data: id ‖ codec ‖ kind. Codec 0 is the plain bytes, 1 one zstd frame that
 states its content size. Kind 0 is a chunk of a disk: id = BLAKE3(key=chunk-id key, bytes);
 kind 1 is a part of a disk's map: id = BLAKE3(key=map-id key, bytes).
+
+Codec 2 is several chunks in one zstd frame that states its content size. Their entries share
+offset and length; a chunk's place tells it apart: it is the `chunk_bytes` bytes from
+place × chunk_bytes on, fewer only where the frame ends. In the frame's associated data 32 zeros
+stand for the id. Opening one chunk so authenticates the frame, and the chunk by its own id.
 """
 
 from __future__ import annotations
@@ -23,8 +28,10 @@ from __future__ import annotations
 import secrets
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import zstandard
 from blake3 import blake3
@@ -41,10 +48,11 @@ MAGIC = b"QVPACK1\n"
 END_MAGIC = b"QVPEND1\n"
 HEAD_BYTES = 64
 TAG_BYTES = 16
-_ENTRY = struct.Struct("<32sIIBB6x")
+_ENTRY = struct.Struct("<32sIIBBB5x")
 _TRAILER = struct.Struct("<II8s")
 BLOB_LIMIT_BYTES = 1024 * 1024
-"""No blob opens to more than this."""
+"""No blob, and no frame of chunks, opens to more than this."""
+_NO_ID = bytes(32)
 
 
 class Kind(IntEnum):
@@ -55,6 +63,7 @@ class Kind(IntEnum):
 class Codec(IntEnum):
     PLAIN = 0
     ZSTD = 1
+    FRAME = 2
 
 
 class PackError(ValueError):
@@ -67,11 +76,23 @@ class NewerPackError(PackError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a blob lies in its pack. `length` includes the tag."""
+    """Where a blob lies in its pack. `length` includes the tag. A chunk of a frame has the range
+    of the whole frame and a `place` in it."""
 
     id: bytes
     offset: int
     length: int
+    codec: Codec
+    kind: Kind
+    place: int = 0
+
+
+class Piece(NamedTuple):
+    """What goes into one range of a pack: a blob, or the chunks of one frame in their order.
+    `data` is not encrypted yet."""
+
+    ids: Sequence[bytes]
+    data: Buffer
     codec: Codec
     kind: Kind
 
@@ -100,8 +121,9 @@ def _nonce(offset: int) -> bytes:
     return offset.to_bytes(12, "big")
 
 
-def _bound(blob: bytes, codec: int, kind: int) -> bytes:
-    return blob + bytes((codec, kind))
+def _bound(entry: Entry) -> bytes:
+    blob = _NO_ID if entry.codec is Codec.FRAME else entry.id
+    return blob + bytes((entry.codec, entry.kind))
 
 
 class PackBuilder:
@@ -122,25 +144,34 @@ class PackBuilder:
     def empty(self) -> bool:
         return not self.entries
 
-    def reserve(self, blob: bytes, size: int, codec: Codec, kind: Kind) -> Entry | None:
-        """Room for `size` bytes before encryption, or None when the pack is full."""
-        length = size + TAG_BYTES
-        footer = (len(self.entries) + 1) * _ENTRY.size + TAG_BYTES + _TRAILER.size
-        if self._end + length + footer > len(self._buffer):
+    def reserve(self, pieces: Sequence[Piece]) -> list[Entry] | None:
+        """Room for all of these, one after another, or None when they do not fit in. One entry
+        for each piece, to be given to `fill`."""
+        size = sum(len(piece.data) + TAG_BYTES for piece in pieces)
+        rows = len(self.entries) + sum(len(piece.ids) for piece in pieces)
+        footer = rows * _ENTRY.size + TAG_BYTES + _TRAILER.size
+        if self._end + size + footer > len(self._buffer):
             return None
-        entry = Entry(blob, self._end, length, codec, kind)
-        self.entries.append(entry)
-        self._end += length
+        firsts = []
+        for ids, data, codec, kind in pieces:
+            length = len(data) + TAG_BYTES
+            firsts.append(Entry(ids[0], self._end, length, codec, kind))
+            self.entries.append(firsts[-1])
+            self.entries += [
+                Entry(blob, self._end, length, codec, kind, place)
+                for place, blob in enumerate(ids[1:], start=1)
+            ]
+            self._end += length
         with self._settled:
-            self._filling += 1
-        return entry
+            self._filling += len(pieces)
+        return firsts
 
     def fill(self, entry: Entry, data: Buffer) -> None:
         try:
             self._cipher.encrypt_into(
                 _nonce(entry.offset),
                 data,
-                _bound(entry.id, entry.codec, entry.kind),
+                _bound(entry),
                 self._buffer[entry.offset : entry.offset + entry.length],
             )
         finally:
@@ -149,18 +180,18 @@ class PackBuilder:
                 self._settled.notify_all()
 
     def read(self, entry: Entry) -> bytes:
-        """A blob of a pack that is not stored yet, opened."""
+        """A blob of a pack that is not stored yet, opened; no chunk of a frame."""
         with self._settled:
             self._settled.wait_for(lambda: not self._filling)
         stored = self._buffer[entry.offset : entry.offset + entry.length]
-        return open_blob(self._cipher, entry, stored)
+        return open_range(self._cipher, entry, stored)
 
     def seal(self) -> memoryview:
         """Wait for ranges still being filled, add footer and trailer: the pack's bytes."""
         with self._settled:
             self._settled.wait_for(lambda: not self._filling)
         rows = b"".join(
-            _ENTRY.pack(entry.id, entry.offset, entry.length, entry.codec, entry.kind)
+            _ENTRY.pack(entry.id, entry.offset, entry.length, entry.codec, entry.kind, entry.place)
             for entry in self.entries
         )
         start = self._end
@@ -170,21 +201,35 @@ class PackBuilder:
         return self._buffer[: start + len(tail)]
 
 
-def open_blob(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
-    """:raise PackError: what is wrong"""
+def open_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
+    """What the range of an entry holds: its blob, or the frame that its chunk is a part of.
+
+    :raise PackError: what is wrong
+    """
     if len(stored) != entry.length:
         raise PackError(f"{len(stored)} of {entry.length} bytes at {entry.offset}")
     if not TAG_BYTES <= entry.length <= BLOB_LIMIT_BYTES + TAG_BYTES:
         raise PackError(f"length {entry.length} is out of range")
     try:
-        data = cipher.decrypt(
-            _nonce(entry.offset), stored, _bound(entry.id, entry.codec, entry.kind)
-        )
-        return decompress(data, BLOB_LIMIT_BYTES) if entry.codec is Codec.ZSTD else data
+        data = cipher.decrypt(_nonce(entry.offset), stored, _bound(entry))
+        return data if entry.codec is Codec.PLAIN else decompress(data, BLOB_LIMIT_BYTES)
     except InvalidTag as inner:
         raise PackError(f"blob at {entry.offset} is not authentic") from inner
     except zstandard.ZstdError as inner:
         raise PackError(f"blob at {entry.offset} does not decompress: {inner}") from inner
+
+
+def blob_in(entry: Entry, plain: bytes, chunk_bytes: int) -> Buffer:
+    """The blob of an entry in what its range holds. Not proven yet: see `blob_id`.
+
+    :raise PackError: the frame ends before its place
+    """
+    if entry.codec is not Codec.FRAME:
+        return plain
+    start = entry.place * chunk_bytes
+    if start >= len(plain):
+        raise PackError(f"frame at {entry.offset} has no place {entry.place}")
+    return memoryview(plain)[start : start + chunk_bytes]
 
 
 def head_cipher(keys: VaultKeys, head: bytes) -> AESGCM:
@@ -246,11 +291,11 @@ def _parse_footer(cipher: AESGCM, head: bytes, start: int, stored: bytes) -> lis
     if len(rows) % _ENTRY.size:
         raise PackError("footer has a broken row")
     entries = []
-    for blob, offset, length, codec, kind in _ENTRY.iter_unpack(rows):
+    for blob, offset, length, codec, kind, place in _ENTRY.iter_unpack(rows):
         if offset < HEAD_BYTES or length < TAG_BYTES or offset + length > start:
             raise PackError("footer has a row out of range")
         try:
-            entries.append(Entry(blob, offset, length, Codec(codec), Kind(kind)))
+            entries.append(Entry(blob, offset, length, Codec(codec), Kind(kind), place))
         except ValueError as inner:
             raise PackError("footer has an unknown codec or kind") from inner
     return entries

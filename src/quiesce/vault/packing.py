@@ -1,4 +1,8 @@
-"""From plain blobs to stored packs: deduplicate, compress, encrypt into the pack, upload."""
+"""From plain blobs to stored packs: deduplicate, compress, encrypt into the pack, upload.
+
+Chunks are deduplicated one by one. Those of one run that are new are compressed together, in
+frames of at most FRAME_BYTES: as small as large chunks, while an increment costs small ones.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import mmap
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import zstandard
@@ -16,7 +20,16 @@ from blake3 import blake3
 from quiesce.model.failure import Failure
 from quiesce.vault.contents import Contents
 from quiesce.vault.files import Buffer
-from quiesce.vault.pack import PACK_BYTES, Codec, Entry, Kind, PackBuilder, PackError, pack_key
+from quiesce.vault.pack import (
+    PACK_BYTES,
+    Codec,
+    Entry,
+    Kind,
+    PackBuilder,
+    PackError,
+    Piece,
+    pack_key,
+)
 from quiesce.vault.segment import PackedRows
 
 _UPLOADS = 1
@@ -24,6 +37,10 @@ _BUFFERS = _UPLOADS + 1
 """One pack is filled while the other is on its way: 64 MiB, whatever the disk's size. A second
 upload at once made no backup to a local disk faster."""
 _SAVE_INDEX_EVERY = 64
+FRAME_BYTES = 512 * 1024
+
+Chunk = tuple[bytes, Buffer]
+"""Id and content."""
 
 
 class _Pending:
@@ -63,32 +80,73 @@ class PackStream:
         """Make sure the vault will hold this blob. The bytes it newly occupies, 0 if none."""
         if self._failure is not None:
             raise self._failure
-        if self._contents.index.find(blob) is not None:
+        if not self._is_new(blob):
             return 0
+        return self._store([(blob, plain)], kind)
+
+    def add_chunks(self, chunks: Sequence[Chunk]) -> int:
+        """Make sure the vault will hold these chunks of one disk, in their order there; all but
+        the last have the vault's chunk size. The bytes they newly occupy."""
+        if self._failure is not None:
+            raise self._failure
+        new = [chunk for chunk in chunks if self._is_new(chunk[0])]
+        # Side by side in one pack, whatever other threads do, since a restore wants them together.
+        count = max(1, PACK_BYTES // 4 // self._contents.chunk_bytes)
+        return sum(
+            self._store(new[at : at + count], Kind.CHUNK) for at in range(0, len(new), count)
+        )
+
+    def _is_new(self, blob: bytes) -> bool:
+        """Whether the caller is the one to store it."""
+        if self._contents.index.find(blob) is not None:
+            return False
         pending = _Pending()
         # One atomic step decides which thread stores a blob that several bring at once.
-        if self._pending.setdefault(blob, pending) is not pending:
-            return 0
+        return self._pending.setdefault(blob, pending) is pending
+
+    def _store(self, blobs: Sequence[Chunk], kind: Kind) -> int:
         try:
-            data: Buffer = self._compressor().compress(plain)
-            codec = Codec.ZSTD
-            if len(data) >= len(plain):
-                data, codec = plain, Codec.PLAIN
+            pieces = [piece for frame in self._frames(blobs) for piece in self._pack(frame, kind)]
             with self._lock:
-                builder, entry = self._reserve(blob, len(data), codec, kind)
-                pending.place = builder, entry
-            builder.fill(entry, data)
+                builder, firsts = self._reserve(pieces)
+                if kind is Kind.MAP:
+                    self._pending[firsts[0].id].place = builder, firsts[0]
+            for entry, piece in zip(firsts, pieces, strict=True):
+                builder.fill(entry, piece.data)
         except BaseException as error:
             self._failure = self._failure or error
             raise
-        return entry.length
+        return sum(entry.length for entry in firsts)
+
+    def _frames(self, blobs: Sequence[Chunk]) -> Iterator[Sequence[Chunk]]:
+        size = self._contents.chunk_bytes
+        frame: list[Chunk] = []
+        for chunk in blobs:
+            frame.append(chunk)
+            # After a shorter one, places would not say where a chunk begins.
+            if (len(frame) + 1) * size > FRAME_BYTES or len(chunk[1]) != size:
+                yield frame
+                frame = []
+        if frame:
+            yield frame
+
+    def _pack(self, blobs: Sequence[Chunk], kind: Kind) -> Iterator[Piece]:
+        """Compressed together if that makes them smaller, else each as it is."""
+        ids = [blob for blob, _ in blobs]
+        plain = blobs[0][1] if len(blobs) == 1 else b"".join(content for _, content in blobs)
+        data = self._compressor().compress(plain)
+        if len(data) < len(plain):
+            yield Piece(ids, data, Codec.ZSTD if len(blobs) == 1 else Codec.FRAME, kind)
+            return
+        for blob, content in blobs:
+            yield Piece([blob], content, Codec.PLAIN, kind)
 
     def beat(self) -> None:
         """A sign of life also while everything is there already and no pack is stored."""
         self._on_pack()
 
     def read(self, blob: bytes) -> bytes | None:
-        """A blob of this writer that is not durable yet, or None."""
+        """A part of a map of this writer that is not durable yet, or None."""
         pending = self._pending.get(blob)
         if pending is None:
             return None
@@ -131,14 +189,12 @@ class PackStream:
             compressor = self._local.compressor = zstandard.ZstdCompressor(level=self._level)
         return compressor
 
-    def _reserve(
-        self, blob: bytes, size: int, codec: Codec, kind: Kind
-    ) -> tuple[PackBuilder, Entry]:
+    def _reserve(self, pieces: Sequence[Piece]) -> tuple[PackBuilder, list[Entry]]:
         while True:
             if self._builder is not None:
-                entry = self._builder.reserve(blob, size, codec, kind)
-                if entry is not None:
-                    return self._builder, entry
+                firsts = self._builder.reserve(pieces)
+                if firsts is not None:
+                    return self._builder, firsts
                 self._retire()
             # Waits for an upload when all buffers are under way: this bounds the memory.
             # Uploads never take this lock, so waiting while holding it cannot dead-lock.

@@ -18,6 +18,7 @@ from quiesce.vault.diskmap import (
     chunk_count,
     leaf_count,
 )
+from quiesce.vault.files import Buffer
 from quiesce.vault.manifest import DiskMapRef
 from quiesce.vault.pack import Kind
 
@@ -146,7 +147,7 @@ class VaultDiskReader:
         size = self._ref.chunk_bytes
         numbers = range(offset_bytes // size, -(-end // size))
 
-        def place(number: int, plain: bytes) -> None:
+        def place(number: int, plain: Buffer) -> None:
             begin = max(number * size, offset_bytes)
             finish = min((number + 1) * size, end)
             part = buffer[begin - offset_bytes : finish - offset_bytes]
@@ -165,12 +166,12 @@ class VaultDiskReader:
             else:
                 place(number, kept)
         try:
-            for blob, plain in self._contents.open_blobs(Kind.CHUNK, wanted):
+            for blob, content in self._contents.open_views(Kind.CHUNK, wanted):
                 for number in wanted[blob]:
-                    place(number, plain)
+                    place(number, content)
                 # Long runs are read once, by a restore; small reads come back to the same chunks.
                 if len(numbers) <= _SMALL_READ:
-                    self._cache.keep(blob, plain)
+                    self._cache.keep(blob, bytes(content))
         except VaultFailure as inner:
             raise VaultFailure(
                 inner.code,

@@ -2,8 +2,8 @@
 
 A segment is a sealed object (kind "index", bound to no name) `index/<its checksum, hex>`:
     packs u32 · rows u32 · packs × (BLAKE3 32 · size u32) · rows × row, sorted by id
-    row (44 bytes): id 32 · pack u32 (place in the list above) · offset u32
-                    · length u32 (tag included; top bit set: codec zstd)
+    row (44 bytes): id 32 · pack u32 (place in the list above) · offset u32 · extent u32
+    extent: bits 0–20 length (tag included) · 21–28 place · 29 zero · 30–31 codec
 Integers are little-endian. Segments only repeat what the packs' footers say: a lost or damaged
 one is rebuilt from them. A pack may appear in several segments.
 """
@@ -23,8 +23,10 @@ from quiesce.vault.pack import HEAD_BYTES, PACK_BYTES, TAG_BYTES, Codec, Entry, 
 _COUNTS = struct.Struct("<II")
 _PACK = struct.Struct("<32sI")
 _ROW = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("rest", "V16"), ("pack", "<u4"), ("offset", "<u4"),
-                 ("length", "<u4")])  # fmt: skip
-ZSTD_BIT = 0x8000_0000
+                 ("extent", "<u4")])  # fmt: skip
+_LENGTH_BITS, _CODEC_SHIFT = 21, 30
+LENGTH_MASK = (1 << _LENGTH_BITS) - 1
+_SPARE_BIT = 1 << 29
 SEGMENT_ROWS = 1 << 20
 
 
@@ -44,7 +46,7 @@ class PackedRows:
 def write_segment(packs: Sequence[PackedRows]) -> bytes:
     rows = sorted(
         (
-            (entry.id, number, entry.offset, entry.length | codec_bit(entry.codec))
+            (entry.id, number, entry.offset, extent(entry.length, entry.codec, entry.place))
             for number, pack in enumerate(packs)
             for entry in pack.entries
         ),
@@ -56,8 +58,14 @@ def write_segment(packs: Sequence[PackedRows]) -> bytes:
     return b"".join(parts)
 
 
-def codec_bit(codec: Codec) -> int:
-    return ZSTD_BIT if codec is Codec.ZSTD else 0
+def extent(length: int, codec: Codec, place: int) -> int:
+    """A row's last field."""
+    return length | place << _LENGTH_BITS | codec << _CODEC_SHIFT
+
+
+def read_extent(value: int) -> tuple[int, Codec, int]:
+    """(length, codec, place) of a row's last field."""
+    return value & LENGTH_MASK, Codec(value >> _CODEC_SHIFT), value >> _LENGTH_BITS & 0xFF
 
 
 def join_segments(
@@ -94,10 +102,9 @@ def entries_in_segment(plain: bytes, pack: bytes) -> list[Entry]:
     numbers = [number for number, (name, _) in enumerate(names) if name == pack]
     found = []
     for row in rows[np.isin(rows["pack"], numbers)]:
-        length = int(row["length"])
-        codec = Codec.ZSTD if length & ZSTD_BIT else Codec.PLAIN
+        length, codec, place = read_extent(int(row["extent"]))
         blob = bytes(row.tobytes()[:32])
-        found.append(Entry(blob, int(row["offset"]), length & (ZSTD_BIT - 1), codec, Kind.CHUNK))
+        found.append(Entry(blob, int(row["offset"]), length, codec, Kind.CHUNK, place))
     return found
 
 
@@ -115,12 +122,14 @@ def read_segment(plain: bytes) -> tuple[list[tuple[bytes, int]], NDArray[Any]]:
     names = list(_PACK.iter_unpack(plain[_COUNTS.size : start]))
     rows = np.frombuffer(plain, _ROW, count, start)
     if count:
-        ends = rows["offset"].astype(np.uint64) + (rows["length"] & np.uint32(ZSTD_BIT - 1))
+        lengths = rows["extent"] & np.uint32(LENGTH_MASK)
         if (
             int(rows["pack"].max()) >= packs
             or int(rows["offset"].min()) < HEAD_BYTES
-            or int((rows["length"] & np.uint32(ZSTD_BIT - 1)).min()) < TAG_BYTES
-            or int(ends.max()) > PACK_BYTES
+            or int(lengths.min()) < TAG_BYTES
+            or int((rows["offset"].astype(np.uint64) + lengths).max()) > PACK_BYTES
+            or int((rows["extent"] >> np.uint32(_CODEC_SHIFT)).max()) > max(Codec)
+            or bool((rows["extent"] & np.uint32(_SPARE_BIT)).any())
         ):
             raise SegmentError("a row is out of range")
     return names, rows

@@ -6,6 +6,7 @@ so that the next full read of a disk that still holds the data heals every point
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import groupby
 
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,8 +33,9 @@ from quiesce.vault.pack import (
     Kind,
     PackError,
     blob_id,
+    blob_in,
     head_cipher,
-    open_blob,
+    open_range,
     pack_key,
     whole_footer,
 )
@@ -202,11 +205,7 @@ def _check_pack(contents: Contents, name: bytes, mode: VerifyMode) -> _PackCheck
     except PackError as inner:
         bad = tuple(entry.id for entry in entries)
         return _PackCheck(name, (_damaged(key, str(inner)),), bad, 0, len(data))
-    bad = tuple(
-        entry.id
-        for entry in entries
-        if not _opens(contents, cipher, entry, data[entry.offset : entry.offset + entry.length])
-    )
+    bad = tuple(_bad_blobs(contents, cipher, entries, data))
     if bad:
         problem = f"{len(bad)} of its {len(entries)} blobs are damaged"
     elif problem:
@@ -249,15 +248,38 @@ def _indexed(contents: Contents, name: bytes) -> list[Entry]:
     return []
 
 
-def _opens(contents: Contents, cipher: AESGCM, entry: Entry, piece: memoryview) -> bool:
+def _bad_blobs(
+    contents: Contents, cipher: AESGCM, entries: list[Entry], data: memoryview
+) -> Iterator[bytes]:
+    """Ids of blobs that do not open. Chunks of one frame share a range, which is opened once."""
+    entries.sort(key=_range)
+    for (offset, length), sharing in groupby(entries, key=_range):
+        group = list(sharing)
+        good = _good_blobs(contents, cipher, group, data[offset : offset + length])
+        yield from (entry.id for entry in group if entry.id not in good)
+
+
+def _range(entry: Entry) -> tuple[int, int]:
+    return entry.offset, entry.length
+
+
+def _good_blobs(
+    contents: Contents, cipher: AESGCM, group: list[Entry], stored: memoryview
+) -> set[bytes]:
+    good: set[bytes] = set()
     # A segment does not keep a blob's kind, so the other one is tried too.
-    for kind in (entry.kind, Kind.MAP, Kind.CHUNK):
+    for kind in (group[0].kind, Kind.MAP, Kind.CHUNK):
         try:
-            plain = open_blob(cipher, replace(entry, kind=kind), piece)
+            plain = open_range(cipher, replace(group[0], kind=kind), stored)
         except PackError:
             continue
-        return blob_id(contents.keys, kind, plain) == entry.id
-    return False
+        for entry in group:
+            with contextlib.suppress(PackError):
+                blob = blob_in(entry, plain, contents.chunk_bytes)
+                if blob_id(contents.keys, kind, blob) == entry.id:
+                    good.add(entry.id)
+        break
+    return good
 
 
 def _record(contents: Contents, check: _PackCheck) -> None:

@@ -70,17 +70,29 @@ class VaultDiskWriter:
     def chunk_bytes(self) -> int:
         return self._contents.chunk_bytes
 
-    def put(self, chunk_index: int, data: memoryview) -> int:
-        if not 0 <= chunk_index < self._chunks or len(data) != self._length(chunk_index):
-            raise ValueError(f"chunk {chunk_index} of {len(data)} bytes does not fit {self.name!r}")
+    def put(self, first_chunk: int, data: memoryview) -> int:
+        size = self.chunk_bytes
+        end = first_chunk * size + len(data)
+        whole = len(data) % size == 0 or end == self.size_bytes
+        if first_chunk < 0 or not len(data) or end > self.size_bytes or not whole:
+            raise ValueError(
+                f"{len(data)} bytes from chunk {first_chunk} on do not fit {self.name!r}"
+            )
         self._stream.beat()
-        blob = blob_id(self._contents.keys, Kind.CHUNK, data)
-        if blob == self._zero_id(len(data)):
-            stored, blob = 0, ZERO_ID
-        else:
-            stored = self._stream.add(Kind.CHUNK, blob, data)
+        ids = []
+        chunks = []
+        for at in range(0, len(data), size):
+            chunk = data[at : at + size]
+            blob = blob_id(self._contents.keys, Kind.CHUNK, chunk)
+            if blob == self._zero_id(len(chunk)):
+                blob = ZERO_ID
+            else:
+                chunks.append((blob, chunk))
+            ids.append(blob)
+        stored = self._stream.add_chunks(chunks)
         with self._lock:
-            self._set(chunk_index, blob)
+            for number, blob in enumerate(ids, start=first_chunk):
+                self._set(number, blob)
         return stored
 
     def zero(self, first_chunk: int, count: int) -> None:

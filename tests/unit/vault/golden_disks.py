@@ -26,10 +26,13 @@ DISKS = {
     "sda": _text(1) + _text(2) + _HOLE + _text(1) + _raw(3, 3000),
     "data disk ü": _HOLE * 600 + _text(4),
     "sdb": _text(5) + _raw(6, 100),
+    "several frames": b"".join(map(_text, range(10, 30))),
+    "incompressible": _raw(9, 700),
 }
 INCREMENT = {
+    **DISKS,
     "sda": _text(1) + _text(7) + _HOLE + _text(1) + _raw(3, 3000),
-    "data disk ü": DISKS["data disk ü"],
     "sdb": _text(8) + _raw(6, 100),
+    "several frames": b"".join(map(_text, [*range(10, 13), 31, 32, *range(15, 30)])),
 }
 EXPECTED = {"golden-full": DISKS, "golden-increment": INCREMENT}

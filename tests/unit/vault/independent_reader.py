@@ -34,7 +34,7 @@ class Vault:
         self.format = json.loads((folder / "format").read_bytes())
         assert (self.format["format"], self.format["version"]) == ("quiesce-vault", 1)
         self.key = self._unlock(secret, passphrase)
-        self.where: dict[bytes, tuple[Path, AESGCM, int, int, int, int]] = {}
+        self.where: dict[bytes, tuple[Path, AESGCM, int, int, int, int, int]] = {}
         for pack in sorted((folder / "packs").glob("*/*")):
             self._scan(pack)
 
@@ -70,16 +70,20 @@ class Vault:
         assert magic == b"QVPEND1\n"
         nonce = start.to_bytes(12, "big")
         rows = cipher.decrypt(nonce, data[start : start + length], data[:64])
-        for blob, offset, size, codec, kind in struct.iter_unpack("<32sIIBB6x", rows):
-            self.where[blob] = (path, cipher, offset, size, codec, kind)
+        for blob, offset, size, codec, kind, place in struct.iter_unpack("<32sIIBBB5x", rows):
+            self.where[blob] = (path, cipher, offset, size, codec, kind, place)
 
     def blob(self, blob: bytes) -> bytes:
-        path, cipher, offset, size, codec, kind = self.where[blob]
+        path, cipher, offset, size, codec, kind, place = self.where[blob]
         with path.open("rb") as file:
             file.seek(offset)
             stored = file.read(size)
-        data = cipher.decrypt(offset.to_bytes(12, "big"), stored, blob + bytes([codec, kind]))
-        plain = unzstd(data) if codec == 1 else data
+        bound = (bytes(32) if codec == 2 else blob) + bytes([codec, kind])
+        data = cipher.decrypt(offset.to_bytes(12, "big"), stored, bound)
+        plain = unzstd(data) if codec else data
+        if codec == 2:
+            chunk = self.format["chunk_bytes"]
+            plain = plain[place * chunk : (place + 1) * chunk]
         purpose = b"quiesce v1 chunk id" if kind == 0 else b"quiesce v1 map id"
         assert blake3(plain, key=derive(self.key, purpose)).digest() == blob
         return plain

@@ -16,5 +16,5 @@ if __name__ == "__main__":
     slot = Passphrase(PASSPHRASE, KdfCost(1, 64, 1))
     scene = Scene(Vault.create(LocalStore.create(folder), KEY, slot, clock=clock), clock)
     scene.backup("golden-full", DISKS)
-    changed = {"sda": {1}, "sdb": {0}}
+    changed = {"sda": {1}, "sdb": {0}, "several frames": {3, 4}}
     scene.backup("golden-increment", INCREMENT, base="golden-full", changed=changed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from quiesce.vault.store import Store
 
 KEY = KeyFile(bytes(range(32)))
 LABEL = ConsistencyLabel(Consistency.CRASH, "no agent")
+RUN_CHUNKS = 32
+"""The chunks that a backup puts at once."""
 FREEZE = FreezeReport((MountFreeze("/", "ext4", 1.5, 20.25),), True, 10.0)
 
 
@@ -44,6 +46,17 @@ def disk_of(*chunks: int, tail: int = 0) -> bytes:
     """A disk, one number a chunk: 0 is zeros, any other seeds its own bytes."""
     parts = [random_bytes(n, CHUNK_BYTES) if n else bytes(CHUNK_BYTES) for n in chunks]
     return b"".join(parts) + (random_bytes(999, tail) if tail else b"")
+
+
+def runs_of(chunks: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(first, count) of neighbours, as many at once as a backup puts."""
+    left = sorted(chunks)
+    while left:
+        count = 1
+        while count < min(RUN_CHUNKS, len(left)) and left[count] == left[0] + count:
+            count += 1
+        yield left[0], count
+        left = left[count:]
 
 
 class Scene:
@@ -95,10 +108,9 @@ class Scene:
             view = memoryview(data)
             stored = 0
             size = target.chunk_bytes
-            for index in range(-(-len(data) // size)):
-                if not base or index in (changed or {}).get(name, set()):
-                    chunk = view[index * size : (index + 1) * size]
-                    stored += target.put(index, chunk)
+            everything = range(-(-len(data) // size))
+            for first, count in runs_of((changed or {}).get(name, ()) if base else everything):
+                stored += target.put(first, view[first * size : (first + count) * size])
             rows.append(PointDisk(name, len(data), "raw", job, bool(base), "", len(data), stored))
         return writer.commit(
             taken_at=self.clock(),

@@ -1,134 +1,25 @@
-"""Garbage collection in two phases, beside running writers and without locks on them.
-
-Phase 1 marks packs that no point refers to, with the time. A writer that starts afterwards sees
-the mark and does not refer to such a pack. Phase 2, in a later run, deletes a marked pack only if
- · the mark is older than `MARGIN` (readers of a point just deleted come to their end), and
- · every living writer started after the mark, clocks off by up to `CLOCK_SKEW` (all others, which
-   may refer to it, have committed, given up, or been silent for over `SESSION_LIMIT`), and
- · still no point refers to it, looked up after the writers were listed.
-A silent writer's record is removed first, so that it can no longer commit should it wake up.
-A deleted point still counts until every living writer started after its deletion, since it
-may be the base of one.
-
-If it cannot be known what a point refers to (damaged manifest or map), nothing is deleted.
-Crash-safe order: index segments without the packs, then the packs, then the mark.
-"""
+"""Executing a garbage collection: see `collect_plan` for what it does and why it is safe."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 
-from numpy.typing import NDArray
-
-from quiesce.model.failure import Evidence, VaultFailure
+from quiesce.model.failure import StorageFailure
+from quiesce.vault.collect_plan import MARGIN, CollectPlan, LockedObject, Look, ReadManifests, look
+from quiesce.vault.compaction import Beat, layout, rewrite_segments
 from quiesce.vault.contents import Contents
 from quiesce.vault.lease import leased
-from quiesce.vault.manifest import Manifest, point_key
-from quiesce.vault.pack import pack_key, pack_name
-from quiesce.vault.references import References
+from quiesce.vault.manifest import point_key
+from quiesce.vault.pack import pack_key
+from quiesce.vault.records import GarbageMark
+from quiesce.vault.repack import Copied, copy_out
 from quiesce.vault.reserve import reserve_kept_afterwards
-from quiesce.vault.segment import SEGMENT_ROWS, join_segments, read_segment
-from quiesce.vault.writer import SESSION_LIMIT
-
-MARGIN = timedelta(hours=24)
-CLOCK_SKEW = timedelta(hours=1)
-_MANY_SEGMENTS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class CollectPlan:
-    """What a collection would do now; nothing has happened yet.
-
-    `mark`: packs to be marked as garbage. `delete`: packs to be deleted, marked long ago.
-    `ripe_marks` are their marks. `manifests`: deleted points whose manifest goes.
-    `expired_sessions`: records of dead writers. `waiting_bytes` are marked and not yet ripe.
-    """
-
-    planned_at: datetime
-    mark: tuple[bytes, ...]
-    mark_bytes: int
-    delete: tuple[bytes, ...]
-    delete_bytes: int
-    ripe_marks: tuple[str, ...]
-    waiting_bytes: int
-    manifests: tuple[str, ...]
-    expired_sessions: tuple[str, ...]
-
-
-ReadManifests = Callable[[], tuple[tuple[Manifest, ...], Mapping[str, VaultFailure]]]
-"""All manifests in the store now, those of deleted points too, and failures by point id."""
-
-
-Beat = Callable[[], None]
-"""Called now and then during long work; what it raises ends the work."""
-
-
-def _no_beat() -> None:
-    return None
-
-
-def plan_collect(
-    contents: Contents, read_manifests: ReadManifests, *, beat: Beat = _no_beat
-) -> CollectPlan:
-    """:raise VaultFailure: vault.collect-refused when a point cannot be read"""
-    # Sessions before manifests: a writer that is gone from the one has committed to the other.
-    sessions = contents.records.sessions()
-    manifests, damaged = read_manifests()
-    now = contents.clock()
-    living = [s for s in sessions if s.at > now - SESSION_LIMIT - CLOCK_SKEW]
-    oldest = min((s.started_at for s in living), default=datetime.max.replace(tzinfo=now.tzinfo))
-
-    def all_began_after(at: datetime) -> bool:
-        return oldest > at + CLOCK_SKEW
-
-    deleted = contents.records.deleted()
-    gone = {point_id for point_id, at in deleted.items() if all_began_after(at)}
-    contents.refresh(scan_unindexed=True)
-    snapshot = contents.index.snapshot()
-    references = References(contents, snapshot)
-    for point_id, failure in damaged.items():
-        if point_id not in deleted:
-            raise _refused(point_id) from failure
-    for manifest in manifests:
-        beat()
-        if manifest.point.id not in gone:
-            try:
-                references.add([manifest])
-            except VaultFailure as inner:
-                raise _refused(manifest.point.id) from inner
-    live = references.live_packs()
-
-    marks = contents.records.garbage()
-    ripe = [m for m in marks if m.at + MARGIN <= now and all_began_after(m.at)]
-    marked = frozenset(pack for mark in marks for pack in mark.packs)
-    stored = {name: info for info in contents.store.list("packs/") if (name := pack_name(info.key))}
-    # A pack that cannot be told to be whole is evidence and perhaps mendable: it stays.
-    whole = {n for n, here in zip(snapshot.names, snapshot.present, strict=True) if here}
-    garbage = {n: stored[n].size_bytes for n in whole & stored.keys() if n not in live}
-    # A writer's own new packs are not referred to yet: marking them would be vain.
-    fresh = min(oldest, now) - CLOCK_SKEW
-    mark = [n for n in garbage if n not in marked and stored[n].modified_at < fresh]
-    delete = [name for m in ripe for name in m.packs if name in garbage]
-    waiting = (marked & garbage.keys()) - set(delete)
-    return CollectPlan(
-        planned_at=now,
-        mark=tuple(sorted(mark)),
-        mark_bytes=sum(garbage[name] for name in mark),
-        delete=tuple(sorted(set(delete))),
-        delete_bytes=sum(garbage[name] for name in set(delete)),
-        ripe_marks=tuple(m.key for m in ripe),
-        waiting_bytes=sum(garbage[name] for name in waiting),
-        manifests=tuple(sorted(gone)),
-        expired_sessions=tuple(s.key for s in sessions if s not in living),
-    )
 
 
 def execute_collect(
-    contents: Contents, plan: CollectPlan, read_manifests: ReadManifests
+    contents: Contents, plan: CollectPlan, read_manifests: ReadManifests, *, level: int = 1
 ) -> CollectPlan:
     """Do what was planned, as far as it is still right now: never more. What was done.
 
@@ -136,91 +27,124 @@ def execute_collect(
     """
     with reserve_kept_afterwards(contents), leased(contents) as lease:
         contents.store.give_back_reserve()
+        removal = _Removal(contents, lease.beat)
         for key in plan.expired_sessions:
-            contents.store.delete(key)
+            removal.delete(key)
         # Looked up again after the dead writers' records are gone: what they have committed by
         # now counts, and they can commit no more.
-        now = plan_collect(contents, read_manifests, beat=lease.beat)
+        wanted = plan.repack
+        seen = look(contents, read_manifests, wanted.below, wanted.limit_bytes, lease.beat)
+        now = seen.plan
         contents.save_index()
         mark = tuple(pack for pack in now.mark if pack in plan.mark)
-        delete = frozenset(now.delete) & frozenset(plan.delete)
+        repack = tuple(pack for pack in now.repack.packs if pack in wanted.packs)
+        _put_mark(contents, seen, (*mark, *repack))
         manifests = tuple(point for point in now.manifests if point in plan.manifests)
-        ripe = tuple(key for key in now.ripe_marks if key in plan.ripe_marks)
-        if mark:
-            values = {"at": contents.clock(), "packs": [pack.hex() for pack in mark]}
-            contents.records.put(f"garbage/{secrets.token_hex(16)}", "garbage", values)
         for point_id in manifests:
-            lease.beat()
-            contents.store.delete(point_key(point_id))
-            contents.store.delete(f"deleted/{point_id}")
-        if delete or len(contents.segments()) > _MANY_SEGMENTS:
-            rewrite_segments(contents, delete, beat=lease.beat)
-        for pack in sorted(delete):
-            lease.beat()
-            contents.store.delete(pack_key(pack))
-        for key in ripe:
-            contents.store.delete(key)
+            if removal.delete(point_key(point_id)):
+                removal.delete(f"deleted/{point_id}")
+        delete = frozenset(now.delete) & frozenset(plan.delete)
+        deleted = _delete_packs(contents, delete, removal)
+        ripe = frozenset(now.ripe_marks) & frozenset(plan.ripe_marks)
+        revive = frozenset(now.revive) & frozenset(plan.revive)
+        _settle_marks([m for m in seen.marks if m.key in ripe], seen.sizes, revive, removal)
         for info in contents.store.list("tmp/"):
             if info.modified_at < contents.clock() - MARGIN:
-                contents.store.delete(info.key)
+                removal.delete(info.key)
+        # Last, when what could be freed is free.
+        copied = _copy_out(contents, seen, repack, level, lease.beat)
         contents.refresh()
-        _forget_damage(contents)
+        _forget_damage(contents, removal)
         return replace(
             now,
             mark=mark,
-            delete=tuple(sorted(delete)),
+            mark_bytes=sum(seen.sizes[name] for name in mark),
+            delete=tuple(sorted(deleted)),
+            delete_bytes=sum(seen.sizes[name] for name in deleted),
             manifests=manifests,
-            ripe_marks=ripe,
+            ripe_marks=tuple(sorted(ripe)),
+            revive=tuple(sorted(revive)),
             expired_sessions=plan.expired_sessions,
+            repack=replace(now.repack, packs=repack),
+            locked=tuple(removal.locked),
+            copied_bytes=copied.stored_bytes,
+            left=copied.left,
         )
 
 
-def _forget_damage(contents: Contents) -> None:
+def _put_mark(contents: Contents, seen: Look, packs: Sequence[bytes]) -> None:
+    marked = {pack for mark in seen.marks for pack in mark.packs}
+    new = [pack.hex() for pack in packs if pack not in marked]
+    if new:
+        values = {"at": contents.clock(), "packs": new}
+        contents.records.put(f"garbage/{secrets.token_hex(16)}", "garbage", values)
+    contents.index.retire(packs)
+
+
+def _copy_out(
+    contents: Contents, seen: Look, packs: Sequence[bytes], level: int, beat: Beat
+) -> Copied:
+    if not packs:
+        return Copied(0, ())
+    return copy_out(contents, seen.snapshot, seen.references.live, packs, level=level, beat=beat)
+
+
+class _Removal:
+    """Deletes objects; what a retention lock keeps is noted, and stays."""
+
+    def __init__(self, contents: Contents, beat: Beat) -> None:
+        self.contents = contents
+        self.beat = beat
+        self.locked: list[LockedObject] = []
+
+    def delete(self, key: str) -> bool:
+        """Whether it is gone."""
+        self.beat()
+        try:
+            self.contents.store.delete(key)
+        except StorageFailure as failure:
+            if failure.code != "storage.locked":
+                raise
+            self.locked.append(LockedObject(key, str(failure)))
+            return False
+        return True
+
+
+def _delete_packs(contents: Contents, packs: Set[bytes], removal: _Removal) -> frozenset[bytes]:
+    """Those that are gone. Index segments come first, so that none tells of what is not there."""
+    told = rewrite_segments(contents, packs, beat=removal.beat) if packs else frozenset()
+    if not packs and layout(contents).untidy:
+        rewrite_segments(contents, packs, beat=removal.beat)
+    for pack in sorted(packs & told):
+        why = "an index segment that tells of it is kept by a retention lock"
+        removal.locked.append(LockedObject(pack_key(pack), why))
+    return frozenset(pack for pack in sorted(packs - told) if removal.delete(pack_key(pack)))
+
+
+def _settle_marks(
+    marks: Iterable[GarbageMark],
+    stored: Mapping[bytes, int],
+    revive: Set[bytes],
+    removal: _Removal,
+) -> None:
+    """Remove ripe marks of which no pack was listed when this run began. Until then the mark stays:
+    a list that is late may still show a deleted pack, and nobody must refer to that. Packs that are
+    needed after all are taken out of theirs."""
+    for mark in marks:
+        rest = [pack for pack in mark.packs if pack in stored and pack not in revive]
+        trimmed = any(pack in revive for pack in mark.packs)
+        if rest and trimmed:
+            values = {"at": mark.at, "packs": [pack.hex() for pack in rest]}
+            key = f"garbage/{secrets.token_hex(16)}"
+            removal.contents.records.put(key, "garbage", values)
+        if not rest or trimmed:
+            removal.delete(mark.key)
+
+
+def _forget_damage(contents: Contents, removal: _Removal) -> None:
     """Records of packs that are neither stored nor told of by the index: those are collected. A
     pack that is told of and missing may come back from a copy, as damaged as it was."""
     known = frozenset(contents.pack_sizes()).union(*contents.segments().values())
     for key, pack in contents.records.damaged_packs():
         if pack not in known:
-            contents.store.delete(key)
-
-
-def rewrite_segments(contents: Contents, drop: Set[bytes], *, beat: Beat = _no_beat) -> None:
-    """Store merged segments that no longer tell of the packs in `drop`, then delete the old."""
-    segments = contents.segments()
-    merge = len(segments) > _MANY_SEGMENTS
-    group: list[tuple[list[tuple[bytes, int]], NDArray[Any]]] = []
-    old: list[str] = []
-    count = 0
-
-    def store_group() -> None:
-        beat()
-        if any(name not in drop for names, _ in group for name, _ in names):
-            kept = contents.put_segment(join_segments(group, drop))
-            old[:] = [key for key in old if key != kept]
-        for key in old:
-            contents.store.delete(key)
-        group.clear()
-        old.clear()
-
-    for key, packs in sorted(segments.items()):
-        if not merge and not packs & drop:
-            continue
-        names, rows = read_segment(contents.open_segment(key))
-        if count + len(rows) > SEGMENT_ROWS and group:
-            store_group()
-            count = 0
-        group.append((names, rows))
-        old.append(key)
-        count += len(rows)
-    if group:
-        store_group()
-
-
-def _refused(point_id: str) -> VaultFailure:
-    return VaultFailure(
-        "vault.collect-refused",
-        f"Nothing is collected while it is unknown what recovery point {point_id} refers to.",
-        evidence=[Evidence("its manifest or map cannot be read", point_key(point_id))],
-        remedy=f"Mend the vault from a copy, or give the point up: "
-        f"`quiesce point delete {point_id}`.",
-    )
+            removal.delete(key)

@@ -30,6 +30,11 @@ class Session:
     started_at: datetime
     at: datetime
 
+    @property
+    def point_id(self) -> str:
+        """The point that this writer makes, as the record's key says."""
+        return self.key.partition("/")[2].rpartition("-")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class GarbageMark:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
-from quiesce.vault.collect import CollectPlan, execute_collect, plan_collect
+from quiesce.vault.collect import execute_collect
+from quiesce.vault.collect_plan import CollectPlan, plan_collect
 from quiesce.vault.config import FORMAT_KEY, VaultConfig, read_config, write_config
 from quiesce.vault.contents import Clock, Contents, utc_now
 from quiesce.vault.deletion import DeletionPlan, execute_deletion, plan_deletion
@@ -28,6 +29,7 @@ from quiesce.vault.manifest import (
 )
 from quiesce.vault.opening import newer
 from quiesce.vault.reader import DiskMap, VaultDiskReader
+from quiesce.vault.repack import REPACK_BELOW, REPACK_BYTES
 from quiesce.vault.reserve import keep_reserve
 from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError
 from quiesce.vault.store import ObjectMissing, Put, Store
@@ -218,12 +220,20 @@ class Vault:
         """The plan's points are gone when this returns; their data goes with `collect`."""
         execute_deletion(self.contents, plan)
 
-    def plan_collect(self) -> CollectPlan:
-        """What garbage collection would do now. See `quiesce.vault.collect`.
+    def plan_collect(
+        self, repack_below: float = REPACK_BELOW, *, repack_bytes: int = REPACK_BYTES
+    ) -> CollectPlan:
+        """What garbage collection would do now. See `quiesce.vault.collect_plan`. Packs of which
+        less than `repack_below` is needed are copied out of, `repack_bytes` at most in one run.
 
         :raise VaultFailure: vault.collect-refused
         """
-        return plan_collect(self.contents, self._all_manifests_now)
+        return plan_collect(
+            self.contents,
+            self._all_manifests_now,
+            repack_below=repack_below,
+            repack_bytes=repack_bytes,
+        )
 
     def collect(self, plan: CollectPlan) -> CollectPlan:
         """Carry the plan out as far as it still holds; what was done.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 import threading
@@ -9,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quiesce.block import nbd_wire as wire
+from quiesce.block.nbd import NbdSource
 from quiesce.block.nbd_connection import Connection
 
 ALLOCATION_ID, DIRTY_ID = 7, 9
+SIZE = 8 << 20
+CONTENT = random.Random(0).randbytes(SIZE)
 
 
 def chunk(cookie: int, kind: int, payload: bytes, *, done: bool = True) -> bytes:
@@ -114,3 +118,14 @@ def serve_handshake(client: socket.socket, size: int) -> None:
 
 def connection_over(sock: socket.socket, *contexts: str) -> Connection:
     return Connection.over(sock, "x", contexts=contexts, silence_seconds=2.0, handshake_seconds=2.0)
+
+
+def read(source: NbdSource, offset: int, length: int) -> bytes:
+    buffer = bytearray(length)
+    source.read_into(offset, memoryview(buffer))
+    return bytes(buffer)
+
+
+def honest(sock: socket.socket, command: int, cookie: int, offset: int, length: int) -> None:
+    assert command == wire.Command.READ
+    sock.sendall(data(cookie, offset, CONTENT[offset : offset + length]))

@@ -68,6 +68,7 @@ class CopyScene:
 
 
 def left_over(source: PaperStore, target: PaperStore) -> set[str]:
-    """Objects of the target that have no place in a finished copy."""
-    mine = {key for key in target.keys() if key.split("/")[0] not in ("index",)}
-    return mine - set(source.keys())
+    """Objects of the target that have no place in a finished copy. Index segments are its own, and
+    pieces in tmp/ are what a folder keeps of a write that died."""
+    own = {key for key in target.objects if key.partition("/")[0] not in ("index", "tmp")}
+    return own - source.objects.keys()

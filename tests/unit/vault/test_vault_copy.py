@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 from copy_scene import DISKS, CopyScene, left_over
 from faulty_store import Fault, FaultyStore, Rule
@@ -75,7 +78,7 @@ def test_progress_ends_at_the_whole(copies: CopyScene, target: PaperStore) -> No
     seen: list[Progress] = []
     execute_copy(plan, seen.append)
     assert seen[-1].done_bytes == seen[-1].total_bytes == plan.size_bytes
-    assert all(a.done_bytes <= b.done_bytes for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a.done_bytes <= b.done_bytes for a, b in pairwise(seen))
 
 
 @pytest.mark.parametrize(
@@ -217,15 +220,12 @@ def test_a_cancelled_copy_leaves_whole_points_or_none_and_goes_on(
     assert copies.jobs_in(target) == ALL
 
 
-def test_a_folder_is_copied_to_a_folder(tmp_path: object, clock: FakeClock) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
-    copies = CopyScene(clock, LocalStore.create(folder / "here"))
-    target = LocalStore.create(folder / "there")
+def test_a_folder_is_copied_to_a_folder(tmp_path: Path, clock: FakeClock) -> None:
+    copies = CopyScene(clock, LocalStore.create(tmp_path / "here"))
+    target = LocalStore.create(tmp_path / "there")
     assert copies.copy(target).complete
     assert copies.jobs_in(target) == ALL
-    assert (folder / "there" / "reserve").stat().st_size >= 1024 * 1024
+    assert (tmp_path / "there" / "reserve").stat().st_size >= 1024 * 1024
 
 
 def test_points_come_in_batches_the_newest_first(

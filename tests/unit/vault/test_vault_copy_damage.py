@@ -1,0 +1,197 @@
+"""What the source has lost is named, and the rest is copied; what the target has lost is mended."""
+
+from __future__ import annotations
+
+import pytest
+from copy_scene import DISKS, CopyScene
+from faulty_store import Fault, FaultyStore, Rule
+from paper_store import PaperStore
+from vault_scene import FakeClock, disk_of
+
+from quiesce.model.failure import Failure
+from quiesce.vault.copying import plan_copy, shortfall
+from quiesce.vault.pack import pack_key
+
+ALL = set(DISKS)
+
+
+@pytest.fixture
+def copies(clock: FakeClock) -> CopyScene:
+    return CopyScene(clock)
+
+
+@pytest.fixture
+def target(clock: FakeClock) -> PaperStore:
+    return PaperStore(clock)
+
+
+def own_pack(copies: CopyScene, job: str, tmp: PaperStore) -> str:
+    """The key of the pack that a copy without this job's point would not bring."""
+    others = tuple(other for other in ALL if other != job)
+    copies.copy(tmp, points=others)
+    (key,) = set(copies.source.keys("packs/")) - set(tmp.keys("packs/"))
+    return key
+
+
+def spoil(store: PaperStore, key: str, how: str) -> None:
+    data, at = store.objects.pop(key)
+    if how != "missing":
+        middle = len(data) // 2
+        turned = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        store.objects[key] = (turned if how == "turned" else data[:middle], at)
+
+
+@pytest.mark.parametrize("how", ["turned", "missing", "cut"])
+def test_a_damaged_pack_costs_its_points_which_are_named_and_no_other(
+    copies: CopyScene, target: PaperStore, clock: FakeClock, how: str
+) -> None:
+    key = own_pack(copies, "db-1", PaperStore(clock))
+    spoil(copies.source, key, how)
+    report = copies.copy(target)
+    assert [(u.point_id, u.vm) for u in report.unfit] == [(copies.points["db-1"].id, "db")]
+    assert copies.jobs_in(target) == {"web-1", "web-2"}
+    there = copies.opened(target).vault
+    assert there.verify("chunks").intact
+    said = shortfall(report)
+    assert said is not None
+    assert said.code == "vault.copy-incomplete"
+    assert copies.points["db-1"].id in said.evidence[0].fact
+
+
+def test_damage_that_a_base_shares_costs_both_points(
+    copies: CopyScene, target: PaperStore, clock: FakeClock
+) -> None:
+    alone = PaperStore(clock)
+    copies.copy(alone, points=("web-1",))
+    shared = next(k for k in alone.keys("packs/"))
+    spoil(copies.source, shared, "turned")
+    report = copies.copy(target)
+    assert {u.point_id for u in report.unfit} >= {
+        copies.points["web-1"].id,
+        copies.points["web-2"].id,
+    }
+    copies.jobs_in(target)
+
+
+@pytest.mark.parametrize("how", ["turned", "cut"])
+def test_a_damaged_manifest_costs_its_point(
+    copies: CopyScene, target: PaperStore, how: str
+) -> None:
+    spoil(copies.source, f"points/{copies.points['db-1'].id}", how)
+    for keyless in (False, True):
+        report = copies.copy(target, keyless=keyless)
+        assert not report.complete
+        assert {u.point_id for u in report.unfit} == {copies.points["db-1"].id}
+        assert copies.jobs_in(target) == {"web-1", "web-2"}
+
+
+def test_without_a_key_a_damaged_pack_is_named_and_the_target_says_which_points_suffer(
+    copies: CopyScene, target: PaperStore, clock: FakeClock
+) -> None:
+    key = own_pack(copies, "db-1", PaperStore(clock))
+    spoil(copies.source, key, "turned")
+    report = copies.copy(target, keyless=True)
+    assert [bad.object for bad in report.bad] == [key]
+    assert shortfall(report) is not None
+    (hurt,) = copies.opened(target).vault.verify("structure").hurt
+    assert hurt.point_id == copies.points["db-1"].id
+
+
+def test_a_damaged_index_segment_costs_nothing(copies: CopyScene, target: PaperStore) -> None:
+    spoil(copies.source, copies.source.keys("index/")[0], "turned")
+    assert copies.copy(target).complete
+    assert copies.jobs_in(target) == ALL
+    assert copies.opened(target).vault.status().damaged_segments == 0
+
+
+def test_without_a_key_a_damaged_index_segment_is_named_and_rebuilt_by_the_target(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    key = copies.source.keys("index/")[0]
+    spoil(copies.source, key, "turned")
+    report = copies.copy(target, keyless=True)
+    assert [bad.object for bad in report.bad] == [key]
+    assert copies.jobs_in(target) == ALL
+
+
+def test_a_bit_that_turned_on_the_way_is_no_damage(copies: CopyScene, target: PaperStore) -> None:
+    source = FaultyStore(copies.source)
+    source.rules.append(Rule("get", Fault.WRONG_BYTES, "packs/", at=1))
+    assert copies.copy(target, source=source).complete
+    assert copies.jobs_in(target) == ALL
+
+
+def test_a_source_that_goes_away_ends_the_copy_and_is_no_damage(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    source = FaultyStore(copies.source)
+    source.rules.append(Rule("get", Fault.EXPIRED, "packs/", at=2))
+    with pytest.raises(Failure) as caught:
+        copies.copy(target, source=source)
+    assert caught.value.code == "storage.auth-failed"
+    assert copies.copy(target).complete
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+@pytest.mark.parametrize("how", ["cut", "missing"])
+def test_what_the_target_lost_is_brought_again(
+    copies: CopyScene, target: PaperStore, how: str, keyless: bool
+) -> None:
+    copies.copy(target)
+    for key in target.keys("packs/"):
+        spoil(target, key, how)
+    report = copies.copy(target, keyless=keyless)
+    assert report.packs == len(copies.source.keys("packs/"))
+    assert copies.jobs_in(target) == ALL
+
+
+def test_what_a_check_of_the_target_found_damaged_is_brought_again(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    copies.copy(target)
+    for key in target.keys("packs/"):
+        spoil(target, key, "turned")
+    there = copies.opened(target).vault
+    assert not there.verify("chunks").intact
+    copies.copy(target)
+    assert copies.jobs_in(target) == ALL
+    assert copies.opened(target).vault.verify("chunks").intact
+
+
+def test_a_vault_is_mended_from_its_copy(copies: CopyScene, target: PaperStore) -> None:
+    copies.copy(target)
+    for key in copies.source.keys("packs/"):
+        spoil(copies.source, key, "missing")
+    assert copies.copy(copies.source, source=target).complete
+    assert copies.jobs_in(copies.source) == ALL
+
+
+def test_a_cut_manifest_of_the_target_is_replaced(copies: CopyScene, target: PaperStore) -> None:
+    copies.copy(target)
+    spoil(target, f"points/{copies.points['db-1'].id}", "cut")
+    for keyless in (True, False):
+        copies.copy(target, keyless=keyless)
+        assert copies.jobs_in(target) == ALL
+
+
+def test_packs_that_were_repacked_at_the_source_do_not_travel_again(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    """The target holds each chunk already, under the name of another pack."""
+    copies.copy(target)
+    other = PaperStore(copies.clock)
+    copies.copy(other, points=("db-1",))
+    plan = plan_copy(copies.source, target, keys=copies.here.vault.contents.keys)
+    assert plan.packs == ()
+    fresh = copies.opened(other)
+    fresh.backup("again", DISKS["web-1"])  # the same chunks in a pack of this replica's own
+    back = plan_copy(other, target, keys=copies.here.vault.contents.keys)
+    assert sum(pack.size_bytes for pack in back.packs) < 64 * 1024  # map parts at most
+
+
+def test_the_name_of_a_damaged_pack_is_a_key_of_the_store(copies: CopyScene) -> None:
+    assert all(
+        pack_key(bytes.fromhex(key.rpartition("/")[2])) == key
+        for key in copies.source.keys("packs/")
+    )
+    assert disk_of(1) != disk_of(2)

@@ -50,7 +50,7 @@ fuzz-deep: $(VENV)/.fuzz  ## the same led by coverage, in process; SECONDS=60 pe
 docs: $(STAMP)  ## regenerate what is generated in docs/
 	$(BIN)/python -m quiesce.cli.main explain --reference > docs/reference/failures.md
 
-bench-vault: system-bench $(STAMP)  ## beside restic, borg, qemu-img and zstd; QUICK=1: 1 GB, minutes
+bench-vault: system-bench $(STAMP)  ## beside restic, borg, casync, qemu-img, zstd; QUICK=1: 1 GB, minutes
 	$(BIN)/python tests/bench/bench_vault.py build/bench $(if $(QUICK),--mib 1024)
 
 bench-freeze: system-test $(STAMP)  ## the server killed while a guest is frozen, ten times, a line each

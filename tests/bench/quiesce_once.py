@@ -1,0 +1,146 @@
+"""One step of Quiesce as a process of its own, so that it is measured as other tools are.
+
+    quiesce_once.py create VAULT
+    quiesce_once.py backup VAULT IMAGE VM GENERATION [--changes FILE --base GENERATION]
+    quiesce_once.py restore VAULT GENERATION OUT [--format raw|qcow2]
+    quiesce_once.py verify VAULT MODE
+    quiesce_once.py list VAULT
+
+The passphrase is in QUIESCE_BENCH_PASSPHRASE. FILE is a JSON list of (offset, length): what a dirty
+bitmap would tell. Printed is one line of JSON: `work_seconds`, the time without the start of
+Python and the opening of the vault, which a running service has behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from quiesce.block.file import FileSource
+from quiesce.model.extent import Extent, ExtentKind
+from quiesce.vault import LocalStore, Passphrase, Vault
+
+
+class ListedSource(FileSource):
+    """A raw image of which only listed ranges changed."""
+
+    def __init__(self, path: Path, changes: list[tuple[int, int]]) -> None:
+        super().__init__(path)
+        self._changes = changes
+
+    def extents(self) -> Iterator[Extent]:
+        position = 0
+        for start, length in self._changes:
+            if start > position:
+                yield Extent(position, start - position, ExtentKind.CLEAN)
+            yield Extent(start, length, ExtentKind.DATA)
+            position = start + length
+        if position < self.size_bytes:
+            yield Extent(position, self.size_bytes - position, ExtentKind.CLEAN)
+
+
+def passphrase() -> Passphrase:
+    return Passphrase(os.environ["QUIESCE_BENCH_PASSPHRASE"])
+
+
+def open_vault(path: Path) -> Vault:
+    return Vault.open(LocalStore(path), passphrase())
+
+
+def create(given: argparse.Namespace) -> Callable[[], object]:
+    return lambda: Vault.create(LocalStore.create(given.vault), passphrase())
+
+
+def backup(given: argparse.Namespace) -> Callable[[], object]:
+    from quiesce.model.snapshot import (
+        Consistency,
+        ConsistencyLabel,
+        Route,
+        SessionDisk,
+        Snapshot,
+        SnapshotSession,
+    )
+    from quiesce.transfer.backup import back_up
+
+    vault = open_vault(given.vault)
+    disk = SessionDisk(
+        "vda", given.image.stat().st_size, given.image, "", generation=given.generation,
+        base_generation=given.base, dirty_bitmap="listed" if given.base else None,
+    )  # fmt: skip
+    session = SnapshotSession(given.generation, datetime.now(UTC), Route.OFFLINE, (disk,))
+    snapshot = Snapshot(session, ConsistencyLabel(Consistency.OFFLINE), None)
+
+    def source(_: SessionDisk) -> FileSource:
+        if not given.changes:
+            return FileSource(given.image)
+        return ListedSource(given.image, json.loads(given.changes.read_text()))
+
+    return lambda: back_up(snapshot, vault.writer(given.vm, given.generation), source)
+
+
+def restore(given: argparse.Namespace) -> Callable[[], object]:
+    from quiesce.block.image import open_target
+    from quiesce.transfer.restore import restore_disk
+
+    vault = open_vault(given.vault)
+
+    def act() -> None:
+        (point,) = (p for p in vault.points() if p.disks[0].generation == given.generation)
+        size = point.disks[0].size_bytes
+        target = open_target(given.out, size, given.format, overwrite=False)
+        restore_disk(vault.reader(point.id, "vda"), target)
+
+    return act
+
+
+def verify(given: argparse.Namespace) -> Callable[[], object]:
+    vault = open_vault(given.vault)
+
+    def act() -> None:
+        report = vault.verify(given.mode)
+        if not report.intact:
+            raise SystemExit(f"found damage: {report.findings[:3]}")
+
+    return act
+
+
+def list_points(given: argparse.Namespace) -> Callable[[], object]:
+    return open_vault(given.vault).points
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    steps = words.add_subparsers(required=True)
+    for name, prepare in (
+        ("create", create), ("backup", backup), ("restore", restore), ("verify", verify),
+        ("list", list_points),
+    ):  # fmt: skip
+        step = steps.add_parser(name)
+        step.set_defaults(prepare=prepare)
+        step.add_argument("vault", type=Path)
+        if name == "backup":
+            step.add_argument("image", type=Path)
+            step.add_argument("vm")
+            step.add_argument("generation")
+            step.add_argument("--changes", type=Path)
+            step.add_argument("--base", default="")
+        elif name == "restore":
+            step.add_argument("generation")
+            step.add_argument("out", type=Path)
+            step.add_argument("--format", default="raw")
+        elif name == "verify":
+            step.add_argument("mode")
+    given = words.parse_args()
+    act = given.prepare(given)
+    began = time.perf_counter()
+    act()
+    print(json.dumps({"work_seconds": round(time.perf_counter() - began, 4)}))
+
+
+if __name__ == "__main__":
+    main()

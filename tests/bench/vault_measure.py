@@ -1,0 +1,92 @@
+"""One command as a process of its own: how long, how much processor time, how much memory.
+
+Only the standard library is imported here and by whoever measures: Linux counts the memory of the
+process that starts a command as the command's own until it has begun.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a command with all processes it waited for. `peak_bytes` is of the largest of them.
+    `said` is what it printed."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    said: str = ""
+
+
+class CommandError(Exception):
+    """A tool ended with a failure; says what it said."""
+
+
+def measure(
+    command: Iterable[str | Path],
+    *,
+    results: Iterable[Path] = (),
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Cost:
+    """Run it, and end when the files at and below `results` are on stable storage.
+
+    :raise CommandError: with what it said
+    """
+    words = [str(word) for word in command]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | (env or {}), cwd=cwd,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = process.stdout.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdout.close()
+    if process.returncode:
+        raise CommandError(f"{' '.join(words)} ended with {process.returncode}: {said[-2000:]}")
+    for path in files_at(results):
+        make_durable(path)
+    seconds = time.perf_counter() - began
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, said)
+
+
+def files_at(paths: Iterable[Path]) -> Iterable[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from (found for found in path.rglob("*") if found.is_file())
+        elif path.exists():
+            yield path
+
+
+def make_durable(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def evict(paths: Iterable[Path]) -> None:
+    """Take these files, and those below, out of the page cache, whoever brought them in. Needs no
+    rights and hurts no other work on the machine, unlike dropping all caches."""
+    for path in files_at(paths):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # what is not written yet would stay
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def occupied(path: Path) -> int:
+    """Bytes of the file, or of all files below the folder."""
+    return sum(found.stat().st_size for found in files_at([path]))

@@ -71,6 +71,10 @@ class MeteredStore:
     def address(self) -> str:
         return self._inner.address
 
+    @property
+    def uploads_at_once(self) -> int:
+        return self._inner.uploads_at_once
+
     def get(self, key: str, *, limit_bytes: int) -> bytes:
         self._meter.spend(1)
         data = self._inner.get(key, limit_bytes=limit_bytes)

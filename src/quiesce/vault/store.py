@@ -55,6 +55,10 @@ class Store(Protocol):
     def address(self) -> str:
         """Where this is, for people."""
 
+    @property
+    def uploads_at_once(self) -> int:
+        """How many large puts side by side make a writer faster: 1 where one fills the way there."""
+
     def put(self, key: str, data: Buffer) -> Put:
         """Create the object if no object has this key, atomically: it is seen whole or not at
         all, and is durable once this returns. An object that is already there is left alone,
@@ -85,7 +89,10 @@ class Store(Protocol):
         created or deleted meanwhile may or may not appear."""
 
     def delete(self, key: str) -> None:
-        """Remove it. One that is not there is no failure."""
+        """Remove it. One that is not there is no failure.
+
+        :raise StorageFailure: storage.locked while a retention lock of the store forbids it
+        """
 
     def free_bytes(self) -> int | None:
         """Free space, or None where that has no meaning."""
@@ -120,6 +127,8 @@ class LocalStore:
     before anything is written. So an empty mount point, after its file system vanished, is
     refused instead of quietly filled.
     """
+
+    uploads_at_once = 1
 
     def __init__(self, path: Path | str) -> None:
         """:raise StorageFailure: storage.vanished when no store is at `path`"""

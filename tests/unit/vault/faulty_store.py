@@ -143,6 +143,10 @@ class FaultyStore:
         return self.inner.address
 
     @property
+    def uploads_at_once(self) -> int:
+        return self.inner.uploads_at_once
+
+    @property
     def changes(self) -> int:
         return self._changes
 

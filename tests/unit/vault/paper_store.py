@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from copy import copy
 from datetime import datetime, timedelta
 
 from quiesce.model.failure import Evidence, StorageFailure
@@ -16,6 +17,7 @@ class PaperStore:
     """A store in memory, strictly consistent, as the contract of `Store` has it."""
 
     address = "paper"
+    uploads_at_once = 1
 
     def __init__(self, clock: Clock = utc_now) -> None:
         self.clock = clock
@@ -24,9 +26,9 @@ class PaperStore:
         self._lock = threading.Lock()
 
     def copy(self) -> PaperStore:
-        other = PaperStore(self.clock)
+        other = copy(self)
         other.objects = dict(self.objects)
-        other.reserve_bytes = self.reserve_bytes
+        other._lock = threading.Lock()
         return other
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -102,6 +104,10 @@ class StaleLists:
     @property
     def address(self) -> str:
         return self._inner.address
+
+    @property
+    def uploads_at_once(self) -> int:
+        return self._inner.uploads_at_once
 
     def put(self, key: str, data: Buffer) -> Put:
         with self._lock:

@@ -6,6 +6,7 @@ Derivation everywhere: `derive(key, purpose, salt) = BLAKE3(key=key, purpose ‖
 A slot is one JSON object `keys/<id>`:
     version 1 · kind "passphrase" | "key-file" | "recovery" · salt (32 bytes, hex)
     argon2 {time_cost, memory_kib, lanes}   only with "passphrase"
+    added_at (ISO 8601)                     for people; may be missing, and proves nothing
     wrapped (48 bytes, hex): AES-256-GCM of the vault key, nonce twelve zeros (each wrapping key
     is used once, its salt is random), associated data "quiesce v1 slot " ‖ kind ‖ 0x00 ‖ vault id
 Wrapping key: argon2id(passphrase in UTF-8, salt) or derive(secret, "quiesce v1 slot", salt).
@@ -18,6 +19,7 @@ import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from argon2.exceptions import Argon2Error
@@ -131,14 +133,19 @@ class VaultKeys:
     def object_cipher(self, kind: str, salt: bytes) -> AESGCM:
         return AESGCM(derive(self._vault_key, f"quiesce v1 object {kind}", salt))
 
-    def wrap(self, material: KeyMaterial, vault_id: bytes) -> bytes:
+    def wrap(self, material: KeyMaterial, vault_id: bytes, at: datetime) -> bytes:
         """A new key slot's bytes."""
-        return wrap(self._vault_key, material, vault_id)
+        return wrap(self._vault_key, material, vault_id, at)
 
 
-def wrap(vault_key: bytes, material: KeyMaterial, vault_id: bytes) -> bytes:
+def wrap(vault_key: bytes, material: KeyMaterial, vault_id: bytes, at: datetime) -> bytes:
     salt = secrets.token_bytes(32)
-    slot: dict[str, Any] = {"version": 1, "kind": material.kind, "salt": salt.hex()}
+    slot: dict[str, Any] = {
+        "version": 1,
+        "kind": material.kind,
+        "salt": salt.hex(),
+        "added_at": at.astimezone(UTC).isoformat(timespec="seconds"),
+    }
     if isinstance(material, Passphrase):
         cost = material.cost
         slot["argon2"] = {

@@ -17,7 +17,7 @@ from quiesce.vault.config import FORMAT_KEY, VaultConfig, read_config, write_con
 from quiesce.vault.contents import Clock, Contents, utc_now
 from quiesce.vault.deletion import DeletionPlan, execute_deletion, plan_deletion
 from quiesce.vault.diskmap import ID_BYTES, ZERO_ID, ids_of
-from quiesce.vault.keys import SLOT_LIMIT_BYTES, KeyMaterial, VaultKeys, unlock, wrap
+from quiesce.vault.keys import KeyMaterial, VaultKeys, unlock, wrap
 from quiesce.vault.manifest import (
     POINT_ID_DIGITS,
     Manifest,
@@ -32,11 +32,11 @@ from quiesce.vault.reader import DiskMap, VaultDiskReader
 from quiesce.vault.repack import REPACK_BELOW, REPACK_BYTES
 from quiesce.vault.reserve import keep_reserve
 from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError
+from quiesce.vault.slots import add_slot, list_slots, new_slot_key, read_slots, remove_slot
 from quiesce.vault.store import ObjectMissing, Put, Store
 from quiesce.vault.verify import VerifyMode, VerifyReport, verify_vault
 from quiesce.vault.writer import Base, VaultPointWriter
 
-_SLOTS = "keys/slot-"
 _POINT_ID = re.compile(rf"[0-9a-f]{{{POINT_ID_DIGITS}}}\Z")
 
 
@@ -84,8 +84,7 @@ class Vault:
         config = VaultConfig.new(clock())
         vault_key = secrets.token_bytes(32)
         for material in keys:
-            slot = f"{_SLOTS}{secrets.token_hex(8)}"
-            store.put(slot, wrap(vault_key, material, config.bound))
+            store.put(new_slot_key(), wrap(vault_key, material, config.bound, config.created_at))
         # Last: the vault exists from here on.
         if store.put(FORMAT_KEY, write_config(config)) is Put.ALREADY_THERE:
             raise _exists(store)
@@ -98,11 +97,7 @@ class Vault:
         :raise AuthFailure: auth.key-wrong
         """
         config = read_config(store)
-        slots = [
-            store.get(info.key, limit_bytes=SLOT_LIMIT_BYTES)
-            for info in store.list("keys/")
-            if info.key.startswith(_SLOTS) and info.size_bytes <= SLOT_LIMIT_BYTES
-        ]
+        slots = [stored for _, stored in read_slots(store)]
         return cls._opened(store, unlock(slots, key, config.bound), config, clock)
 
     @classmethod
@@ -113,26 +108,18 @@ class Vault:
 
     def add_key(self, key: KeyMaterial) -> str:
         """Let one more key open this vault; rewrites no data. The slot's id."""
-        slot = secrets.token_hex(8)
-        self.contents.store.put(f"{_SLOTS}{slot}", self.contents.keys.wrap(key, self.config.bound))
-        return slot
+        contents = self.contents
+        return add_slot(contents.store, self.config, contents.keys, key, contents.clock())
 
     def key_slots(self) -> tuple[str, ...]:
-        listed = (info.key for info in self.contents.store.list("keys/"))
-        return tuple(sorted(key.removeprefix(_SLOTS) for key in listed if key.startswith(_SLOTS)))
+        return tuple(slot.id for slot in list_slots(self.contents.store))
 
     def remove_key(self, slot: str) -> None:
-        """Whoever has copied the vault with this slot before can still open that copy.
-
+        """
         :raise NotFoundFailure: vault.key-slot-unknown
         :raise VaultFailure: vault.last-key when it is the only one
         """
-        slots = self.key_slots()
-        if slot not in slots:
-            raise NotFoundFailure("vault.key-slot-unknown", f"The vault has no key slot {slot!r}.")
-        if len(slots) == 1:
-            raise VaultFailure("vault.last-key", "The only key of a vault cannot be removed.")
-        self.contents.store.delete(f"{_SLOTS}{slot}")
+        remove_slot(self.contents.store, slot)
 
     # ── points ───────────────────────────────────────────────────────────────────────────────
 

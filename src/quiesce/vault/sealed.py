@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 
 from quiesce.vault.files import Buffer
 from quiesce.vault.keys import VaultKeys
+from quiesce.vault.store import Store
 
 MAGIC = b"QVSEAL1\n"
 _HEAD = 40
@@ -81,6 +82,19 @@ def unseal(keys: VaultKeys, kind: str, name: str, stored: bytes) -> bytes:
         return decompress(frame, LIMIT_BYTES)
     except zstandard.ZstdError as inner:
         raise SealError(f"not a zstd frame: {inner}") from inner
+
+
+def read_sealed(store: Store, keys: VaultKeys, kind: str, name: str, key: str) -> bytes:
+    """What the sealed object at `key` says. One that does not open is fetched once more: what was
+    spoilt only on its way is no damage, and a mark or a record that is passed over for it may be
+    the one that keeps a chunk from being referred to.
+
+    :raise SealError: what is wrong · :raise StorageFailure: as `Store.get`
+    """
+    try:
+        return unseal(keys, kind, name, store.get(key, limit_bytes=LIMIT_BYTES))
+    except SealError:
+        return unseal(keys, kind, name, store.get(key, limit_bytes=LIMIT_BYTES))
 
 
 class _Tools(threading.local):

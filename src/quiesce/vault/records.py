@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from quiesce.vault.keys import VaultKeys
-from quiesce.vault.sealed import LIMIT_BYTES, SealError, seal, unseal
+from quiesce.vault.sealed import SealError, read_sealed, seal
 from quiesce.vault.store import ObjectMissing, Put, Store
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,8 +57,7 @@ class Records:
 
     def read(self, key: str, kind: str) -> dict[str, Any]:
         """:raise SealError: damaged · :raise ObjectMissing: gone"""
-        stored = self._store.get(key, limit_bytes=LIMIT_BYTES)
-        plain = unseal(self._keys, kind, key, stored)
+        plain = read_sealed(self._store, self._keys, kind, key, key)
         try:
             values = json.loads(plain)
         except (ValueError, RecursionError) as inner:

@@ -14,7 +14,7 @@ from quiesce.vault.keys import VaultKeys
 from quiesce.vault.opening import Opener, newer
 from quiesce.vault.pack import Kind, NewerPackError, PackError, pack_key, pack_name, read_footer
 from quiesce.vault.records import Records
-from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError, content_name, seal, unseal
+from quiesce.vault.sealed import NewerSealError, SealError, content_name, read_sealed, seal
 from quiesce.vault.segment import (
     SEGMENT_ROWS,
     PackedRows,
@@ -155,7 +155,7 @@ class Contents:
 
     def open_segment(self, key: str) -> bytes:
         """:raise SealError: what is wrong · :raise ObjectMissing: merged away meanwhile"""
-        return unseal(self.keys, _INDEX_KIND, "", self.store.get(key, limit_bytes=LIMIT_BYTES))
+        return read_sealed(self.store, self.keys, _INDEX_KIND, "", key)
 
     def save_index(self) -> None:
         """Store segments that tell of every pack known here, then drop damaged ones.

@@ -12,9 +12,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quiesce.model.failure import StorageFailure
+from quiesce.model.failure import Evidence, StorageFailure, VaultFailure
 from quiesce.vault.contents import Contents
-from quiesce.vault.segment import SEGMENT_ROWS, join_segments, read_segment
+from quiesce.vault.sealed import SealError
+from quiesce.vault.segment import SEGMENT_ROWS, SegmentError, join_segments, read_segment
 
 MANY_SEGMENTS = 32
 """So many small segments are joined. A large one is left alone, so that the work of a vault's
@@ -91,7 +92,7 @@ def rewrite_segments(
         old.append(key)
         if key in found.spare:
             continue
-        names, rows = read_segment(contents.open_segment(key))
+        names, rows = _opened(contents, key)
         if count + len(rows) > SEGMENT_ROWS and group:
             old.pop()
             replace_group()
@@ -102,6 +103,18 @@ def rewrite_segments(
     if old:
         replace_group()
     return frozenset(locked)
+
+
+def _opened(contents: Contents, key: str) -> tuple[list[tuple[bytes, int]], NDArray[Any]]:
+    """:raise VaultFailure: vault.corrupt-index, when it was whole as this process first read it"""
+    try:
+        return read_segment(contents.open_segment(key))
+    except (SealError, SegmentError) as inner:
+        raise VaultFailure(
+            "vault.corrupt-index",
+            f"The index segment {key} can no longer be read, so it is not rewritten.",
+            evidence=[Evidence(str(inner), f"{contents.store.address}/{key}")],
+        ) from inner
 
 
 def _delete(contents: Contents, key: str) -> bool:

@@ -108,8 +108,10 @@ class Scene:
             view = memoryview(data)
             stored = 0
             size = target.chunk_bytes
-            everything = range(-(-len(data) // size))
-            for first, count in runs_of((changed or {}).get(name, ()) if base else everything):
+            chunks = set(range(-(-len(data) // size)))
+            if base:
+                chunks &= (changed or {}).get(name, set())
+            for first, count in runs_of(chunks):
                 stored += target.put(first, view[first * size : (first + count) * size])
             rows.append(PointDisk(name, len(data), "raw", job, bool(base), "", len(data), stored))
         return writer.commit(

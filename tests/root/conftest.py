@@ -1,4 +1,5 @@
-"""A bench of loop-mounted file systems, in a mount namespace that nobody else sees."""
+"""A bench of loop-mounted file systems, in a mount namespace that nobody else sees, and a guest as
+the shell scripts see one."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from driver_stand import Stand
 from guest_bench import Bench, private_mounts
+from shell_guest import SHELLS, ShellGuest
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +34,13 @@ def stand(bench: Bench, tmp_path: Path) -> Iterator[Stand]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(params=sorted(SHELLS))
+def shell(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> ShellGuest:
+    return ShellGuest(tmp_path / "guest")

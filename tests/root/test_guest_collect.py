@@ -27,16 +27,6 @@ exec chroot "$0" /bin/sh -s "$1"
 """
 
 
-@pytest.fixture(params=sorted(SHELLS))
-def shell(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def guest(tmp_path: Path) -> ShellGuest:
-    return ShellGuest(tmp_path / "guest")
-
-
 def collected(guest: ShellGuest, shell: str = "dash") -> Papers:
     token = new_token()
     ran = guest.run("collect.sh", token, shell=shell)

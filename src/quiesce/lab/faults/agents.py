@@ -3,27 +3,121 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from quiesce.lab import waagent
-from quiesce.lab.faults.fault import Agents, Scene, fault
+from quiesce.lab.faults.fault import Agents, Fault, Scene, fault
 from quiesce.lab.faults.misfortunes import BALLAST_FILL, BALLAST_GONE
 from quiesce.model.failure import LabFailure
 
 AGENT = "agent"
 QGA_UNIT = "qemu-guest-agent.service"
 HOST_FIRST = {"route": "host-then-guest"}
-_KILL_LOOP = (
-    "while sleep 0.5; do systemctl kill --kill-whom=main --signal=KILL {unit} 2>/dev/null; done"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of the guest's agents. `rows` is how its rows' names begin, `programs` (in /usr/sbin) is
+    what its package is known by; in a crash loop it is killed every so many seconds, and `restarts`
+    is what its unit needs to be started as often."""
+
+    rows: str
+    unit: str
+    programs: tuple[str, ...]
+    killed_every: float
+    restarts: str = ""
+    policy: Mapping[str, object] = field(default_factory=dict)
+
+
+Befalls = Callable[[Scene, Service], Iterator[None]]
+
+
+@dataclass(frozen=True)
+class Misfortune:
+    """What may befall either agent, and is called as the function that sets it in and undoes it."""
+
+    expected: str
+    befalls: Befalls
+
+    def row(self, agent: Service, words: str, also: str = "", **more: Any) -> Fault:
+        """The agent's row, called after the misfortune and `also`."""
+        name = f"{agent.rows}-{self.befalls.__name__}{also}".replace("_", "-")
+        of_both: dict[str, Any] = {"words": words, "policy": agent.policy}
+        made = fault(name, AGENT, self.expected, **of_both | more)
+        return made(lambda scene: self.befalls(scene, agent))
+
+
+def either_agent(expected: str) -> Callable[[Befalls], Misfortune]:
+    return lambda befalls: Misfortune(expected, befalls)
+
+
+AZURE = Service(
+    "azure-agent",
+    waagent.UNIT,
+    ("waagent", "waagent2.0"),
+    killed_every=0.5,
+    restarts="[Service]\nRestart=always\nRestartSec=0.2\n",
 )
+QGA = Service("guest-agent", QGA_UNIT, ("qemu-ga",), killed_every=0.1, policy=HOST_FIRST)
 
 
-@fault("azure-agent-stopped", AGENT, "agent.not-running")
-def azure_agent_stopped(scene: Scene) -> Iterator[None]:
-    """Somebody has stopped the Azure Linux agent's service."""
-    scene.hand.run(f"systemctl stop {waagent.UNIT}")
+@either_agent("agent.not-running")
+def stopped(scene: Scene, agent: Service) -> Iterator[None]:
+    scene.hand.run(f"systemctl stop {agent.unit}")
     yield
-    scene.hand.run(f"systemctl start {waagent.UNIT}")
+    scene.hand.run(f"systemctl start {agent.unit}")
+
+
+@either_agent("agent.not-running")
+def masked(scene: Scene, agent: Service) -> Iterator[None]:
+    scene.hand.run(f"systemctl mask --runtime --now {agent.unit}")
+    yield
+    scene.hand.run(
+        f"systemctl unmask --runtime {agent.unit}; systemctl unmask {agent.unit}; "
+        f"systemctl restart {agent.unit}"
+    )
+
+
+@either_agent("agent.hung")
+def hung(scene: Scene, agent: Service) -> Iterator[None]:
+    scene.hand.run(f"systemctl kill --signal=STOP {agent.unit}")
+    yield
+    scene.hand.run(f"systemctl kill --signal=CONT {agent.unit}; systemctl restart {agent.unit}")
+
+
+@either_agent("agent.crash-loop")
+def crash_loop(scene: Scene, agent: Service) -> Iterator[None]:
+    drop_in = f"/etc/systemd/system/{agent.unit}.d/00-loop.conf"
+    scene.hand.put(drop_in, f"[Unit]\nStartLimitIntervalSec=0\n{agent.restarts}", mode="0644")
+    kill = f"systemctl kill --kill-whom=main --signal=KILL {agent.unit} 2>/dev/null"
+    loop = f"while sleep {agent.killed_every}; do {kill}; done"
+    scene.hand.run(f"systemctl daemon-reload; systemd-run --quiet --unit=killer sh -c '{loop}'")
+    yield
+    scene.hand.run(
+        f"systemctl stop killer; rm {drop_in}; systemctl daemon-reload; "
+        f"systemctl reset-failed {agent.unit}; systemctl restart {agent.unit}"
+    )
+
+
+@either_agent("agent.not-installed")
+def not_installed(scene: Scene, agent: Service) -> Iterator[None]:
+    programs = " ".join(f"/usr/sbin/{name}" for name in agent.programs)
+    scene.hand.run(
+        f"systemctl stop {agent.unit}; mkdir -p /root/aside; "
+        f"mv {programs} /lib/systemd/system/{agent.unit} /root/aside/ 2>/dev/null; "
+        "systemctl daemon-reload"
+    )
+    yield
+    scene.hand.run(
+        f"mv /root/aside/{agent.programs[0]}* /usr/sbin/; "
+        "mv /root/aside/*.service /lib/systemd/system/; "
+        f"systemctl daemon-reload; systemctl start {agent.unit}"
+    )
+
+
+stopped.row(AZURE, "Somebody has stopped the Azure Linux agent's service.")
 
 
 @fault("azure-agent-killed", AGENT, "agent.not-running")
@@ -37,54 +131,12 @@ def azure_agent_killed(scene: Scene) -> Iterator[None]:
     scene.hand.run(f"systemctl restart {waagent.UNIT}")
 
 
-@fault("azure-agent-masked", AGENT, "agent.not-running")
-def azure_agent_masked(scene: Scene) -> Iterator[None]:
-    """The Azure Linux agent's service was masked, so that nobody can start it."""
-    scene.hand.run(f"systemctl mask --runtime --now {waagent.UNIT}")
-    yield
-    scene.hand.run(
-        f"systemctl unmask --runtime {waagent.UNIT}; systemctl unmask {waagent.UNIT}; "
-        f"systemctl restart {waagent.UNIT}"
-    )
-
-
-@fault("azure-agent-hung", AGENT, "agent.hung")
-def azure_agent_hung(scene: Scene) -> Iterator[None]:
-    """The Azure Linux agent's processes stand still (SIGSTOP)."""
-    scene.hand.run(f"systemctl kill --signal=STOP {waagent.UNIT}")
-    yield
-    scene.hand.run(f"systemctl kill --signal=CONT {waagent.UNIT}; systemctl restart {waagent.UNIT}")
-
-
-@fault("azure-agent-crash-loop", AGENT, "agent.crash-loop")
-def azure_agent_crash_loop(scene: Scene) -> Iterator[None]:
-    """The Azure Linux agent dies as often as its service starts it."""
-    drop_in = f"/etc/systemd/system/{waagent.UNIT}.d/00-loop.conf"
-    text = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=0.2\n"
-    scene.hand.put(drop_in, text, mode="0644")
-    kill = _KILL_LOOP.format(unit=waagent.UNIT)
-    scene.hand.run(f"systemctl daemon-reload; systemd-run --quiet --unit=killer sh -c '{kill}'")
-    yield
-    scene.hand.run(
-        f"systemctl stop killer; rm {drop_in}; systemctl daemon-reload; "
-        f"systemctl reset-failed {waagent.UNIT}; systemctl restart {waagent.UNIT}"
-    )
-
-
-@fault("azure-agent-not-installed", AGENT, "agent.not-installed")
-def azure_agent_not_installed(scene: Scene) -> Iterator[None]:
-    """The Azure Linux agent's package is not there any more: no program, no service."""
-    unit = f"/lib/systemd/system/{waagent.UNIT}"
-    scene.hand.run(
-        f"systemctl stop {waagent.UNIT}; mkdir -p /root/aside; "
-        f"mv /usr/sbin/waagent /usr/sbin/waagent2.0 {unit} /root/aside/ 2>/dev/null; "
-        "systemctl daemon-reload"
-    )
-    yield
-    scene.hand.run(
-        "mv /root/aside/waagent* /usr/sbin/; mv /root/aside/*.service /lib/systemd/system/; "
-        f"systemctl daemon-reload; systemctl start {waagent.UNIT}"
-    )
+masked.row(AZURE, "The Azure Linux agent's service was masked, so that nobody can start it.")
+hung.row(AZURE, "The Azure Linux agent's processes stand still (SIGSTOP).")
+crash_loop.row(AZURE, "The Azure Linux agent dies as often as its service starts it.")
+not_installed.row(
+    AZURE, "The Azure Linux agent's package is not there any more: no program, no service."
+)
 
 
 @fault("azure-agent-outdated", AGENT, "agent.outdated")
@@ -137,69 +189,19 @@ def root_full(scene: Scene) -> Iterator[None]:
     scene.hand.run(f"{BALLAST_GONE}; systemctl restart {waagent.UNIT}")
 
 
-@fault("guest-agent-stopped", AGENT, "agent.not-running", policy=HOST_FIRST, quick=True)
-def guest_agent_stopped(scene: Scene) -> Iterator[None]:
-    """Somebody has stopped the QEMU guest agent's service."""
-    scene.hand.run(f"systemctl stop {QGA_UNIT}")
-    yield
-    scene.hand.run(f"systemctl start {QGA_UNIT}")
-
-
-@fault("guest-agent-stopped-alone", AGENT, "agent.not-running", agents=Agents.QGA, heals=False)
-def guest_agent_stopped_alone(scene: Scene) -> Iterator[None]:
-    """The QEMU guest agent is stopped, and the VM has no other agent."""
-    scene.hand.run(f"systemctl stop {QGA_UNIT}")
-    yield
-    scene.hand.run(f"systemctl start {QGA_UNIT}")
-
-
-@fault("guest-agent-masked", AGENT, "agent.not-running", policy=HOST_FIRST)
-def guest_agent_masked(scene: Scene) -> Iterator[None]:
-    """The QEMU guest agent's service was masked."""
-    scene.hand.run(f"systemctl mask --runtime --now {QGA_UNIT}")
-    yield
-    scene.hand.run(
-        f"systemctl unmask --runtime {QGA_UNIT}; systemctl unmask {QGA_UNIT}; "
-        f"systemctl start {QGA_UNIT}"
-    )
-
-
-@fault("guest-agent-crash-loop", AGENT, "agent.crash-loop", policy=HOST_FIRST)
-def guest_agent_crash_loop(scene: Scene) -> Iterator[None]:
-    """The QEMU guest agent dies as often as its service starts it."""
-    drop_in = f"/etc/systemd/system/{QGA_UNIT}.d/00-loop.conf"
-    scene.hand.put(drop_in, "[Unit]\nStartLimitIntervalSec=0\n", mode="0644")
-    kill = _KILL_LOOP.format(unit=QGA_UNIT).replace("0.5", "0.1")
-    scene.hand.run(f"systemctl daemon-reload; systemd-run --quiet --unit=killer sh -c '{kill}'")
-    yield
-    scene.hand.run(
-        f"systemctl stop killer; rm {drop_in}; systemctl daemon-reload; "
-        f"systemctl reset-failed {QGA_UNIT}; systemctl restart {QGA_UNIT}"
-    )
-
-
-@fault("guest-agent-hung", AGENT, "agent.hung", policy=HOST_FIRST)
-def guest_agent_hung(scene: Scene) -> Iterator[None]:
-    """The QEMU guest agent stands still (SIGSTOP), its port open."""
-    scene.hand.run(f"systemctl kill --signal=STOP {QGA_UNIT}")
-    yield
-    scene.hand.run(f"systemctl kill --signal=CONT {QGA_UNIT}; systemctl restart {QGA_UNIT}")
-
-
-@fault("guest-agent-not-installed", AGENT, "agent.not-installed", policy=HOST_FIRST)
-def guest_agent_not_installed(scene: Scene) -> Iterator[None]:
-    """The QEMU guest agent's package is not there: no program, no service."""
-    unit = f"/lib/systemd/system/{QGA_UNIT}"
-    scene.hand.run(
-        f"systemctl stop {QGA_UNIT}; mkdir -p /root/aside; "
-        f"mv /usr/sbin/qemu-ga {unit} /root/aside/; "
-        "systemctl daemon-reload"
-    )
-    yield
-    scene.hand.run(
-        "mv /root/aside/qemu-ga /usr/sbin/; mv /root/aside/*.service /lib/systemd/system/; "
-        f"systemctl daemon-reload; systemctl start {QGA_UNIT}"
-    )
+stopped.row(QGA, "Somebody has stopped the QEMU guest agent's service.", quick=True)
+stopped.row(
+    QGA,
+    "The QEMU guest agent is stopped, and the VM has no other agent.",
+    "-alone",
+    agents=Agents.QGA,
+    heals=False,
+    policy={},
+)
+masked.row(QGA, "The QEMU guest agent's service was masked.")
+crash_loop.row(QGA, "The QEMU guest agent dies as often as its service starts it.")
+hung.row(QGA, "The QEMU guest agent stands still (SIGSTOP), its port open.")
+not_installed.row(QGA, "The QEMU guest agent's package is not there: no program, no service.")
 
 
 @fault("guest-agent-commands-blocked", AGENT, "agent.extensions-disabled", policy=HOST_FIRST)

@@ -174,9 +174,16 @@ def _script_row(
         yield
         scene.hand.run(f"rm -rf {CONFIGURATION} /opt/pre.sh /opt/post.sh")
 
-    injector.__doc__ = words
-    more = {"least": Consistency.APPLICATION, "heals": False, "quick": quick}
-    return fault(name, SCRIPT, expected, **more)(injector)
+    made = fault(
+        name,
+        SCRIPT,
+        expected,
+        words=words,
+        least=Consistency.APPLICATION,
+        heals=False,
+        quick=quick,
+    )
+    return made(injector)
 
 
 SCRIPT_ROWS = (

@@ -115,12 +115,14 @@ ROWS: list[Fault] = []
 """All that `fault` has made; `quiesce.lab.faults.table` is what to import."""
 
 
-def fault(name: str, family: str, expected: str, **more: Any) -> Callable[[Injector], Fault]:
-    """Make a row of a generator that sets the misfortune in, yields, and undoes it; its docstring
-    is the row's `words`. `more` are fields of Fault."""
+def fault(
+    name: str, family: str, expected: str, *, words: str = "", **more: Any
+) -> Callable[[Injector], Fault]:
+    """Make a row of a generator that sets the misfortune in, yields, and undoes it; without `words`
+    its docstring is the row's. `more` are fields of Fault."""
 
     def made(injector: Injector) -> Fault:
-        words = " ".join((injector.__doc__ or "").split())
+        said = words or " ".join((injector.__doc__ or "").split())
 
         @contextmanager
         def inject(scene: Scene) -> Iterator[None]:
@@ -131,7 +133,7 @@ def fault(name: str, family: str, expected: str, **more: Any) -> Callable[[Injec
             finally:
                 next(steps, None)
 
-        row = Fault(name, family, words, expected, inject, **more)
+        row = Fault(name, family, said, expected, inject, **more)
         assert all(other.name != name for other in ROWS), f"two rows are called {name}"
         ROWS.append(row)
         return row

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -63,6 +63,8 @@ class VaultDiskWriter:
         self._loose_ids = 0
         self._lock = threading.Lock()
         self._zero_ids: dict[int, bytes] = {}
+        # Up to here the base has chunks of the same length at the same places.
+        self._vouched = 0
         if base is not None:
             self._start_from(base.map)
 
@@ -83,10 +85,8 @@ class VaultDiskWriter:
         chunks = []
         for at in range(0, len(data), size):
             chunk = data[at : at + size]
-            blob = blob_id(self._contents.keys, Kind.CHUNK, chunk)
-            if blob == self._zero_id(len(chunk)):
-                blob = ZERO_ID
-            else:
+            blob = self._id(chunk)
+            if blob != ZERO_ID:
                 chunks.append((blob, chunk))
             ids.append(blob)
         stored = self._stream.add_chunks(chunks)
@@ -112,6 +112,23 @@ class VaultDiskWriter:
                     self._set(at, ZERO_ID)
                     at += 1
 
+    def populated(self, first_chunk: int, count: int) -> Iterator[tuple[int, int]]:
+        """By leaves, which are in memory."""
+        end = min(first_chunk + count, self._vouched)
+        leaf = first_chunk // FANOUT
+        while leaf * FANOUT < end:
+            begin = max(first_chunk, leaf * FANOUT)
+            while leaf * FANOUT < end and self._leaf_id(leaf) != ZERO_ID:
+                leaf += 1
+            if min(end, leaf * FANOUT) > begin:
+                yield begin, min(end, leaf * FANOUT) - begin
+            leaf += 1
+
+    def holds(self, chunk: int, data: memoryview) -> bool:
+        leaf, place = divmod(chunk, FANOUT)
+        found = self._part(leaf)[place * ID_BYTES : (place + 1) * ID_BYTES]
+        return found == self._id(data)
+
     def finish(self) -> DiskMapRef:
         """Add what is left of the map. Idempotent."""
         with self._lock:
@@ -121,6 +138,13 @@ class VaultDiskWriter:
                 part = bytes(self._leaves[at : at + PART_BYTES]).ljust(PART_BYTES, b"\0")
                 nodes.append(self._add_part(part))
             return DiskMapRef(self.name, self.size_bytes, self.chunk_bytes, tuple(nodes))
+
+    def _id(self, chunk: memoryview) -> bytes:
+        blob = blob_id(self._contents.keys, Kind.CHUNK, chunk)
+        return ZERO_ID if blob == self._zero_id(len(chunk)) else blob
+
+    def _leaf_id(self, leaf: int) -> bytes:
+        return bytes(self._leaves[leaf * ID_BYTES : (leaf + 1) * ID_BYTES])
 
     def _length(self, chunk: int) -> int:
         return min(self.chunk_bytes, self.size_bytes - chunk * self.chunk_bytes)
@@ -136,6 +160,9 @@ class VaultDiskWriter:
         leaves = DiskMap(self._contents, base).leaf_ids()
         keep = min(len(self._leaves), len(leaves))
         self._leaves[:keep] = leaves[:keep]
+        same = self.size_bytes == base.size_bytes
+        shorter = min(self.size_bytes, base.size_bytes)
+        self._vouched = self._chunks if same else shorter // self.chunk_bytes
         if self.size_bytes < base.size_bytes and self._chunks:
             self._cut(self._chunks - 1)
 
@@ -183,7 +210,7 @@ class VaultDiskWriter:
         self._leaves[leaf * ID_BYTES : (leaf + 1) * ID_BYTES] = blob
 
     def _part(self, leaf: int) -> bytes:
-        blob = bytes(self._leaves[leaf * ID_BYTES : (leaf + 1) * ID_BYTES])
+        blob = self._leaf_id(leaf)
         if blob == ZERO_ID:
             return ZERO_PART
         return self._stream.read(blob) or self._contents.read_blob(Kind.MAP, blob)
@@ -218,7 +245,7 @@ class VaultPointWriter:
         self._find_committed = find_committed
         self._disks: dict[str, VaultDiskWriter] = {}
         self._lock = threading.Lock()
-        self._session = ""
+        self._session = self._earlier = ""
         self._committed = find_committed()
         if self._committed is None:
             self._join()
@@ -320,10 +347,12 @@ class VaultPointWriter:
             if not self._session or now - self._beaten < HEARTBEAT:
                 return
             self._check_session()
-            old = self._session
+            # A list that is late may not show the new record yet: the one before stays till then.
+            old, self._earlier = self._earlier, self._session
             self._session = self._contents.records.put_session(self._point_id, self._started, now)
             self._beaten = now
-        self._contents.store.delete(old)
+        if old:
+            self._contents.store.delete(old)
 
     def _check_session(self) -> None:
         """Garbage collection removes the record of a writer that it holds for dead before it
@@ -346,8 +375,15 @@ class VaultPointWriter:
 
     def _leave(self) -> None:
         self._stream.close()
-        if self._session:
-            # A record that stays only delays garbage collection.
-            with contextlib.suppress(Failure):
-                self._contents.store.delete(self._session)
-            self._session = ""
+        # A record that stays only delays garbage collection, which removes it.
+        with contextlib.suppress(Failure):
+            if self._committed is None or self._is_listed():
+                for key in filter(None, (self._earlier, self._session)):
+                    self._contents.store.delete(key)
+        self._session = self._earlier = ""
+
+    def _is_listed(self) -> bool:
+        """Whether lists show the point already. Until then the record stands for it: collection
+        must not see the one gone and the other not yet there."""
+        key = point_key(self._point_id)
+        return any(info.key == key for info in self._contents.store.list("points/"))

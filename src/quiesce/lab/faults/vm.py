@@ -172,15 +172,24 @@ def server_restarted(scene: Scene) -> Iterator[None]:
     yield
 
 
+_FROZEN = """
+for i in $(seq 600); do
+    grep -qs '"state": *"frozen"' /run/quiesce/*/state.json && break
+    sleep 0.1
+done
+sleep 3
+"""
+
+
 def _held_too_long(scene: Scene) -> Mapping[str, Any]:
     job_id = scene.server.begin(scene.vm)
-    _hold_monitor_at_freeze(scene, job_id, seconds=5.0)
+    _hold_monitor_while_frozen(scene, job_id)
     return scene.server.end_of(job_id, seconds=_END_SECONDS)
 
 
-def _hold_monitor_at_freeze(scene: Scene, job_id: str, *, seconds: float) -> None:
-    """Keep QEMU from listening to Quiesce for so long, from when it has prepared the snapshot:
-    one client at a time is served on a monitor's socket."""
+def _hold_monitor_while_frozen(scene: Scene, job_id: str) -> None:
+    """Keep QEMU from listening to Quiesce from when it has prepared the snapshot until the guest
+    is frozen for longer than the hold: a monitor's socket serves one client at a time."""
     deadline = time.monotonic() + 60
     wanted = f"qz{job_id}-c0"
     while time.monotonic() < deadline:
@@ -189,16 +198,11 @@ def _hold_monitor_at_freeze(scene: Scene, job_id: str, *, seconds: float) -> Non
         if any(node["node-name"] == wanted for node in nodes):
             break
         time.sleep(0.01)
-    with contextlib.suppress(LabFailure):
+    with contextlib.suppress(LabFailure):  # answers once Quiesce has let go of the monitor
         qmp(scene.guest.qmp_socket, "human-monitor-command", {"command-line": "info version"})
-    scene.hand.run("true")
-    _occupy(scene, seconds)
-
-
-def _occupy(scene: Scene, seconds: float) -> None:
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.connect(str(scene.guest.qmp_socket))
-        time.sleep(seconds)
+        scene.hand.run(_FROZEN, seconds=120)
 
 
 @fault(

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
+.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault bench-scale bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -52,6 +52,9 @@ docs: $(STAMP)  ## regenerate what is generated in docs/
 
 bench-vault: system-bench $(STAMP)  ## beside restic, borg, casync, qemu-img, zstd; QUICK=1: 1 GB, minutes
 	$(BIN)/python tests/bench/bench_vault.py build/bench $(if $(QUICK),--mib 1024)
+
+bench-scale: $(STAMP)  ## index, GC, prune and verify plans of 10^6 to 10^8 chunks; QUICK=1: to 10^7
+	$(BIN)/python tests/bench/bench_scale.py build/bench $(if $(QUICK),--chunks 1000000 10000000)
 
 bench-freeze: system-test $(STAMP)  ## the server killed while a guest is frozen, ten times, a line each
 	@QUIESCE_TRIES=$(or $(TRIES),10) $(BIN)/pytest -q -s -p no:warnings tests/e2e/test_bad_luck_freeze.py -k killed

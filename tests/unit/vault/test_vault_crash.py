@@ -3,90 +3,39 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from faulty_store import Fault, FaultyStore, Killed, Rule
+from faulty_store import DEATHS, Fault, FaultyStore, Killed, Rule
+from store_sweep import ERRORS, LIES, Work, sweep
+from sweep_works import WORKS
 from vault_scene import KEY, FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.vault import LocalStore, Vault
 from quiesce.vault.store import ObjectMissing, Put
 
-OLD = disk_of(1, 2, 3, 0)
 NEW = disk_of(1, 7, 3, 8)
 
 
-def changes_of(scene: Scene, work: object) -> int:
-    watched = FaultyStore(scene.store)
-    work(scene.reopened(watched))  # type: ignore[operator]
-    return watched.changes
-
-
-def copy_of(scene: Scene, to: Path) -> Scene:
-    shutil.copytree(scene.folder, to)
-    return Scene(Vault.open(LocalStore(to), KEY, clock=scene.clock), scene.clock)
-
-
-def test_a_writer_killed_at_any_store_operation_leaves_all_or_nothing(
-    scene: Scene, tmp_path: Path
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_work_killed_at_any_change_of_the_store_loses_nothing_and_leaves_nothing(
+    work: Work,
 ) -> None:
-    old = scene.backup("old", OLD)
-
-    def increment(there: Scene) -> None:
-        there.backup("new", NEW, base="old", changed={"sda": {1, 3}})
-
-    steps = changes_of(copy_of(scene, tmp_path / "measure"), increment)
-    assert steps >= 5
-    for step in range(1, steps + 1):
-        for after in (False, True):
-            there = copy_of(scene, tmp_path / f"{step}{after}")
-            dying = FaultyStore(there.store)
-            dying.die_at = (step, after)
-            with pytest.raises(Killed):
-                increment(there.reopened(dying))
-            fresh = there.reopened()
-            assert fresh.restore(old) == OLD
-            committed = [point for point in fresh.vault.points() if point.job_id == "new"]
-            assert all(fresh.restore(point) == NEW for point in committed)
-            assert fresh.vault.verify("chunks").intact
-            increment(fresh)  # the job runs again
-            (point,) = (point for point in fresh.vault.points() if point.job_id == "new")
-            assert there.reopened().restore(point) == NEW
-            fresh.collect_fully()
-            assert there.reopened().restore(point) == NEW
-            assert there.reopened().restore(old) == OLD
+    covered = sweep(work, DEATHS)
+    print(covered)
+    assert covered.losses == []
+    assert covered.points >= 2 * covered.changes > 0
+    assert covered.outcomes.keys() == {"killed"}
 
 
-def test_a_collection_killed_at_any_store_operation_loses_nothing(
-    scene: Scene, tmp_path: Path
-) -> None:
-    old = scene.backup("old", OLD)
-    scene.delete(scene.backup("gone", disk_of(21, 22)))
-    scene.clock.advance(hours=2)
-    scene.vault.collect(scene.vault.plan_collect())
-    scene.clock.advance(hours=30)
-
-    def collect(there: Scene) -> None:
-        there.vault.collect(there.vault.plan_collect())
-
-    steps = changes_of(copy_of(scene, tmp_path / "measure"), collect)
-    assert steps >= 5
-    for step in range(1, steps + 1):
-        for after in (False, True):
-            there = copy_of(scene, tmp_path / f"{step}{after}")
-            dying = FaultyStore(there.store)
-            dying.die_at = (step, after)
-            with pytest.raises(Killed):
-                collect(there.reopened(dying))
-            assert there.reopened().restore(old) == OLD
-            again = there.reopened()
-            assert again.restore(again.backup("gone again", disk_of(21, 22))) == disk_of(21, 22)
-            again.collect_fully()
-            assert again.restore(old) == OLD
-            assert len(there.packs()) == 2
-            assert there.reopened().vault.verify("chunks").intact
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_work_whose_store_fails_or_lies_loses_nothing_and_leaves_nothing(work: Work) -> None:
+    """A tenth of all calls × faults; `make vault-proof` takes all."""
+    covered = sweep(work, ERRORS + LIES, every=10, first=len(work.name))
+    print(covered)
+    assert covered.losses == []
+    assert covered.points > 0
 
 
 def test_a_vault_half_made_is_no_vault_and_can_be_made_again(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from scripted_agent import ScriptedAgent, ScriptedGuest
+from scripted_windows import Windows
 
 from quiesce.agent.qga import QemuGuestAgent
 
@@ -36,3 +37,8 @@ def guest_peer(folder: Path) -> Iterator[ScriptedGuest]:
     guest = ScriptedGuest(folder / "guest.sock")
     yield guest
     guest.close()
+
+
+@pytest.fixture
+def inside(guest_peer: ScriptedGuest) -> Windows:
+    return Windows(guest_peer)

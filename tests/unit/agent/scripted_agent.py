@@ -13,7 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from quiesce.agent.package import ExtensionPackage
+from quiesce.model.failure import Failure
+
 Handler = Callable[[dict[str, Any]], Any]
+PACKAGE = ExtensionPackage("1.0", "ab" * 32, b"zip bytes")
 
 
 class RefusalError(Exception):
@@ -177,3 +183,10 @@ class ScriptedGuest(ScriptedAgent):
             "out-data": base64.b64encode(out).decode(),
             "err-data": base64.b64encode(err).decode(),
         }
+
+
+def failure_from(call: object, *arguments: object) -> Failure:
+    assert callable(call)
+    with pytest.raises(Failure) as caught:
+        call(*arguments)
+    return caught.value

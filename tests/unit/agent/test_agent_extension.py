@@ -2,88 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from scripted_agent import ScriptedGuest
+from scripted_agent import PACKAGE, RefusalError, ScriptedGuest, failure_from
+from scripted_extension import FROZE, INSTALLED, STATE, Extension
 
 from quiesce.agent import remote_session
 from quiesce.agent.extension import QgaGuest
-from quiesce.agent.package import ExtensionPackage
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.agent.remote_session import RemoteSession
 from quiesce.model.failure import (
     AgentFailure,
     ExtensionFailure,
-    Failure,
     FreezeFailure,
     InputFailure,
     ScriptFailure,
 )
 from quiesce.model.policy import SnapshotOptions
-
-PACKAGE = ExtensionPackage("1.0", "ab" * 32, b"zip bytes")
-INSTALLED = f"/var/lib/quiesce/{PACKAGE.file_name}"
-STATE = "/run/quiesce/t1/state.json"
-CONTROL = "/run/quiesce/t1/control"
-SCRIPT = {"path": "/pre", "exit_code": 0, "seconds": 0.1, "stderr": ""}
-ROOT = {"mount": "/", "device": "/dev/vda", "file_system": "ext4", "action": "freeze"}
-FROZE = {
-    "mounts": [{"mount": "/", "file_system": "ext4", "freeze_ms": 3.0, "frozen_ms": 9.0}],
-    "held": True,
-    "hold_seconds": 10.0,
-    "thawed_by": "request",
-}
-
-
-class Extension:
-    """What the extension does in the scripted guest: states follow orders at once, except for
-    those in `deaf_to`."""
-
-    def __init__(self, guest: ScriptedGuest) -> None:
-        self.guest = guest
-        self.deaf_to: set[str] = set()
-        self.first: dict[str, Any] = {"state": "ready"}
-        self.after: dict[str, dict[str, Any]] = {
-            "freeze": {"state": "frozen"},
-            "thaw": {"state": "thawed", "freeze": FROZE},
-            "finish": {"state": "done", "scripts": {"configured": True, "post": SCRIPT}},
-            "abort": {"state": "failed"},
-        }
-        self.python_starts = 0
-        self.state: dict[str, Any] = {}
-        guest.run = self.run
-        guest.ordered = self.obey
-
-    def run(self, path: str, arguments: list[str], given: bytes) -> tuple[int, bytes, bytes]:
-        if path == "sh" and given:
-            self.guest.files[INSTALLED] = given
-        elif path == "python3":
-            self.python_starts += 1
-            return self.command(arguments[arguments.index(INSTALLED) + 1])
-        elif path == "rm":
-            self.vanish()
-        return 0, b"", b""
-
-    def command(self, name: str) -> tuple[int, bytes, bytes]:
-        if name == "session":
-            self.guest.files[CONTROL] = b""
-            self.state = {"task": "t1", "version": "1.0", "mounts": [ROOT]}
-            self.say(self.first)
-        return 0, b"{}", b""
-
-    def obey(self, word: str) -> None:
-        if word not in self.deaf_to:
-            self.say(self.after[word])
-
-    def say(self, changes: dict[str, Any]) -> None:
-        self.state |= changes
-        self.guest.files[STATE] = json.dumps(self.state).encode()
-
-    def vanish(self) -> None:
-        self.guest.files.pop(STATE, None)
-        self.guest.files.pop(CONTROL, None)
 
 
 @pytest.fixture
@@ -94,13 +30,6 @@ def extension(guest_peer: ScriptedGuest) -> Extension:
 @pytest.fixture
 def guest(guest_peer: ScriptedGuest) -> QgaGuest:
     return QgaGuest(guest_peer.path, package=PACKAGE, script_seconds=2.0)
-
-
-def failure_from(call: object, *arguments: object) -> Failure:
-    assert callable(call)
-    with pytest.raises(Failure) as caught:
-        call(*arguments)
-    return caught.value
 
 
 def test_a_whole_session_starts_python_once_and_leaves_nothing_open(
@@ -249,19 +178,14 @@ def test_a_guest_without_python_is_told_so_with_what_was_tried(
 
     def no_python(order: dict[str, Any]) -> object:
         if "python" in order["path"]:
-            raise guest_peer_refusal(order["path"])
+            words = f"Failed to execute child process “{order['path']}” (No such file or directory)"
+            raise RefusalError(words)
         return ordinary(order)
 
     guest_peer.handlers["guest-exec"] = no_python
     failure = failure_from(guest.prepare, "t1", SnapshotOptions())
     assert failure.code == "extension.runtime-missing"
     assert len(failure.evidence) == 3
-
-
-def guest_peer_refusal(path: str) -> Exception:
-    from scripted_agent import RefusalError
-
-    return RefusalError(f"Failed to execute child process “{path}” (No such file or directory)")
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_agent import RefusalError, ScriptedGuest
+from scripted_agent import PACKAGE, RefusalError, ScriptedGuest
 
 from quiesce.agent.collection import mender, script
 from quiesce.agent.extension import QgaGuest
 from quiesce.agent.inside import ACTIONS, ACTIONS_ON_WINDOWS
-from quiesce.agent.package import ExtensionPackage
 from quiesce.model.failure import AgentFailure, Failure, FreezeFailure, InputFailure
-
-PACKAGE = ExtensionPackage("1.0", "ab" * 32, b"zip bytes")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shlex
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from quiesce.agent.qga import QemuGuestAgent
+from quiesce.lab.agent_socket import agent_at, output_of
 from quiesce.lab.cache import cache_folder
 from quiesce.lab.machine import DiskFile, GuestFiles, Hardware, Machine, card_commands
 from quiesce.lab.monitor import qmp
@@ -190,23 +189,8 @@ class LabGuest:
         self._wait_for_end(seconds)
 
     def run(self, command: str | Sequence[str], *, seconds: float = 120.0) -> str:
-        """Run a program (a string: by sh) in the guest and return its standard output.
-
-        Raises LabFailure `lab.command-failed` with both outputs when it ends otherwise than 0.
-        """
-        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-        agent = QemuGuestAgent(self.qga_socket)
-        try:
-            result = agent.execute(argv[0], argv[1:], seconds=seconds)
-        finally:
-            agent.disconnect()
-        if not result.succeeded:
-            raise LabFailure(
-                "lab.command-failed",
-                f"A command in the guest failed: {shlex.join(argv)}",
-                evidence=[result.evidence(argv[0])],
-            )
-        return result.stdout.decode(errors="replace")
+        """What a program (a string: by sh) prints in the guest. Raises as `output_of` does."""
+        return output_of(self.qga_socket, command, seconds=seconds)
 
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """One command to the lab's own monitor. Raises as `lab.monitor.qmp` does."""
@@ -214,11 +198,8 @@ class LabGuest:
 
     def agent_call(self, command: str, arguments: dict[str, object] | None = None) -> object:
         """One raw call to the agent, leaving its channel free afterwards."""
-        agent = QemuGuestAgent(self.qga_socket)
-        try:
+        with agent_at(self.qga_socket) as agent:
             return agent.call(command, arguments)
-        finally:
-            agent.disconnect()
 
     def __enter__(self) -> Self:
         try:
@@ -282,13 +263,11 @@ class LabGuest:
         )
 
     def _agent_answers(self) -> bool:
-        agent = QemuGuestAgent(self.qga_socket)
         try:
-            agent.sync(seconds=1.0)
+            with agent_at(self.qga_socket) as agent:
+                agent.sync(seconds=1.0)
         except AgentFailure:
             return False
-        finally:
-            agent.disconnect()
         return True
 
     def _wait_until(

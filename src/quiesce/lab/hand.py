@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from quiesce.agent.qga import QemuGuestAgent
+from quiesce.lab.agent_socket import output_of
 from quiesce.lab.guest import LabGuest
 from quiesce.model.failure import LabFailure
 
@@ -56,23 +56,8 @@ class Hand:
         self._guest.run(_START.replace("systemd-run ", f"systemd-run -E {_OWN_CONFIGURATION} "))
 
     def run(self, command: str | Sequence[str], *, seconds: float = 60.0) -> str:
-        """As LabGuest.run, whatever has become of the guest's agents.
-
-        Raises LabFailure `lab.command-failed`, and AgentFailure when not even the hand answers.
-        """
-        argv = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-        agent = QemuGuestAgent(self._socket)
-        try:
-            result = agent.execute(argv[0], argv[1:], seconds=seconds)
-        finally:
-            agent.disconnect()
-        if not result.succeeded:
-            raise LabFailure(
-                "lab.command-failed",
-                f"A command in the guest failed: {' '.join(argv)[:400]}",
-                evidence=[result.evidence(argv[0])],
-            )
-        return result.stdout.decode(errors="replace")
+        """As LabGuest.run, whatever has become of the guest's agents."""
+        return output_of(self._socket, command, seconds=seconds)
 
     def put(self, path: str, text: str, *, mode: str = "0600") -> None:
         """A small file, whole, with its folders."""

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from quiesce.agent.qga import QemuGuestAgent
+from quiesce.lab.agent_socket import agent_at
 from quiesce.lab.cache import cache_folder, made_once
 from quiesce.lab.guest import LabGuest
 from quiesce.lab.tool import run_tool
@@ -73,11 +73,8 @@ class Waagent:
         """
         package = newest_package()
         target = f"/var/tmp/{package.name}"
-        agent = QemuGuestAgent(self._guest.qga_socket)
-        try:
+        with agent_at(self._guest.qga_socket) as agent:
             agent.write_file(target, package.read_bytes())
-        finally:
-            agent.disconnect()
         # Its dependency crypt-r replaces a part of Python that the guest's Python still has.
         self._guest.run(
             f"systemctl stop {UNIT}; "

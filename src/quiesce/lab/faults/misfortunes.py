@@ -147,11 +147,7 @@ def renew_lease(guest: LabGuest) -> None:
 
 
 def _ask_and_forget(guest: LabGuest, command: str) -> None:
-    agent = QemuGuestAgent(guest.qga_socket)
-    try:
-        agent.call("guest-exec", {"path": "/bin/sh", "arg": ["-c", command]})
-    finally:
-        agent.disconnect()
+    guest.agent_call("guest-exec", {"path": "/bin/sh", "arg": ["-c", command]})
 
 
 def _wait_until_silent(guest: LabGuest) -> None:

@@ -30,7 +30,7 @@ ACTIONS = (
 ACTIONS_ON_WINDOWS = ("restart-qga", "start-provider", "vss-copy")
 """What `guest/mend.ps1` can do."""
 _EXAMINE_SECONDS = 30.0
-"""The collector ends itself within 7 s; this is for a guest in which nothing gets on."""
+"""The collector ends itself within 16 s; this is for a guest in which nothing gets on."""
 _EXAMINE_SECONDS_ON_WINDOWS = 100.0
 """There it ends itself within 75 s: each command is slow to start."""
 _MEND_SECONDS = 120.0

@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 from . import shell
 
 _SECONDS = 20.0
-"""The script ends itself within 7 s."""
+"""The script ends itself within 16 s."""
 _LEAST_BYTES = 512
 """So much is left of each text."""
 

@@ -4,12 +4,13 @@ and the vault's job id: one that was interrupted is simply called again."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from zoneinfo import ZoneInfo
 
 import structlog
 
-from quiesce.model.failure import Failure, JobFailure, report_of
+from quiesce.model.failure import Failure, JobFailure, SnapshotFailure, report_of
 from quiesce.model.job import Job, JobStatus, TaskName, TaskStatus, backup_status
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.policy import Policy, SnapshotOptions
@@ -147,6 +148,8 @@ def _transfer(parts: Parts, job: Job, snapshot: Snapshot, *, interrupted: bool) 
         on_progress=console.progress,
         cancelled=console.cancelled,
         throttle=Throttle(policy.bandwidth),
+        audit=policy.audit,
+        on_mismatch=partial(_distrust, JobMender(parts, job, policy, console), console),
     )
     console.note(
         "info",
@@ -161,6 +164,15 @@ def _transfer(parts: Parts, job: Job, snapshot: Snapshot, *, interrupted: bool) 
     )
     parts.points.forget_cached()
     return point.id
+
+
+def _distrust(mender: JobMender, console: Console, mismatch: SnapshotFailure) -> None:
+    """Tell it as a warning, with the places: the points before this one, back to the last full
+    read, may hold old data as well."""
+    console.note("warning", f"{mismatch.message} [{mismatch.code}]")
+    for place in mismatch.evidence:
+        console.note("warning", f"{place.source}: {place.fact}")
+    mender.read_whole(mismatch)
 
 
 def release(parts: Parts, job_id: str, point_id: str) -> None:

@@ -130,10 +130,17 @@ class JobMender:
         if snapshot.session.route is Route.OFFLINE:
             return
         for forced in _full_reads(snapshot):
-            if MendAction.FULL_READ in self._off:
-                raise forced
-            self._found(forced.report(), None, quick=True)
-            self._note_way(MendAction.FULL_READ, forced.code)
+            self.read_whole(forced)
+
+    def read_whole(self, forced: SnapshotFailure) -> None:
+        """A disk is read whole because of `forced`; note that as the way round it.
+
+        :raise SnapshotFailure: `forced`, when the policy forbids that
+        """
+        if MendAction.FULL_READ in self._off:
+            raise forced
+        self._found(forced.report(), None, quick=True)
+        self._note_way(MendAction.FULL_READ, forced.code)
 
     # --- when the point is in the vault
 

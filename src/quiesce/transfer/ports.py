@@ -65,6 +65,14 @@ class DiskWriter(Protocol):
     def zero(self, first_chunk: int, count: int) -> None:
         """Record whole chunks as holes."""
 
+    def populated(self, first_chunk: int, count: int) -> Iterator[tuple[int, int]]:
+        """(first, count) of the parts of a run where the base may hold data and `holds` can tell:
+        not the end of a disk that has got another size. Roughly, for nothing is read for it."""
+
+    def holds(self, chunk: int, data: memoryview) -> bool:
+        """Whether the base has this content at the place of this chunk, nothing having been put
+        or zeroed yet. Its map tells: none of its data are read."""
+
 
 class PointWriter(Protocol):
     """A recovery point in the making, idempotent by job id: opening it again after a crash finds

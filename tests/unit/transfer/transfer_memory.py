@@ -103,6 +103,14 @@ class MemoryDisk:
         assert start < end
         self.content[start:end] = bytes(end - start)
 
+    def populated(self, first_chunk: int, count: int) -> Iterator[tuple[int, int]]:
+        for chunk in range(first_chunk, first_chunk + count):
+            if any(self.content[chunk * CHUNK : (chunk + 1) * CHUNK]):
+                yield chunk, 1
+
+    def holds(self, chunk: int, data: memoryview) -> bool:
+        return self.content[chunk * CHUNK : (chunk + 1) * CHUNK] == data
+
     def extents(self) -> Iterator[Extent]:
         for start in range(0, self.size_bytes, CHUNK):
             part = self.content[start : start + CHUNK]

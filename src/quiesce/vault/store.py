@@ -22,7 +22,7 @@ from typing import Protocol
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.files import Buffer, read_fully, sync_folder, write_synced
 
-_KEY = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/){0,2}[a-z0-9][a-z0-9._-]{0,199}\Z")
+KEY = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/){0,2}[a-z0-9][a-z0-9._-]{0,199}\Z")
 
 
 class ObjectMissing(StorageFailure):
@@ -57,7 +57,7 @@ class Store(Protocol):
 
     @property
     def uploads_at_once(self) -> int:
-        """How many large puts side by side make a writer faster: 1 where one fills the way there."""
+        """How many large puts side by side make a writer faster; 1 where one fills the way."""
 
     def put(self, key: str, data: Buffer) -> Put:
         """Create the object if no object has this key, atomically: it is seen whole or not at
@@ -108,14 +108,14 @@ class Store(Protocol):
 FOLDERS = ("keys", "index", "points", "deleted", "sessions", "garbage", "damage", "tmp")
 """Folders of a vault, beside `packs/00` … `packs/ff`."""
 
-_MARKER = "quiesce-store"
+MARKER = "quiesce-store"
 _RESERVE = "reserve"
 _LEFT_TO_OTHERS_BYTES = 1024 * 1024
 
 
 def check_key(key: str) -> str:
     """:raise ValueError: the key is not one (a defect: keys never come from outside)"""
-    if not _KEY.match(key) or ".." in key:
+    if not KEY.match(key) or ".." in key:
         raise ValueError(f"not an object key: {key!r}")
     return key
 
@@ -146,7 +146,7 @@ class LocalStore:
         root = Path(path).absolute()
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not (root / _MARKER).exists():
+            if not (root / MARKER).exists():
                 ours = {"packs", *FOLDERS}
                 foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in ours)
                 if foreign:
@@ -165,7 +165,7 @@ class LocalStore:
                 (root / "tmp" / "marker").unlink(missing_ok=True)  # of one that died here
                 write_synced(root / "tmp" / "marker", secrets.token_hex(16).encode())
                 # The marker comes last: a store that was made by half is made again.
-                os.replace(root / "tmp" / "marker", root / _MARKER)
+                os.replace(root / "tmp" / "marker", root / MARKER)
                 sync_folder(root)
         except OSError as inner:
             raise _failure(inner, root, "make the store") from inner
@@ -244,7 +244,7 @@ class LocalStore:
                 name = f"{key}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     yield from self._walk(path / entry.name, name)
-                elif entry.is_file(follow_symlinks=False) and _KEY.match(name):
+                elif entry.is_file(follow_symlinks=False) and KEY.match(name):
                     try:
                         found = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
@@ -303,16 +303,16 @@ class LocalStore:
         try:
             found = os.stat(self._root)
             device = (found.st_dev, found.st_ino)
-            if device == self._device and os.path.exists(self._root / _MARKER):
+            if device == self._device and os.path.exists(self._root / MARKER):
                 return self._identity
-            identity = (self._root / _MARKER).read_text("ascii", errors="replace")
+            identity = (self._root / MARKER).read_text("ascii", errors="replace")
         except OSError as inner:
             raise _failure(inner, self._root, "find the store", vanished=True) from inner
         if self._identity and identity != self._identity:
             raise StorageFailure(
                 "storage.vanished",
                 f"Another store now lies at {self._root}.",
-                evidence=[Evidence(f"marker {identity[:64]!r}", str(self._root / _MARKER))],
+                evidence=[Evidence(f"marker {identity[:64]!r}", str(self._root / MARKER))],
                 retryable=True,
             )
         self._device = device

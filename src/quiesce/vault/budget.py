@@ -48,6 +48,13 @@ class Meter:
     def seconds(self) -> float:
         return self._monotonic() - self._began
 
+    def reserve(self, requests: int, size_bytes: int) -> str:
+        """Spend it ahead, unless a limit refuses: then which, and nothing is spent."""
+        refused = self.refuses(requests, size_bytes)
+        if not refused:
+            self.spend(requests, size_bytes)
+        return refused
+
     def refuses(self, requests: int = 0, size_bytes: int = 0) -> str:
         """Which limit a step of this cost would exceed: "time", "bytes", "requests", or ""."""
         budget = self._budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,14 @@ class Contents:
         self._refreshing = threading.Lock()
         self._saving = threading.Lock()
         self._opener = Opener(store, keys, self.index, chunk_bytes)
+
+    def through(self, store: Store) -> Contents:
+        """The same contents, read through another view of their store, such as a meter."""
+        other = copy.copy(self)
+        other.store = store
+        other.records = Records(store, self.keys)
+        other._opener = Opener(store, self.keys, self.index, self.chunk_bytes)
+        return other
 
     # ── keeping the index in step ────────────────────────────────────────────────────────────
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
+from quiesce.vault.budget import UNLIMITED, Budget
 from quiesce.vault.collect import execute_collect
 from quiesce.vault.collect_plan import CollectPlan, plan_collect
 from quiesce.vault.config import FORMAT_KEY, VaultConfig, read_config, write_config
 from quiesce.vault.contents import Clock, Contents, utc_now
 from quiesce.vault.deletion import DeletionPlan, execute_deletion, plan_deletion
 from quiesce.vault.diskmap import ID_BYTES, ZERO_ID, ids_of
+from quiesce.vault.forecast import Forecast, forecast
 from quiesce.vault.keys import KeyMaterial, VaultKeys, unlock, wrap
 from quiesce.vault.manifest import (
     POINT_ID_DIGITS,
@@ -29,12 +31,15 @@ from quiesce.vault.manifest import (
 )
 from quiesce.vault.opening import newer
 from quiesce.vault.reader import DiskMap, VaultDiskReader
+from quiesce.vault.rebuild import RebuildReport, rebuild_index
 from quiesce.vault.repack import REPACK_BELOW, REPACK_BYTES
 from quiesce.vault.reserve import keep_reserve
+from quiesce.vault.sampling import SAMPLE_CHUNKS
 from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError
 from quiesce.vault.slots import add_slot, list_slots, new_slot_key, read_slots, remove_slot
 from quiesce.vault.store import ObjectMissing, Put, Store
-from quiesce.vault.verify import VerifyMode, VerifyReport, verify_vault
+from quiesce.vault.verify import VerifyOptions, verify_vault
+from quiesce.vault.verify_report import VerifyMode, VerifyReport
 from quiesce.vault.writer import Base, VaultPointWriter
 
 _POINT_ID = re.compile(rf"[0-9a-f]{{{POINT_ID_DIGITS}}}\Z")
@@ -117,7 +122,7 @@ class Vault:
     def remove_key(self, slot: str) -> None:
         """
         :raise NotFoundFailure: vault.key-slot-unknown
-        :raise VaultFailure: vault.last-key when it is the only one
+        :raise PolicyFailure: vault.last-key when it is the only one
         """
         remove_slot(self.contents.store, slot)
 
@@ -229,26 +234,50 @@ class Vault:
         """
         return execute_collect(self.contents, plan, self._all_manifests_now)
 
+    def rebuild_index(
+        self,
+        *,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> RebuildReport:
+        """All index segments anew, from the packs. See `quiesce.vault.rebuild`.
+
+        :raise VaultFailure: vault.collect-running
+        :raise JobFailure: job.cancelled
+        """
+        return rebuild_index(self.contents, on_progress=on_progress, cancelled=cancelled)
+
     def verify(
         self,
         mode: VerifyMode | str = VerifyMode.CHUNKS,
         *,
+        budget: Budget = UNLIMITED,
+        cursor: str = "",
+        sample: int = SAMPLE_CHUNKS,
+        seed: int | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> VerifyReport:
-        """Check the vault; damage is in the report, not raised.
+        """Check the vault; damage is in the report, not raised. See `VerifyOptions`.
 
         :raise JobFailure: job.cancelled
+        :raise InputFailure: vault.cursor-unknown
         """
+        options = VerifyOptions(VerifyMode(mode), budget, cursor, sample, seed)
         manifests, damaged = self.read_all_manifests(fresh=True)
         return verify_vault(
             self.contents,
             manifests,
             damaged,
-            VerifyMode(mode),
+            options,
             on_progress=on_progress,
             cancelled=cancelled,
         )
+
+    def forecast(self, mode: VerifyMode | str, *, sample: int = SAMPLE_CHUNKS) -> Forecast:
+        """What `verify` would cost without a budget."""
+        manifests, _ = self.read_all_manifests()
+        return forecast(self.contents, manifests, VerifyMode(mode), sample=sample)
 
     def _all_manifests_now(self) -> tuple[tuple[Manifest, ...], dict[str, VaultFailure]]:
         return self.read_all_manifests(with_deleted=True, fresh=True)

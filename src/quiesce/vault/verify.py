@@ -6,291 +6,283 @@ so that the next full read of a disk that still holds the data heals every point
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import os
 import secrets
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from itertools import groupby
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
-from blake3 import blake3
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-from quiesce.model.failure import JobFailure, StorageFailure, VaultFailure
+from quiesce.model.failure import InputFailure, VaultFailure
 from quiesce.model.job import Progress
+from quiesce.vault.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.contents import Contents
-from quiesce.vault.health import PointHealth, examine_points
-from quiesce.vault.manifest import Manifest
-from quiesce.vault.pack import (
-    HEAD_BYTES,
-    PACK_BYTES,
-    Entry,
-    Kind,
-    PackError,
-    blob_id,
-    blob_in,
-    head_cipher,
-    open_range,
-    pack_key,
-    whole_footer,
+from quiesce.vault.health import (
+    Examination,
+    Examiner,
+    lost_points,
+    newest_of_each_vm,
 )
-from quiesce.vault.sealed import SealError
-from quiesce.vault.segment import SegmentError, entries_in_segment
-from quiesce.vault.store import ObjectMissing, Store
-
-_PACKS_AT_ONCE = 2
-_PIECE_BYTES = 4 * 1024 * 1024
-
-
-class _Room(threading.local):
-    """A pack's memory, one for each thread for its whole life: what is given back to the
-    allocator for every pack is not given back to the system, and adds up."""
-
-    def __init__(self) -> None:
-        self.pack = memoryview(mmap.mmap(-1, PACK_BYTES + _PIECE_BYTES))
-
-
-_room = _Room()
-
-
-class VerifyMode(StrEnum):
-    STRUCTURE = "structure"
-    """Manifests, maps and index: every chunk of every point has a place in a pack that exists
-    in full. Reads no chunk."""
-    PACKS = "packs"
-    """And every pack has the BLAKE3 that its name says. Reads everything, opens nothing."""
-    CHUNKS = "chunks"
-    """And every blob opens, unpacks, and has the id that its pack says."""
+from quiesce.vault.manifest import Manifest, point_key
+from quiesce.vault.pack import pack_key, pack_name
+from quiesce.vault.pack_check import PackCheck, PackRound, check_blobs, check_by_name, stop_if
+from quiesce.vault.sampling import SAMPLE_CHUNKS, Drawn, Sampler
+from quiesce.vault.verify_report import (
+    MAPS,
+    PACKS,
+    Cursor,
+    Finding,
+    SampleReport,
+    VerifyMode,
+    VerifyReport,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One damaged object. `healed`: it has been rebuilt, or no point needs what it lost."""
+class VerifyOptions:
+    """How much to look at. `cursor`: where an earlier verification stopped. `sample` chunks are
+    drawn in mode SAMPLE, by `seed`; without one, by a seed of chance, which the report names."""
 
-    code: str
-    object: str
-    detail: str
-    healed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
     mode: VerifyMode
-    points: tuple[PointHealth, ...]
-    findings: tuple[Finding, ...]
-    packs: int
-    blobs_opened: int
-    bytes_read: int
-
-    @property
-    def intact(self) -> bool:
-        """Nothing is damaged, or what was has been healed."""
-        return not self.hurt and all(finding.healed for finding in self.findings)
-
-    @property
-    def hurt(self) -> tuple[PointHealth, ...]:
-        return tuple(point for point in self.points if not point.intact)
+    budget: Budget = UNLIMITED
+    cursor: str = ""
+    sample: int = SAMPLE_CHUNKS
+    seed: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _PackCheck:
-    name: bytes
-    findings: tuple[Finding, ...]
-    bad: tuple[bytes, ...]
-    opened: int
-    read: int
+class _Spent(Exception):  # noqa: N818 - no error: the budget ended the walk
+    """Which limit it was."""
 
 
 def verify_vault(
     contents: Contents,
     manifests: tuple[Manifest, ...],
     damaged: dict[str, VaultFailure],
-    mode: VerifyMode,
+    options: VerifyOptions,
     *,
     on_progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
 ) -> VerifyReport:
-    """:raise JobFailure: job.cancelled"""
-    findings = [
-        Finding("vault.corrupt-manifest", f"points/{point_id}", failure.message)
-        for point_id, failure in damaged.items()
-    ]
-    refresh = contents.refresh(scan_unindexed=True)
-    contents.save_index()
-    findings += [
-        Finding("vault.corrupt-index", key, "rebuilt from the packs", healed=True)
-        for key in refresh.damaged_segments
-    ]
-    findings += [
-        Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
-        for key in refresh.unreadable_packs
-    ]
-    sizes = contents.pack_sizes()
-    findings += [
-        Finding(
-            "vault.pack-missing",
-            pack_key(name),
-            "truncated or of another length" if name in sizes else "missing",
+    """:raise JobFailure: job.cancelled
+    :raise InputFailure: vault.cursor-unknown
+    """
+    meter = Meter(options.budget)
+    through = contents.through(MeteredStore(contents.store, meter))
+    work = _Verification(contents, through, manifests, damaged, options, meter)
+    work.on_progress = on_progress
+    work.cancelled = cancelled
+    return work.run()
+
+
+@dataclass
+class _Verification:
+    """One run. Packs are read through `contents`, since their cost is taken from the budget before
+    they are read; all else through `metered`."""
+
+    contents: Contents
+    metered: Contents
+    manifests: tuple[Manifest, ...]
+    damaged: Mapping[str, VaultFailure]
+    options: VerifyOptions
+    meter: Meter
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    cancelled: Callable[[], bool] = lambda: False
+    findings: list[Finding] = field(default_factory=list)
+    known_damage: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
+    opened: int = 0
+    checked: int = 0
+    read: int = 0
+    stopped_by: str = ""
+
+    def run(self) -> VerifyReport:
+        mode = self.options.mode
+        cursor = self._cursor()
+        self._look_at_structure()
+        packs = PackRound(
+            self.metered.store.list("packs/"),
+            self.meter,
+            after=bytes.fromhex(cursor.after) if cursor and cursor.stage == PACKS else b"",
+            until=cursor.until if cursor else None,
         )
-        for name in contents.index.missing_packs()
-    ]
-    opened = read = 0
-    if mode is not VerifyMode.STRUCTURE:
-        total = sum(sizes.values())
-        for check in _check_packs(contents, sizes, mode, cancelled):
-            opened += check.opened
-            read += check.read
-            findings += check.findings
-            _record(contents, check)
-            on_progress(Progress(done_bytes=read, total_bytes=total, phase="packs"))
-    contents.refresh()
-    points = examine_points(contents, manifests, damaged, cancelled)
-    if all(point.intact for point in points):
-        # A damaged pack stays where it is until it is collected, but what it lost has been
-        # stored anew, or nobody needs it: that must not count as damage at every later look.
-        findings = [replace(finding, healed=True) for finding in findings]
-    return VerifyReport(mode, points, tuple(findings), len(sizes), opened, read)
+        reads_packs = mode in (VerifyMode.PACKS, VerifyMode.CHUNKS)
+        in_maps = cursor is not None and cursor.stage == MAPS
+        left_off: Cursor | None = None
+        sample = None
+        if mode is VerifyMode.SAMPLE:
+            sample = self._draw()
+        elif reads_packs and not in_maps:
+            self._check_packs(packs)
+            if self.stopped_by:
+                left_off = Cursor(mode, PACKS, packs.reached.hex(), packs.until)
+        found = Examination((), frozenset(), unplaced=False)
+        examined = False
+        # What damage hurts is worth a look even now; a sample without any saves the long walk.
+        whole = not self.stopped_by and mode is not VerifyMode.SAMPLE
+        if whole or any(not finding.healed for finding in self.findings):
+            after = cursor.after if cursor is not None and in_maps else ""
+            found, last = self._examine(after)
+            examined = not last
+            if last and left_off is None:
+                left_off = Cursor(mode, MAPS, last, packs.until)
+        return VerifyReport(
+            mode=mode,
+            points=found.points + lost_points(self.damaged),
+            findings=tuple(self._judged(finding, found, examined) for finding in self.findings),
+            packs=packs.listed,
+            blobs_opened=self.opened,
+            bytes_read=self.read,
+            packs_checked=self.checked,
+            round_bytes=(packs.total_bytes if in_maps else packs.done_bytes) if reads_packs else 0,
+            total_bytes=packs.total_bytes,
+            examined=examined,
+            stopped_by=self.stopped_by,
+            cursor="" if left_off is None else str(left_off),
+            requests=self.meter.requests,
+            seconds=self.meter.seconds,
+            sample=sample,
+        )
 
+    def _cursor(self) -> Cursor | None:
+        """:raise InputFailure: vault.cursor-unknown"""
+        if not self.options.cursor:
+            return None
+        cursor = Cursor.parse(self.options.cursor)
+        if cursor.mode is not self.options.mode:
+            raise InputFailure(
+                "vault.cursor-unknown",
+                f"A verification of mode {cursor.mode} stopped there, not one of mode "
+                f"{self.options.mode}.",
+            )
+        return cursor
 
-def _stop_if(cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise JobFailure("job.cancelled", "The job was cancelled.")
+    def _look_at_structure(self) -> None:
+        self.findings += [
+            Finding("vault.corrupt-manifest", point_key(point_id), failure.message)
+            for point_id, failure in self.damaged.items()
+        ]
+        refresh = self.metered.refresh(scan_unindexed=True)
+        self.metered.save_index()
+        self.findings += [
+            Finding("vault.corrupt-index", key, "rebuilt from the packs", healed=True)
+            for key in refresh.damaged_segments
+        ]
+        self.findings += [
+            Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
+            for key in refresh.unreadable_packs
+        ]
+        for name in self.metered.index.missing_packs():
+            self.findings.append(Finding("vault.pack-missing", pack_key(name), "not there in full"))
+        self.known_damage = self.metered.records.damage()
 
+    def _check_packs(self, packs: PackRound) -> None:
+        contents = self.contents
 
-def _check_packs(
-    contents: Contents, sizes: dict[bytes, int], mode: VerifyMode, cancelled: Callable[[], bool]
-) -> Iterator[_PackCheck]:
-    """Packs in parallel, a few at a time: each takes its 32 MiB of memory."""
-    workers = min(_PACKS_AT_ONCE, os.cpu_count() or 1)
-    waiting: deque[Future[_PackCheck]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="vault-verify") as pool:
+        def check(name: bytes, size_bytes: int) -> PackCheck:
+            if self.options.mode is VerifyMode.PACKS and name not in self.known_damage:
+                found = check_by_name(contents.store, name, size_bytes)
+                # Only with the key can it be said which blobs of a damaged pack are still good.
+                if not found.findings:
+                    return found
+            return check_blobs(contents, name, size_bytes)
+
+        for found in packs.check(check, self.cancelled):
+            self.opened += found.opened
+            self.read += found.read
+            self.checked += bool(found.read or found.findings)
+            self.findings += found.findings
+            self._record(found)
+            self._progress(packs.done_bytes, packs.total_bytes, "packs")
+        self.stopped_by = packs.stopped_by
+
+    def _draw(self) -> SampleReport:
+        options = self.options
+        seed = secrets.randbits(32) if options.seed is None else options.seed
+        drawn: list[Drawn] = []
         try:
-            for name in sorted(sizes):
-                _stop_if(cancelled)
-                waiting.append(pool.submit(_check_pack, contents, name, mode))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                _stop_if(cancelled)
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            for found in Sampler(self.metered, self.manifests, seed, self._check).draw():
+                drawn.append(found)
+                if found.failure is not None:
+                    self._note(found)
+                self._progress(len(drawn), options.sample, "sample")
+                if len(drawn) >= options.sample:
+                    break
+        except _Spent as spent:
+            self.stopped_by = str(spent)
+        good = [found for found in drawn if found.failure is None]
+        self.read += sum(found.size_bytes for found in good)
+        return SampleReport(
+            seed=seed,
+            wanted=options.sample,
+            restored=len(good),
+            size_bytes=sum(found.size_bytes for found in good),
+            failed=tuple(str(found) for found in drawn if found.failure is not None),
+        )
 
+    def _note(self, drawn: Drawn) -> None:
+        failure = drawn.failure
+        place = self.contents.index.locate(drawn.blob)
+        if failure is None or place is None:
+            return  # a pack that is missing is found by itself
+        name = self.contents.index.name_of(place.pack)
+        found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
+        self.findings.append(found)
+        self._record(PackCheck(name, (found,), (drawn.blob,), 1, 1))
 
-def _check_pack(contents: Contents, name: bytes, mode: VerifyMode) -> _PackCheck:
-    key = pack_key(name)
-    try:
-        data = _read_pack(contents.store, key)
-    except ObjectMissing:
-        return _PackCheck(name, (), (), 0, 0)
-    except StorageFailure as failure:
-        if failure.code != "storage.io-error":
-            raise
-        # A bad sector: as damaged as a flipped bit, and the other packs are still to be looked at.
-        bad = tuple(entry.id for entry in _indexed(contents, name))
-        return _PackCheck(name, (_damaged(key, f"cannot be read: {failure}"),), bad, 0, 0)
-    if blake3(data).digest() == name and mode is VerifyMode.PACKS:
-        return _PackCheck(name, (), (), 0, len(data))
-    # Only with the key can it be said which blobs of a damaged pack are still good.
-    problem = "" if blake3(data).digest() == name else "its BLAKE3 is not its name"
-    entries = _entries(contents, name, data)
-    try:
-        cipher = head_cipher(contents.keys, bytes(data[:HEAD_BYTES]))
-    except PackError as inner:
-        bad = tuple(entry.id for entry in entries)
-        return _PackCheck(name, (_damaged(key, str(inner)),), bad, 0, len(data))
-    bad = tuple(_bad_blobs(contents, cipher, entries, data))
-    if bad:
-        problem = f"{len(bad)} of its {len(entries)} blobs are damaged"
-    elif problem:
-        problem += f"; all of its {len(entries)} known blobs are good"
-    found = (_damaged(key, problem),) if problem else ()
-    return _PackCheck(name, found, bad, len(entries), len(data))
-
-
-def _read_pack(store: Store, key: str) -> memoryview:
-    """The whole object, in this thread's memory; more than a pack may hold is not read."""
-    length = 0
-    while length <= PACK_BYTES:
-        piece = store.get_range(key, length, _PIECE_BYTES)
-        _room.pack[length : length + len(piece)] = piece
-        length += len(piece)
-        if len(piece) < _PIECE_BYTES:
-            break
-    return _room.pack[:length]
-
-
-def _damaged(key: str, detail: str) -> Finding:
-    return Finding("vault.corrupt-chunk", key, detail)
-
-
-def _entries(contents: Contents, name: bytes, data: memoryview) -> list[Entry]:
-    """What lies in a pack: by its own footer, else by an index segment."""
-    try:
-        return whole_footer(contents.keys, data)
-    except PackError:
-        return _indexed(contents, name)
-
-
-def _indexed(contents: Contents, name: bytes) -> list[Entry]:
-    for key, packs in contents.segments().items():
-        if name in packs:
-            try:
-                return entries_in_segment(contents.open_segment(key), name)
-            except (ObjectMissing, SealError, SegmentError):
-                continue
-    return []
-
-
-def _bad_blobs(
-    contents: Contents, cipher: AESGCM, entries: list[Entry], data: memoryview
-) -> Iterator[bytes]:
-    """Ids of blobs that do not open. Chunks of one frame share a range, which is opened once."""
-    entries.sort(key=_range)
-    for (offset, length), sharing in groupby(entries, key=_range):
-        group = list(sharing)
-        good = _good_blobs(contents, cipher, group, data[offset : offset + length])
-        yield from (entry.id for entry in group if entry.id not in good)
-
-
-def _range(entry: Entry) -> tuple[int, int]:
-    return entry.offset, entry.length
-
-
-def _good_blobs(
-    contents: Contents, cipher: AESGCM, group: list[Entry], stored: memoryview
-) -> set[bytes]:
-    good: set[bytes] = set()
-    # A segment does not keep a blob's kind, so the other one is tried too.
-    for kind in (group[0].kind, Kind.MAP, Kind.CHUNK):
+    def _examine(self, after: str) -> tuple[Examination, str]:
+        """Points after this one, oldest first, and the last that was looked at if the budget ended
+        it, else ""."""
+        self.metered.refresh()
+        for name in self.known_damage.keys() - {pack_name(f.object) for f in self.findings}:
+            count = len(self.known_damage[name])
+            detail = f"{count} of its blobs were found damaged earlier"
+            self.findings.append(Finding("vault.corrupt-chunk", pack_key(name), detail))
+        ordered = sorted(self.manifests, key=lambda m: (m.point.taken_at, m.point.id))
+        numbers = [number for number, m in enumerate(ordered) if m.point.id == after]
+        todo = ordered[numbers[0] + 1 :] if numbers else ordered
+        examiner = Examiner(self.metered, self.metered.index.snapshot(), self._check)
+        total = sum(m.point.size_bytes for m in todo)
+        done = 0
+        last = ""
+        stopped = False
         try:
-            plain = open_range(cipher, replace(group[0], kind=kind), stored)
-        except PackError:
-            continue
-        for entry in group:
-            with contextlib.suppress(PackError):
-                blob = blob_in(entry, plain, contents.chunk_bytes)
-                if blob_id(contents.keys, kind, blob) == entry.id:
-                    good.add(entry.id)
-        break
-    return good
+            for manifest in todo:
+                examiner.look_at(manifest)
+                last = manifest.point.id
+                done += manifest.point.size_bytes
+                self._progress(done, total, "maps")
+        except _Spent as spent:
+            self.stopped_by = str(spent)
+            stopped = True
+        return examiner.result(newest_of_each_vm(ordered)), (last or "00") if stopped else ""
 
+    def _judged(self, finding: Finding, found: Examination, examined: bool) -> Finding:
+        """A damaged pack stays where it is until it is collected, but what it lost has been stored
+        anew, or nobody needs it: that must not count as damage at every later look."""
+        name = pack_name(finding.object)
+        if finding.healed or name is None or not examined or name in found.hurt_packs:
+            return finding
+        if found.unplaced and not self.contents.index.knows(name):
+            return finding
+        return replace(finding, healed=True)
 
-def _record(contents: Contents, check: _PackCheck) -> None:
-    known = contents.records.damage().get(check.name, frozenset())
-    if known and check.read and not check.findings:
-        for key, pack in contents.records.damaged_packs():
-            if pack == check.name:
-                contents.store.delete(key)  # mended from a copy
-        return
-    if known.issuperset(check.bad):
-        return
-    values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}
-    values["at"] = contents.clock().isoformat()
-    contents.records.put(f"damage/{secrets.token_hex(16)}", "damage", values)
+    def _record(self, check: PackCheck) -> None:
+        known = self.known_damage.get(check.name, frozenset())
+        records = self.contents.records
+        if known and check.read and not check.findings:
+            for key, pack in records.damaged_packs():
+                if pack == check.name:
+                    self.contents.store.delete(key)  # mended from a copy
+            del self.known_damage[check.name]
+        elif not known.issuperset(check.bad):
+            self.known_damage[check.name] = known.union(check.bad)
+            values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}
+            values["at"] = self.contents.clock().isoformat()
+            records.put(f"damage/{secrets.token_hex(16)}", "damage", values)
+
+    def _check(self) -> None:
+        """:raise JobFailure: job.cancelled"""
+        stop_if(self.cancelled)
+        refused = self.meter.refuses(1)
+        if refused:
+            raise _Spent(refused)
+
+    def _progress(self, done: int, total: int, phase: str) -> None:
+        rate = done / self.meter.seconds if self.meter.seconds > 0 else 0.0
+        self.on_progress(Progress(done_bytes=done, total_bytes=total, rate=rate, phase=phase))

@@ -70,6 +70,11 @@ class Stand:
         }
         self.handler.settings(sequence, public, protected)
 
+    def begin(self, sequence: int, **more: Any) -> None:
+        """An order of the attempt of this number, and the agent's word to carry it out."""
+        self.order(sequence, f"attempt-{sequence}", **more)
+        self.enable(sequence)
+
     def enable(self, sequence: int) -> None:
         done = self.handler.call("enable", sequence)
         assert done.returncode == 0, done.stdout + done.stderr

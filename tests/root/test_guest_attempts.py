@@ -34,8 +34,7 @@ def kill_while_frozen(stand: Stand, *who: str, hold_seconds: float) -> None:
         return snapshot_taken(request)
 
     stand.answer = kill
-    stand.order(1, "attempt-1", hold_seconds=hold_seconds)
-    stand.enable(1)
+    stand.begin(1, hold_seconds=hold_seconds)
     wait_for("the snapshot", lambda: bool(killed))
 
 
@@ -71,8 +70,7 @@ def test_idle_is_done_only_when_nothing_is_frozen(stand: Stand) -> None:
 
 def test_disable_ends_the_pre_script_of_an_attempt_whose_driver_was_killed(stand: Stand) -> None:
     notes = stand.bench.scripts(pre="sleep 60")
-    stand.order(1, "attempt-1")
-    stand.enable(1)
+    stand.begin(1)
     wait_for("the pre-script", lambda: notes.read_text() == "pre\n")
     os.kill(stand.driver()["pid"], signal.SIGKILL)
     assert stand.handler.call("disable").returncode == 0
@@ -82,8 +80,7 @@ def test_disable_ends_the_pre_script_of_an_attempt_whose_driver_was_killed(stand
 
 def test_uninstall_leaves_nothing_of_an_attempt_whose_driver_was_killed(stand: Stand) -> None:
     notes = stand.bench.scripts(pre="sleep 60")
-    stand.order(1, "attempt-1")
-    stand.enable(1)
+    stand.begin(1)
     wait_for("the pre-script", lambda: notes.read_text() == "pre\n")
     os.kill(stand.driver()["pid"], signal.SIGKILL)
     assert stand.handler.call("uninstall").returncode == 0
@@ -94,11 +91,9 @@ def test_uninstall_leaves_nothing_of_an_attempt_whose_driver_was_killed(stand: S
 def begin_one_that_waits(stand: Stand, *, post: str) -> Path:
     """attempt-2 has been begun and waits for the end of attempt-1's post-script."""
     notes = stand.bench.scripts(post=post)
-    stand.order(1, "attempt-1")
-    stand.enable(1)
+    stand.begin(1)
     wait_for("the post-script", lambda: "post" in notes.read_text())
-    stand.order(2, "attempt-2")
-    stand.enable(2)
+    stand.begin(2)
     assert stand.driver()["attempt"] == "attempt-2"
     assert notes.read_text() == "pre\npost\n"
     return notes
@@ -166,8 +161,7 @@ def test_a_full_run_folder_is_reported_and_nothing_is_begun(stand: Stand) -> Non
     run("mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=40,mode=0700", "tmpfs", RUN)
     try:
         (RUN / "filler").write_bytes(b"x" * 4096)
-        stand.order(1, "attempt-1")
-        stand.enable(1)
+        stand.begin(1)
         report = stand.handler.await_stage(1, "failed")
         assert report["failure"]["code"] == "agent.disk-full"
         assert "/run/quiesce" in report["failure"]["evidence"][0]["fact"]
@@ -184,8 +178,7 @@ def test_a_disk_that_is_not_answered_for_after_the_thaw_is_a_warning(stand: Stan
         return snapshot_taken(request)
 
     stand.answer = refuse_the_second
-    stand.order(1, "attempt-1")
-    stand.enable(1)
+    stand.begin(1)
     report = stand.handler.await_stage(1, "done", "failed")
     assert (report["stage"], report["failure"]) == ("done", None)
     (warning,) = report["session"]["warnings"]
@@ -198,8 +191,7 @@ def test_an_attempt_that_cannot_be_begun_says_why(stand: Stand) -> None:
     RUN.mkdir(mode=0o700, exist_ok=True)
     with (RUN / "driver").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # somebody who does not say who it is
-        stand.order(1, "attempt-1")
-        stand.enable(1)
+        stand.begin(1)
         report = stand.handler.await_stage(1, "done", "failed")
     assert report["failure"]["code"] == "session.active"
     assert report["failure"]["remedy"] == "", "the server's catalogue knows better"

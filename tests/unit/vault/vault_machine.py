@@ -1,0 +1,299 @@
+"""Any history of one vault: processes with wrong clocks back up, restore, delete, collect, verify
+and copy, call by call in any order; they die, their store fails, and its lists are late. After
+every step every committed point is read bit for bit.
+
+What is committed: a point whose backup said so, and any that was once seen in the vault. It stays
+so until somebody begins to delete it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+
+from faulty_store import Fault
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from paper_store import PaperStore, StaleLists
+from small_vault import SMALL_CHUNK, small_disk, small_packs, small_scene
+from stepping import Actor, Host, one_thread_each
+from vault_scene import LABEL, FakeClock, Scene
+
+from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.snapshot import Route
+from quiesce.vault.collect import CollectPlan
+from quiesce.vault.copying import execute_copy, plan_copy
+
+HOSTS = 3
+WRONG_BY_MINUTES = 60
+"""Each clock is wrong by at most this, so two of them differ by at most twice as much."""
+LATE_SECONDS = 3600
+MOST_POINTS = 5
+CHUNKS = st.lists(st.integers(0, 12), min_size=1, max_size=9)
+CALL_FAULTS = (
+    Fault.BEFORE, Fault.AFTER, Fault.PARTIAL, Fault.TWICE, Fault.ECHO, Fault.THROTTLED, Fault.FULL,
+    Fault.EXPIRED, Fault.WRONG_BYTES, Fault.SHORT, Fault.KILLED_BEFORE, Fault.KILLED_PARTIAL,
+    Fault.KILLED_AFTER,
+)  # fmt: skip
+
+
+class Told(Counter[str]):
+    """What all runs have covered, over all machines of this process."""
+
+
+TOLD = Told()
+
+
+@dataclass
+class Job:
+    """`deleting`: somebody has begun to delete its point. `gone_at`: when it was seen gone."""
+
+    disk: bytes
+    vm: str
+    point_id: str = ""
+    deleting: bool = False
+    gone_at: datetime | None = None
+
+
+class VaultMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = ExitStack()
+        self.patches.enter_context(small_packs())
+        self.patches.enter_context(one_thread_each())
+        self.clock = FakeClock()
+        self.store = PaperStore(self.clock)
+        self.hosts: list[Host] = []
+        self.jobs: dict[str, Job] = {}
+        self.collections = 0
+        TOLD["examples"] += 1
+
+    @initialize(
+        wrong=st.lists(
+            st.integers(-WRONG_BY_MINUTES, WRONG_BY_MINUTES), min_size=HOSTS, max_size=HOSTS
+        ),
+        late=st.sampled_from([0, 60, LATE_SECONDS]),
+        seed=st.integers(0, 1 << 16),
+    )
+    def make_vault(self, wrong: list[int], late: int, seed: int) -> None:
+        small_scene(self.store, self.clock)
+        dice = random.Random(seed)
+        shared = StaleLists(self.store, self.clock, late, lambda key: dice.random() < 0.5)
+        self.hosts = [Host(f"host {n}", shared, self.clock) for n in range(HOSTS)]
+        for host, minutes in zip(self.hosts, wrong, strict=True):
+            host.wrong_by_minutes = minutes
+
+    def teardown(self) -> None:
+        for host in self.hosts:
+            TOLD["calls to the store"] += len(host.store.log)
+            host.kill()
+        self.patches.close()
+
+    # ── work that begins, and then goes on call by call ──────────────────────────────────────
+
+    @precondition(lambda self: len(self.committed) + self.count("backup") < MOST_POINTS)
+    @rule(host=st.integers(0, HOSTS - 1), chunks=CHUNKS, full=st.booleans(), vm=st.booleans())
+    def begin_backup(self, host: int, chunks: list[int], full: bool, vm: bool) -> None:
+        name = f"job-{len(self.jobs)}"
+        job = self.jobs[name] = Job(small_disk(*chunks, tail=17), "mail" if vm else "web")
+        base = "" if full else self._base_of(job)
+        self.begin(host, f"backup {name}", lambda scene: self._back_up(scene, name, job, base))
+
+    @precondition(lambda self: len(self.committed) + self.count("backup") < MOST_POINTS)
+    @rule(host=st.integers(0, HOSTS - 1), chunks=CHUNKS, full=st.booleans(), vm=st.booleans())
+    def back_up_at_once(self, host: int, chunks: list[int], full: bool, vm: bool) -> None:
+        self.begin_backup(host, chunks, full, vm)
+        self.finish_last(host)
+
+    def finish_last(self, host: int) -> None:
+        if self.hosts[host].actors:
+            self.hosts[host].actors[-1].finish()
+
+    def _base_of(self, job: Job) -> str:
+        return next((n for n in reversed(self.committed) if self.jobs[n].vm == job.vm), "")
+
+    def _back_up(self, scene: Scene, name: str, job: Job, base: str) -> RecoveryPoint:
+        old = self.jobs[base].disk if base else b""
+        writer = scene.vault.writer(job.vm, name)
+        if writer.committed is not None:
+            return writer.committed
+        target = writer.disk("sda", len(job.disk), base_generation=base)
+        for at in range(0, len(job.disk), SMALL_CHUNK):
+            chunk = job.disk[at : at + SMALL_CHUNK]
+            if not base or old[at : at + SMALL_CHUNK] != chunk:
+                target.put(at // SMALL_CHUNK, memoryview(chunk))
+        row = PointDisk("sda", len(job.disk), "raw", name, bool(base))
+        return writer.commit(
+            taken_at=scene.clock(), route=Route.HOST, consistency=LABEL, freeze=None, disks=(row,)
+        )
+
+    @rule(host=st.integers(0, HOSTS - 1), seconds_between=st.sampled_from([0, 7200]))
+    def begin_collection(self, host: int, seconds_between: int) -> None:
+        def collect(scene: Scene) -> CollectPlan:
+            plan = scene.vault.plan_collect()
+            scene.clock.advance(seconds=seconds_between)
+            return scene.vault.collect(plan)
+
+        self.begin(host, "collection", collect)
+
+    @precondition(lambda self: self.committed)
+    @rule(host=st.integers(0, HOSTS - 1), which=st.integers(0, MOST_POINTS))
+    def begin_deletion(self, host: int, which: int) -> None:
+        name = self.committed[which % len(self.committed)]
+
+        def delete(scene: Scene) -> None:
+            plan = scene.vault.plan_deletion([self.jobs[name].point_id])
+            self.jobs[name].deleting = True
+            scene.vault.execute(plan)
+
+        self.begin(host, f"deletion of {name}", delete)
+
+    @precondition(lambda self: self.committed)
+    @rule(host=st.integers(0, HOSTS - 1), which=st.integers(0, MOST_POINTS))
+    def delete_at_once(self, host: int, which: int) -> None:
+        self.begin_deletion(host, which)
+        self.finish_last(host)
+
+    @rule(host=st.integers(0, HOSTS - 1), hours=st.sampled_from([1, 3, 25, 30]))
+    def collect_at_once_after_a_while(self, host: int, hours: int) -> None:
+        self.clock.advance(hours=hours)
+        self.begin_collection(host, 0)
+        self.finish_last(host)
+
+    @precondition(lambda self: self.committed)
+    @rule(host=st.integers(0, HOSTS - 1), which=st.integers(0, MOST_POINTS))
+    def begin_restore(self, host: int, which: int) -> None:
+        name = self.committed[which % len(self.committed)]
+        job = self.jobs[name]
+
+        def restore(scene: Scene) -> None:
+            reader = scene.vault.reader(job.point_id, "sda")
+            for at in range(0, len(job.disk), SMALL_CHUNK):
+                buffer = bytearray(min(SMALL_CHUNK, len(job.disk) - at))
+                reader.read_into(at, memoryview(buffer))
+                assert buffer == job.disk[at : at + SMALL_CHUNK], f"{name} reads wrong bytes"
+
+        self.begin(host, f"restore of {name}", restore)
+
+    @rule(host=st.integers(0, HOSTS - 1), mode=st.sampled_from(["structure", "packs", "chunks"]))
+    def begin_verification(self, host: int, mode: str) -> None:
+        self.begin(host, f"verification of {mode}", lambda scene: scene.vault.verify(mode))
+
+    @precondition(lambda self: self.committed)
+    @rule(host=st.integers(0, HOSTS - 1))
+    def begin_copy(self, host: int) -> None:
+        def copy(scene: Scene) -> None:
+            keys = scene.vault.contents.keys
+            there = PaperStore(self.clock)
+            execute_copy(
+                plan_copy(scene.store, there, keys=keys, clock=scene.clock), clock=scene.clock
+            )
+
+        self.begin(host, "copy", copy)
+
+    def begin(self, host: int, name: str, work: Callable[[Scene], object]) -> Actor | None:
+        if len(self.hosts[host].actors) >= 3:
+            return None
+        TOLD[name.split()[0]] += 1
+        return self.hosts[host].begin(name, work)
+
+    # ── who goes on, and what befalls them ───────────────────────────────────────────────────
+
+    @precondition(lambda self: self.actors)
+    @rule(which=st.integers(0, 8), calls=st.integers(1, 25))
+    def go_on(self, which: int, calls: int) -> None:
+        self.actors[which % len(self.actors)].go(calls)
+
+    @precondition(lambda self: self.actors)
+    @rule(which=st.integers(0, 8))
+    def finish(self, which: int) -> None:
+        self.actors[which % len(self.actors)].finish()
+
+    @precondition(lambda self: self.actors)
+    @rule(which=st.integers(0, 8), fault=st.sampled_from(CALL_FAULTS), after=st.integers(0, 12))
+    def go_on_into_a_fault(self, which: int, fault: Fault, after: int) -> None:
+        actor = self.actors[which % len(self.actors)]
+        if after:
+            actor.go(after)
+        host = actor.host
+        host.next_fault = fault
+        actor.go(1)
+        host.next_fault = None
+        if host.store.dead:
+            self._kill(host)
+
+    @precondition(lambda self: self.actors)
+    @rule(which=st.integers(0, 8))
+    def kill(self, which: int) -> None:
+        self._kill(self.actors[which % len(self.actors)].host)
+
+    def _kill(self, dying: Host) -> None:
+        TOLD["kills"] += 1
+        TOLD["calls to the store"] += len(dying.store.log)
+        self._count_faults(dying)
+        dying.kill()
+
+    @rule(minutes=st.sampled_from([1, 30, 60, 3 * 60, 12 * 60, 25 * 60, 30 * 60]))
+    def wait(self, minutes: int) -> None:
+        self.clock.advance(minutes=minutes)
+
+    @rule(host=st.integers(0, HOSTS - 1), minutes=st.integers(-WRONG_BY_MINUTES, WRONG_BY_MINUTES))
+    def clock_jumps(self, host: int, minutes: int) -> None:
+        self.hosts[host].wrong_by_minutes = minutes
+
+    # ── what must hold ───────────────────────────────────────────────────────────────────────
+
+    @invariant()
+    def every_committed_point_restores(self) -> None:
+        if not self.hosts:
+            return
+        TOLD["steps"] += 1
+        self._look_at_the_ended()
+        fresh = Scene.at(self.store, self.clock)
+        points = {point.job_id: point for point in fresh.vault.points()}
+        for name, point in points.items():
+            job = self.jobs[name]
+            job.point_id = point.id
+            assert fresh.restore(point) == job.disk, f"{name} reads wrong bytes"
+            TOLD["points read whole"] += 1
+        for name, job in self.jobs.items():
+            if job.point_id and name not in points:
+                assert job.deleting, f"{name} is lost"
+                job.gone_at = job.gone_at or self.clock.now
+
+    def _look_at_the_ended(self) -> None:
+        for host in self.hosts:
+            for actor in [actor for actor in host.actors if actor.done]:
+                host.actors.remove(actor)
+                if actor.error is not None:
+                    raise AssertionError(f"{actor} ended in an uncoded error") from actor.error
+                if actor.failure is not None:
+                    TOLD[f"ended in {actor.failure.code}"] += 1
+                self._look_at(actor)
+
+    def _look_at(self, actor: Actor) -> None:
+        if isinstance(actor.result, RecoveryPoint):
+            TOLD["points committed"] += 1
+            self.jobs[actor.result.job_id].point_id = actor.result.id
+        if isinstance(actor.result, CollectPlan):
+            TOLD["packs deleted"] += len(actor.result.delete)
+            TOLD["packs marked"] += len(actor.result.mark)
+            TOLD["packs copied out of"] += len(actor.result.repack.packs)
+
+    def _count_faults(self, host: Host) -> None:
+        TOLD["faults"] += sum(host.store.shown.values())
+
+    @property
+    def actors(self) -> list[Actor]:
+        return [actor for host in self.hosts for actor in host.actors]
+
+    def count(self, name: str) -> int:
+        return sum(actor.name.startswith(name) for actor in self.actors)
+
+    @property
+    def committed(self) -> list[str]:
+        return [name for name, job in self.jobs.items() if job.point_id and not job.deleting]

@@ -2,16 +2,16 @@
 
     bench_frames.py FOLDER [--mib 1024]
 
-Compresses the new chunks of a real disk and of its second version (2 % changed, see `real_disk`) in
-every combination. All combinations take turns every 32 MiB, so that whatever else the machine does
-hits all alike, and only the processor time of this thread counts. FOLDER is emptied.
+Compresses the new chunks of a real disk and of its second version (2 % changed) in every
+combination. All combinations take turns every 32 MiB, so that whatever else the machine does
+hits all alike, and only the processor time of this thread counts. The disks are made in FOLDER
+by `vault_data`, if they are not there.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,10 +19,7 @@ from pathlib import Path
 
 import zstandard
 from blake3 import blake3
-from real_disk import MIB, make_data
-
-from quiesce.block.file import FileSource
-from quiesce.model.extent import ExtentKind
+from vault_data import MIB, data_extents, load, make
 
 KIB = 1024
 RUN = 4 * MIB
@@ -76,15 +73,15 @@ class Way:
 
 
 def runs(image: Path) -> Iterator[memoryview]:
-    source = FileSource(image)
-    for extent in source.extents():
-        start, end = extent.offset_bytes // RUN * RUN, extent.end_bytes
-        if extent.kind is ExtentKind.DATA:
-            for at in range(start, end, RUN):
-                buffer = memoryview(bytearray(min(RUN, source.size_bytes - at)))
-                source.read_into(at, buffer)
-                yield buffer
-    source.close()
+    """The data in pieces that end at multiples of RUN, as a backup cuts it."""
+    with image.open("rb", buffering=0) as file:
+        for start, length in data_extents(image):
+            at, end = start, start + length
+            while at < end:
+                stop = min(end, (at // RUN + 1) * RUN)
+                file.seek(at)
+                yield memoryview(file.read(stop - at))
+                at = stop
 
 
 def store(image: Path, ways: list[Way]) -> None:
@@ -100,24 +97,18 @@ def main() -> None:
     words.add_argument("folder", type=Path)
     words.add_argument("--mib", type=int, default=1024, help="data on the disk")
     chosen = words.parse_args()
-    work = chosen.folder.absolute() / "frames"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        data = make_data(work, chosen.mib)
-        ways = [
-            Way(chunk * KIB, frame * KIB, level)
-            for chunk in (64, 128, 256)
-            for frame in (0, 512, 1024)
-            for level in (1, 2, 3)
-        ]
-        store(data.first, ways)
-        first = [
-            (way.stored, way.plain / way.seconds, way.unpacked / way.unpacking) for way in ways
-        ]
-        store(data.second, ways)
-    finally:
-        shutil.rmtree(work)
+    if not (chosen.folder / "data.json").exists():
+        make(chosen.folder, chosen.mib)
+    images = load(chosen.folder).images
+    ways = [
+        Way(chunk * KIB, frame * KIB, level)
+        for chunk in (64, 128, 256)
+        for frame in (0, 512, 1024)
+        for level in (1, 2, 3)
+    ]
+    store(images["v1"], ways)
+    first = [(way.stored, way.plain / way.seconds, way.unpacked / way.unpacking) for way in ways]
+    store(images["v2"], ways)
     print("| chunk | frame | level | first MB | growth MB | compress MB/s | unpack MB/s |")
     print("|---" * 7 + "|")
     for way, (stored, speed, unpacking) in zip(ways, first, strict=True):

@@ -20,6 +20,7 @@ from quiesce.vault.pack import Codec
 from quiesce.vault.segment import LENGTH_MASK, PackedRows, extent, read_extent
 
 _RECENT_ROWS = 1 << 15
+_WORTH_ARRAYS = 8
 _ID = struct.Struct(">QQ")
 
 Numbers = NDArray[np.uint64]
@@ -110,6 +111,34 @@ class ChunkIndex:
                 if allowed[found.pack] and not (good and self._is_damaged(found, short)):
                     return found
         return None
+
+    def holds(self, blobs: Sequence[bytes]) -> list[bool]:
+        """For each of these, whether a new point may refer to a stored copy of it: as `find`, and
+        far cheaper for many at once."""
+        if len(blobs) < _WORTH_ARRAYS:
+            return [self.find(blob) is not None for blob in blobs]
+        # Before the runs: what is folded meanwhile is seen in one of them.
+        recent, usable, damaged = self._recent, self._usable, self._damaged
+        short = [blob[:16] for blob in blobs]
+        places = [recent.get(key) for key in short]
+        found = [
+            place is not None and usable[place.pack] and (place.pack, key) not in damaged
+            for place, key in zip(places, short, strict=True)
+        ]
+        pairs = np.frombuffer(b"".join(short), ">u8").reshape(-1, 2).astype(np.uint64)
+        for run in self._runs:
+            if all(found) or not len(run):
+                continue
+            at = np.minimum(np.searchsorted(run.hi, pairs[:, 0]), len(run) - 1)
+            for number in np.flatnonzero(run.hi[at] == pairs[:, 0]).tolist():
+                if not found[number]:
+                    row = int(at[number])
+                    pack = int(run.fields[row, 0])
+                    same = int(run.lo[row]) == int(pairs[number, 1])
+                    good = same and usable[pack] and (pack, short[number]) not in damaged
+                    # Another of the rows that begin alike may be the one, or a better copy.
+                    found[number] = good or self.find(blobs[number]) is not None
+        return found
 
     def locate(self, blob: bytes) -> Location | None:
         """Where to read this blob: a usable place if there is one."""

@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import zstandard
 from blake3 import blake3
 
 from quiesce.model.failure import Failure
 from quiesce.vault.contents import Contents
+from quiesce.vault.diskmap import ZERO_ID
 from quiesce.vault.files import Buffer
 from quiesce.vault.pack import (
     PACK_BYTES,
@@ -78,38 +80,57 @@ class PackStream:
 
     def add(self, kind: Kind, blob: bytes, plain: Buffer) -> int:
         """Make sure the vault will hold this blob. The bytes it newly occupies, 0 if none."""
-        if self._failure is not None:
-            raise self._failure
-        if not self._is_new(blob):
+        if not self._new([blob]):
             return 0
-        return self._store([(blob, plain)], kind)
+        return self._store(lambda: self._pack([blob], [plain], plain, kind))
 
     def add_chunks(self, chunks: Sequence[Chunk]) -> int:
-        """Make sure the vault will hold these chunks of one disk, in their order there; all but
-        the last have the vault's chunk size. The bytes they newly occupy."""
-        if self._failure is not None:
-            raise self._failure
-        new = [chunk for chunk in chunks if self._is_new(chunk[0])]
+        """Make sure the vault will hold these chunks, in an order in which they should lie. The
+        bytes they newly occupy."""
+        stored = 0
+        run: list[Chunk] = []
+        for chunk in chunks:
+            run.append(chunk)
+            # After a shorter one, places would not say where a chunk begins.
+            if len(chunk[1]) != self._contents.chunk_bytes:
+                stored += self._add_joined(run)
+                run = []
+        return stored + self._add_joined(run)
+
+    def add_run(self, ids: Sequence[bytes], data: memoryview) -> int:
+        """As `add_chunks`, for neighbours: the chunks that `data` is made of, of which only the
+        last may be shorter than the vault's. Those with the id of zeros are passed over."""
+        new = self._new(ids)
         # Side by side in one pack, whatever other threads do, since a restore wants them together.
         count = max(1, PACK_BYTES // 4 // self._contents.chunk_bytes)
-        return sum(
-            self._store(new[at : at + count], Kind.CHUNK) for at in range(0, len(new), count)
-        )
+        stored = 0
+        for at in range(0, len(new), count):
+            stored += self._store(partial(self._frames, ids, data, new[at : at + count]))
+        return stored
 
-    def _is_new(self, blob: bytes) -> bool:
-        """Whether the caller is the one to store it."""
-        if self._contents.index.find(blob) is not None:
-            return False
-        pending = _Pending()
-        # One atomic step decides which thread stores a blob that several bring at once.
-        return self._pending.setdefault(blob, pending) is pending
+    def _add_joined(self, run: Sequence[Chunk]) -> int:
+        data = b"".join(content for _, content in run)
+        return self.add_run([blob for blob, _ in run], memoryview(data))
 
-    def _store(self, blobs: Sequence[Chunk], kind: Kind) -> int:
+    def _new(self, ids: Sequence[bytes]) -> list[int]:
+        """Places of those that the caller is the one to store."""
+        if self._failure is not None:
+            raise self._failure
+        new = []
+        for number, held in enumerate(self._contents.index.holds(ids)):
+            if not held and ids[number] != ZERO_ID:
+                pending = _Pending()
+                # One atomic step decides which thread stores a blob that several bring at once.
+                if self._pending.setdefault(ids[number], pending) is pending:
+                    new.append(number)
+        return new
+
+    def _store(self, pieces_of: Callable[[], Iterator[Piece]]) -> int:
         try:
-            pieces = [piece for frame in self._frames(blobs) for piece in self._pack(frame, kind)]
+            pieces = list(pieces_of())
             with self._lock:
                 builder, firsts = self._reserve(pieces)
-                if kind is Kind.MAP:
+                if firsts[0].kind is Kind.MAP:
                     self._pending[firsts[0].id].place = builder, firsts[0]
             for entry, piece in zip(firsts, pieces, strict=True):
                 builder.fill(entry, piece.data)
@@ -118,27 +139,29 @@ class PackStream:
             raise
         return sum(entry.length for entry in firsts)
 
-    def _frames(self, blobs: Sequence[Chunk]) -> Iterator[Sequence[Chunk]]:
+    def _frames(
+        self, ids: Sequence[bytes], data: memoryview, places: Sequence[int]
+    ) -> Iterator[Piece]:
         size = self._contents.chunk_bytes
-        frame: list[Chunk] = []
-        for chunk in blobs:
-            frame.append(chunk)
-            # After a shorter one, places would not say where a chunk begins.
-            if (len(frame) + 1) * size > FRAME_BYTES or len(chunk[1]) != size:
-                yield frame
-                frame = []
-        if frame:
-            yield frame
+        count = max(1, min(FRAME_BYTES, PACK_BYTES // 4) // size)
+        for at in range(0, len(places), count):
+            group = places[at : at + count]
+            parts = [data[place * size : (place + 1) * size] for place in group]
+            neighbours = group[-1] - group[0] == len(group) - 1
+            plain: Buffer = (
+                data[group[0] * size : (group[-1] + 1) * size] if neighbours else b"".join(parts)
+            )
+            yield from self._pack([ids[place] for place in group], parts, plain, Kind.CHUNK)
 
-    def _pack(self, blobs: Sequence[Chunk], kind: Kind) -> Iterator[Piece]:
+    def _pack(
+        self, ids: Sequence[bytes], parts: Sequence[Buffer], plain: Buffer, kind: Kind
+    ) -> Iterator[Piece]:
         """Compressed together if that makes them smaller, else each as it is."""
-        ids = [blob for blob, _ in blobs]
-        plain = blobs[0][1] if len(blobs) == 1 else b"".join(content for _, content in blobs)
         data = self._compressor().compress(plain)
         if len(data) < len(plain):
-            yield Piece(ids, data, Codec.ZSTD if len(blobs) == 1 else Codec.FRAME, kind)
+            yield Piece(ids, data, Codec.ZSTD if len(ids) == 1 else Codec.FRAME, kind)
             return
-        for blob, content in blobs:
+        for blob, content in zip(ids, parts, strict=True):
             yield Piece([blob], content, Codec.PLAIN, kind)
 
     def beat(self) -> None:

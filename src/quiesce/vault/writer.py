@@ -82,14 +82,11 @@ class VaultDiskWriter:
             )
         self._stream.beat()
         ids = []
-        chunks = []
         for at in range(0, len(data), size):
             chunk = data[at : at + size]
-            blob = self._id(chunk)
-            if blob != ZERO_ID:
-                chunks.append((blob, chunk))
-            ids.append(blob)
-        stored = self._stream.add_chunks(chunks)
+            blob = blob_id(self._contents.keys, Kind.CHUNK, chunk)
+            ids.append(ZERO_ID if blob == self._zero_id(len(chunk)) else blob)
+        stored = self._stream.add_run(ids, data)
         with self._lock:
             for number, blob in enumerate(ids, start=first_chunk):
                 self._set(number, blob)

@@ -10,7 +10,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 import quiesce
-from quiesce.api import doctor_routes
+from quiesce.api import doctor_routes, vault_routes
 from quiesce.api.limits import RequestSizeLimit
 from quiesce.api.problem import Problem, install_problem_handlers
 from quiesce.api.routes import open_router, router
@@ -35,6 +35,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(open_router, prefix=PREFIX)
     app.include_router(router, prefix=PREFIX)
     app.include_router(doctor_routes.router, prefix=PREFIX)
+    app.include_router(vault_routes.router, prefix=PREFIX)
     app.router.routes.append(Route("/api/{path:path}", NoSuchCall(app), include_in_schema=False))
     app.add_middleware(RequestSizeLimit)
     install_problem_handlers(app)

@@ -34,6 +34,7 @@ from quiesce.model.snapshot import (
     Route,
 )
 from quiesce.model.vm import AgentKind, Disk, PowerState
+from quiesce.service.vault_views import CollectView, CopyView, SlotChange, SlotView
 from quiesce.service.views import ExtensionView, Need, VaultView, VmView
 
 _TAKEN = datetime(2026, 3, 1, 1, 0, 4, tzinfo=UTC)
@@ -229,7 +230,38 @@ _VAULT = VaultView(
     free_bytes=400 * 1024**3,
 )
 
+_COPY_PLAN = CopyView(
+    source="/var/lib/quiesce/vault",
+    target="s3://backups/quiesce",
+    makes_vault=False,
+    points=("9c1d8a30f5b24e17",),
+    points_there=2,
+    packs=1,
+    size_bytes=21_500_000,
+    keys=0,
+    unfit=(),
+    notes=(),
+)
+
+_SLOTS = SlotChange(
+    added=(SlotView("5b0c9a7f1d2e3c48", "recovery", _TAKEN),), left=2, executed=True
+)
+
+_GARBAGE = CollectView(
+    delete_packs=3,
+    delete_bytes=98_000_000,
+    mark_packs=1,
+    mark_bytes=31_000_000,
+    repack_packs=0,
+    repack_copy_bytes=0,
+    repack_frees_bytes=0,
+    waiting_bytes=64_000_000,
+)
+
 _EXAMPLES: dict[str, object] = {
+    "copy-plan": _COPY_PLAN,
+    "slots": _SLOTS,
+    "garbage": _GARBAGE,
     "vm": _VM,
     "job": _JOB,
     "restore": _RESTORE,

@@ -156,10 +156,10 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def _raw(item: Any) -> str:
-    """The value that was wrong; not that of a proxy, nor the whole that misses a field: either may
-    hold a password, and problems are copied into tickets."""
+    """The value that was wrong; not that of a proxy or a key, nor the whole that misses a field:
+    any may hold a password, and problems are copied into tickets."""
     value = item.get("input")
-    secret = any("proxy" in str(part) for part in item["loc"])
+    secret = any("proxy" in str(part) or part == "secret" for part in item["loc"])
     return "" if secret or isinstance(value, (dict, list)) else ascii(value)[:200]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from quiesce.model.diagnosis import MendAction
 from quiesce.model.network import Proxy
 from quiesce.model.policy import RoutePreference, SnapshotOptions
 from quiesce.model.vm import AgentKind, VmAddress
+from quiesce.service.requests import CopyRequest, VerifyRequest
 from quiesce.service.views import VmChange
 
 Text = Annotated[str, Field(max_length=4096)]
@@ -202,6 +203,51 @@ class Mends(_Body):
 
 class VerifyStart(_Body):
     """`structure` checks manifests and indexes, `packs` also every pack's hash (no key needed),
-    `chunks` also decrypts and authenticates every chunk."""
+    `chunks` also decrypts and authenticates every chunk; `sample` restores as many chunks, drawn by
+    chance. `seconds`, `size_bytes` and `requests` are limits; a job that stopped at one says in its
+    log with which `cursor` to go on."""
 
-    mode: Literal["structure", "packs", "chunks"] = "structure"
+    mode: Literal["structure", "packs", "chunks", "sample"] = "structure"
+    seconds: float | None = Field(default=None, gt=0)
+    size_bytes: int | None = Field(default=None, ge=0)
+    requests: int | None = Field(default=None, ge=0)
+    cursor: Annotated[str, Field(max_length=300)] = ""
+    sample: int | None = Field(default=None, ge=1, le=10_000_000)
+
+    def request(self) -> VerifyRequest:
+        return VerifyRequest(
+            self.mode, self.seconds, self.size_bytes, self.requests, self.cursor, self.sample
+        )
+
+
+class KeyAdd(_Body):
+    """A key that is to open the vault: `secret` is the passphrase, the 64 hexadecimal digits of a
+    key file, or the text of a recovery key. Who asks has made it, and keeps it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"kind": "passphrase", "secret": "five words of your own"}},
+    )
+
+    kind: Literal["passphrase", "key-file", "recovery"]
+    secret: SecretStr = Field(max_length=4096)
+
+
+class CopyStart(_Body):
+    """Where the vault is copied to, as the server reaches it: an absolute path, `file:///…`,
+    `s3://…`, `az://…` or `gs://…`. `vms`, `points` and `newest` (of each VM) choose points. `new`
+    allows a vault to be made there; without it there must be a copy already."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"to": "/mnt/second-disk/vault", "newest": 7}},
+    )
+
+    to: Text
+    vms: list[Text] = Field(default_factory=list, max_length=1000)
+    points: list[Text] = Field(default_factory=list, max_length=1000)
+    newest: int | None = Field(default=None, ge=1, le=1_000_000)
+    new: bool = False
+
+    def request(self) -> CopyRequest:
+        return CopyRequest(self.to, tuple(self.vms), tuple(self.points), self.newest, self.new)

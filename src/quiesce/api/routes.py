@@ -16,7 +16,6 @@ from quiesce.api.requests import (
     PolicyBody,
     Protect,
     RestoreStart,
-    VerifyStart,
     VmAdd,
     VmPatch,
 )
@@ -33,7 +32,6 @@ from quiesce.service.views import (
     ExtensionView,
     Need,
     PolicyView,
-    VaultView,
     VmView,
 )
 
@@ -298,23 +296,6 @@ def restore(service: Running, body: RestoreStart) -> Job:
             overwrite=body.overwrite,
         )
     )
-
-
-# --- Vault
-
-
-@router.get("/vault", tags=["vault"], responses=example(200, "vault"))
-def show_vault(service: Running) -> VaultView:
-    """The vault's figures."""
-    return service.points.vault_view()
-
-
-@router.post(
-    "/vault/verify", status_code=202, tags=["vault"], responses=problem_responses(_CONFLICT)
-)
-def verify_vault(service: Running, body: VerifyStart) -> Job:
-    """Start a verify job."""
-    return service.jobs.start_verify(body.mode)
 
 
 # --- Policies

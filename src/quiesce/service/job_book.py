@@ -170,6 +170,15 @@ class JobBook:
             rows = connection.execute(sa.select(jobs).where(jobs.c.number.in_(newest))).all()
         return {job.vm: job for job in self._readable(rows)}
 
+    def with_requests(self, kind: JobKind) -> tuple[tuple[Job, str], ...]:
+        """Jobs of this kind and what they were asked for, newest first; without rows that cannot
+        be read."""
+        query = sa.select(jobs).where(jobs.c.kind == kind).order_by(jobs.c.number.desc())
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        requests = {row.id: row.request for row in rows}
+        return tuple((job, requests[job.id]) for job in self._readable(rows))
+
     def holder(self, slot: str) -> str:
         """The id of the active job that holds `slot`; empty when it is free."""
         with self._database.read() as connection:

@@ -8,18 +8,23 @@ from dataclasses import replace
 from quiesce.model.failure import InputFailure
 from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
 from quiesce.service.codec import to_json
+from quiesce.service.copying import whole_address
 from quiesce.service.job_book import backup_slot
-from quiesce.service.requests import RestoreRequest, VerifyRequest
+from quiesce.service.requests import CopyRequest, RestoreRequest, VerifyRequest
 from quiesce.service.restore import plan_targets
 from quiesce.service.work import Parts
 from quiesce.service.workflow import Workflows
+from quiesce.vault.verify_report import Cursor, VerifyMode
 
 _TASKS = {
     JobKind.BACKUP: (TaskName.TAKE_SNAPSHOT, TaskName.TRANSFER),
     JobKind.RESTORE: (TaskName.RESTORE,),
     JobKind.VERIFY: (TaskName.VERIFY,),
+    JobKind.COLLECT: (TaskName.COLLECT,),
+    JobKind.COPY: (TaskName.COPY,),
+    JobKind.REBUILD: (TaskName.REBUILD,),
 }
-VERIFY_MODES = ("structure", "packs", "chunks")
+VERIFY_MODES = tuple(mode.value for mode in VerifyMode)
 
 
 class Jobs:
@@ -64,14 +69,34 @@ class Jobs:
             JobKind.RESTORE, point.vm, slot=f"restore:{request.to}", request=to_json(request)
         )
 
-    def start_verify(self, mode: str) -> Job:
-        """
-        :raise InputFailure: input.invalid
+    def start_verify(self, wanted: VerifyRequest | str) -> Job:
+        """`wanted` as a word is a mode without limits.
+
+        :raise InputFailure: input.invalid, vault.cursor-unknown
         :raise PolicyFailure: policy.in-progress
         """
-        if mode not in VERIFY_MODES:
+        request = VerifyRequest(wanted) if isinstance(wanted, str) else wanted
+        if request.mode not in VERIFY_MODES:
             raise InputFailure("input.invalid", f"The mode is one of {', '.join(VERIFY_MODES)}.")
-        return self._start(JobKind.VERIFY, "", slot="verify", request=to_json(VerifyRequest(mode)))
+        if request.cursor:
+            Cursor.parse(request.cursor)
+        return self._start(JobKind.VERIFY, "", slot="verify", request=to_json(request))
+
+    def start_collect(self, *, trigger: str = "manual") -> Job:
+        """:raise PolicyFailure: policy.in-progress"""
+        return self._start(JobKind.COLLECT, "", slot="gc", request="{}", trigger=trigger)
+
+    def start_rebuild(self) -> Job:
+        """:raise PolicyFailure: policy.in-progress"""
+        return self._start(JobKind.REBUILD, "", slot="rebuild-index", request="{}")
+
+    def start_copy(self, request: CopyRequest) -> Job:
+        """
+        :raise InputFailure: input.vault-address-invalid and others of `whole_address`
+        :raise PolicyFailure: policy.in-progress, another copy goes to the same place
+        """
+        request = replace(request, to=whole_address(request.to))
+        return self._start(JobKind.COPY, "", slot=f"copy:{request.to}", request=to_json(request))
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to end: one that waits ends now, one that runs within about a second.

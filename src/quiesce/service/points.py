@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quiesce.model.failure import Evidence, NotFoundFailure, PolicyFailure, VaultFailure
-from quiesce.model.job import JobKind, Progress
+from quiesce.model.job import JobKind
 from quiesce.model.point import RecoveryPoint
 from quiesce.service.codec import from_json
 from quiesce.service.job_book import JobBook
 from quiesce.service.requests import RestoreRequest
+from quiesce.service.vault_views import vault_view
 from quiesce.service.views import DeletionPlan, VaultView
 from quiesce.transfer.ports import DiskReader, PointWriter
 from quiesce.vault.vault import Vault
-from quiesce.vault.verify import VerifyReport
 
 _REMEMBER_SECONDS = 30.0
 """Points of other writers of the same vault are seen after this time; our own at once."""
@@ -117,19 +117,6 @@ class Points:
             self.forget_cached()
         return replace(plan, freed_bytes=deletion.freed_bytes, executed=not dry_run)
 
-    def verify(
-        self,
-        mode: str,
-        *,
-        on_progress: Callable[[Progress], None],
-        cancelled: Callable[[], bool],
-    ) -> VerifyReport:
-        """Check the vault; damage is in the report.
-
-        :raise JobFailure: job.cancelled
-        """
-        return self.vault.verify(mode, on_progress=on_progress, cancelled=cancelled)
-
     def collect_when_due(self) -> str:
         """Collect the vault's garbage unless that was done lately; a sentence on what was done,
         or "". Each run also deletes what a run long enough ago has marked.
@@ -151,20 +138,7 @@ class Points:
         return f"The vault freed {done.delete_bytes} bytes of points removed earlier."
 
     def vault_view(self) -> VaultView:
-        status = self.vault.status()
-        return VaultView(
-            location=status.address,
-            id=status.vault_id,
-            points=status.points,
-            vms=status.vms,
-            protected_bytes=status.protected_bytes,
-            stored_bytes=status.stored_bytes,
-            packs=status.packs,
-            chunks=len(self.vault.contents.index.snapshot()),
-            free_bytes=status.free_bytes,
-            missing_packs=status.missing_packs,
-            unreadable_points=status.unreadable_points,
-        )
+        return vault_view(self.vault)
 
     def forget_cached(self) -> None:
         with self._lock:

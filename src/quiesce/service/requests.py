@@ -1,4 +1,4 @@
-"""What restore and verify jobs are asked for; kept with the job."""
+"""What jobs other than backups are asked for; kept with the job."""
 
 from __future__ import annotations
 
@@ -20,6 +20,25 @@ class RestoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
-    """`mode` is structure, packs or chunks."""
+    """`mode` is structure, packs, chunks or sample. `seconds`, `size_bytes` and `requests` are
+    limits; `cursor` is where an earlier verification stopped at its limit. `sample` is how many
+    chunks of mode sample are restored."""
 
     mode: str
+    seconds: float | None = None
+    size_bytes: int | None = None
+    requests: int | None = None
+    cursor: str = ""
+    sample: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRequest:
+    """`to` is the address of the target, as the server reaches it. Empty `vms` and `points` mean
+    all of them; `newest` counts for each VM. `new`: a vault may be made there."""
+
+    to: str
+    vms: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    newest: int | None = None
+    new: bool = False

@@ -31,6 +31,7 @@ from quiesce.service.protections import Protections
 from quiesce.service.settings import Settings
 from quiesce.service.sweep import sweep_all
 from quiesce.service.ticker import Ticker
+from quiesce.service.upkeep import Upkeep
 from quiesce.service.vm_table import VmTable
 from quiesce.service.vms import Vms
 from quiesce.service.work import Parts
@@ -46,8 +47,9 @@ class Service:
     """A started service. One in a process, and one on a data folder.
 
     `vms`, `policies`, `jobs`, `points` and `network` hold the operations, `looks` finds out what
-    bears on a failure, `doctor` examines and mends, `guest_logs` makes log bundles; `api_token`
-    and `portal_password` are the secrets that the faces compare with.
+    bears on a failure, `doctor` examines and mends, `guest_logs` makes log bundles, `upkeep` sees
+    to the vault's keys, copies and garbage; `api_token` and `portal_password` are the secrets that
+    the faces compare with.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Service:
             workflows = Workflows(settings, self._parts)
             self._opened.callback(workflows.close)
             self.jobs = Jobs(self._parts, workflows)
+            self.upkeep = Upkeep(settings, clock, self.points, book, self.vms)
             self.ticker = Ticker(
                 clock,
                 Protections(database),

@@ -7,7 +7,9 @@ from pathlib import Path
 from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
 from quiesce.service.home import write_secret
 from quiesce.service.settings import Settings
+from quiesce.vault.files import sync_folder
 from quiesce.vault.keys import KeyFile
+from quiesce.vault.slots import slot_opened_by
 from quiesce.vault.store import LocalStore
 from quiesce.vault.vault import Vault
 
@@ -39,6 +41,36 @@ def open_vault(settings: Settings) -> Vault:
         vault = _opened_by_first_key(store, key, pending, settings)
     pending.rename(key_file)
     return vault
+
+
+def server_key(settings: Settings) -> KeyFile:
+    """:raise AuthFailure: auth.key-unavailable, auth.key-invalid"""
+    return KeyFile.parse(_text(settings.vault_key_file))
+
+
+def rotate_server_key(settings: Settings, vault: Vault) -> tuple[str, str]:
+    """Give the server a new key and take the old one away; (new slot, old slot).
+
+    Killed anywhere, the server starts again: the new key opens the vault before it becomes the
+    server's, and the old one goes last. The next call uses what an earlier one has made.
+
+    :raise AuthFailure: auth.key-wrong and as `server_key`
+    """
+    store, config = vault.contents.store, vault.config
+    key_file = settings.vault_key_file
+    old = slot_opened_by(store, config, server_key(settings))
+    pending = key_file.with_name(key_file.name + ".next")
+    if not pending.exists():
+        write_secret(pending, KeyFile.generate().text())
+    key = KeyFile.parse(_text(pending))
+    try:
+        new = slot_opened_by(store, config, key)
+    except AuthFailure:
+        new = vault.add_key(key)
+    pending.rename(key_file)
+    sync_folder(key_file.parent)
+    vault.remove_key(old)
+    return new, old
 
 
 def _opened_by_first_key(

@@ -3,53 +3,69 @@
 from __future__ import annotations
 
 from quiesce.model.failure import Evidence, VaultFailure
-from quiesce.model.job import Job, TaskName, TaskStatus
+from quiesce.model.job import Job, TaskName
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
-from quiesce.service.work import RUNNABLE, Parts, begin, end_by_task, run_task, task_status
+from quiesce.service.work import Parts, end_by_task, only_task
+from quiesce.vault.budget import Budget
 from quiesce.vault.health import PointHealth
-from quiesce.vault.verify import VerifyReport
+from quiesce.vault.sampling import SAMPLE_CHUNKS
+from quiesce.vault.verify_report import Verdict, VerifyReport
 
 _VERIFY = TaskName.VERIFY
 _SHOWN_OBJECTS = 50
 
 
 def verify(parts: Parts, job_id: str) -> None:
-    """The job's one task. Reading only, so an interrupted one simply begins again."""
-    job = begin(parts, job_id)
-    if job.status.ended:
-        return
-    status = task_status(job, _VERIFY)
-    if status not in RUNNABLE:
-        return
-    if status is TaskStatus.WAITING:
-        parts.book.move_task(job_id, _VERIFY, TaskStatus.IN_PROGRESS)
-    run_task(parts, job_id, _VERIFY, lambda: _verify(parts, job))
+    """The job's one task."""
+    only_task(parts, job_id, _VERIFY, lambda job: _verify(parts, job))
 
 
-def _verify(parts: Parts, job: Job) -> str:
+def _verify(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _VERIFY)
     request = from_json(VerifyRequest, parts.book.request(job.id))
-    console.stop_if_cancelled()
-    report = parts.points.verify(
-        request.mode, on_progress=console.progress, cancelled=console.cancelled
+    report = parts.points.vault.verify(
+        request.mode,
+        budget=Budget(request.seconds, request.size_bytes, request.requests),
+        cursor=request.cursor,
+        sample=request.sample or SAMPLE_CHUNKS,
+        on_progress=console.progress,
+        cancelled=console.cancelled,
     )
-    console.note(
-        "info",
-        f"{len(report.points)} points and {report.packs} packs checked, "
-        f"{report.bytes_read} bytes read.",
-    )
+    for line in told(report):
+        console.note("info", line)
     for finding in report.findings:
         healed = " It is healed." if finding.healed else ""
         level = "warning" if finding.healed else "error"
         console.note(level, f"{finding.object}: {finding.detail} [{finding.code}]{healed}")
-    if not report.intact:
-        raise _damaged(report)
-    parts.book.move_task(job.id, _VERIFY, TaskStatus.COMPLETED)
-    return "done"
+    if report.verdict is Verdict.DAMAGED:
+        raise damaged(report)
 
 
-def _damaged(report: VerifyReport) -> VaultFailure:
+def told(report: VerifyReport) -> list[str]:
+    """What was looked at, and where to go on when that was not all."""
+    lines = [
+        f"{len(report.points)} points and {report.packs} packs checked, "
+        f"{report.bytes_read} bytes read."
+    ]
+    drawn = report.sample
+    if drawn is not None:
+        lines = [f"{drawn.restored} of {drawn.wanted} chunks drawn by chance were restored."]
+        if drawn.damaged_share_below is not None:
+            lines.append(
+                "With 95 % confidence less than "
+                f"{drawn.damaged_share_below:.2%} of what the points hold is damaged."
+            )
+    if report.stopped_by:
+        lines.append(
+            f"The limit of {report.stopped_by} was reached at {report.covered_share:.1%} of the "
+            f"stored bytes. To go on: `quiesce vault verify --mode {report.mode} "
+            f"--cursor {report.cursor}`"
+        )
+    return lines
+
+
+def damaged(report: VerifyReport) -> VaultFailure:
     """Names every point that suffers and, by number, those that do not."""
     hurt = report.hurt
     whole = len(report.points) - len(hurt)

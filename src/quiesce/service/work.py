@@ -138,6 +138,26 @@ def finish(parts: Parts, job_id: str, status_of: Callable[[Job], JobStatus]) -> 
     parts.diagnosing.forget(job_id)
 
 
+def only_task(parts: Parts, job_id: str, name: TaskName, work: Callable[[Job], None]) -> None:
+    """The one task of a job that simply begins again when it was interrupted."""
+    job = begin(parts, job_id)
+    if job.status.ended:
+        return
+    status = task_status(job, name)
+    if status not in RUNNABLE:
+        return
+    if status is TaskStatus.WAITING:
+        parts.book.move_task(job_id, name, TaskStatus.IN_PROGRESS)
+
+    def run() -> str:
+        parts.console(job_id, name).stop_if_cancelled()
+        work(job)
+        parts.book.move_task(job_id, name, TaskStatus.COMPLETED)
+        return "done"
+
+    run_task(parts, job_id, name, run)
+
+
 _STATUS_BY_TASK = {
     TaskStatus.COMPLETED: JobStatus.COMPLETED,
     TaskStatus.CANCELLED: JobStatus.CANCELLED,

@@ -18,7 +18,7 @@ from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
 
 from quiesce.model.failure import Evidence, JobFailure
 from quiesce.model.job import Job, JobKind, JobStatus, TaskStatus
-from quiesce.service import backup, restore, verify
+from quiesce.service import backup, collecting, copying, rebuilding, restore, verify
 from quiesce.service.database import tune
 from quiesce.service.settings import Settings
 from quiesce.service.work import Parts, end_task, finish
@@ -187,4 +187,29 @@ def _verify(job_id: str) -> None:
     _step("end", verify.end, job_id)
 
 
-_WORKFLOWS = {JobKind.BACKUP: _backup, JobKind.RESTORE: _restore, JobKind.VERIFY: _verify}
+@DBOS.workflow(name="gc")
+def _collect(job_id: str) -> None:
+    _step("collect", collecting.collect, job_id)
+    _step("end", collecting.end, job_id)
+
+
+@DBOS.workflow(name="copy")
+def _copy(job_id: str) -> None:
+    _step("copy", copying.copy, job_id)
+    _step("end", copying.end, job_id)
+
+
+@DBOS.workflow(name="rebuild-index")
+def _rebuild(job_id: str) -> None:
+    _step("rebuild", rebuilding.rebuild, job_id)
+    _step("end", rebuilding.end, job_id)
+
+
+_WORKFLOWS = {
+    JobKind.BACKUP: _backup,
+    JobKind.RESTORE: _restore,
+    JobKind.VERIFY: _verify,
+    JobKind.COLLECT: _collect,
+    JobKind.COPY: _copy,
+    JobKind.REBUILD: _rebuild,
+}

@@ -16,9 +16,9 @@ from quiesce.vault.keys import VaultKeys
 from quiesce.vault.pack import PACK_BYTES, Entry, PackError, pack_key, whole_footer
 from quiesce.vault.store import ObjectMissing, Store
 
-PACKS_AT_ONCE = 4
-"""Each takes its pack in memory: 128 MiB together. Local disks are busy with two; an object store
-answers late, and needs several."""
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 2, 4
+"""Each takes its pack in memory: at most 128 MiB together. Two keep a local disk busy, since one
+reads while the other writes; an object store answers late, and needs several."""
 UNREADABLE = frozenset({"storage.io-error", "storage.object-too-large"})
 """Of one object: a bad sector is as much damage as a turned bit."""
 _WINDOW_SECONDS = 10.0
@@ -51,6 +51,11 @@ class Carried:
     pack: PackToCopy
     entries: tuple[Entry, ...] = ()
     bad: Bad | None = None
+
+
+def packs_at_once_between(source: Store, target: Store) -> int:
+    wanted = max(source.uploads_at_once, target.uploads_at_once)
+    return max(_LEAST_AT_ONCE, min(_MOST_AT_ONCE, wanted))
 
 
 class Pace:

@@ -21,7 +21,13 @@ from quiesce.model.failure import Evidence, Failure, PolicyFailure, StorageFailu
 from quiesce.model.job import Progress
 from quiesce.vault.config import FORMAT_KEY, parse_config
 from quiesce.vault.contents import Clock, utc_now
-from quiesce.vault.copy_packs import PACKS_AT_ONCE, UNREADABLE, Bad, Pace, carry_packs
+from quiesce.vault.copy_packs import (
+    UNREADABLE,
+    Bad,
+    Pace,
+    carry_packs,
+    packs_at_once_between,
+)
 from quiesce.vault.copy_plan import Batch, CopyPlan, Filters, Look, Unfit, look
 from quiesce.vault.copy_session import (
     CopySession,
@@ -89,7 +95,7 @@ def execute_copy(
     cancelled: Callable[[], bool] = lambda: False,
     *,
     clock: Clock = utc_now,
-    packs_at_once: int = PACKS_AT_ONCE,
+    packs_at_once: int | None = None,
 ) -> CopyReport:
     """Carry the plan out, as things are now. Idempotent, and goes on wherever an earlier one from
     and to the same places was stopped.
@@ -106,7 +112,8 @@ def execute_copy(
         now = look(plan.source, plan.target, plan.keys, plan.filters, clock)
         _check_room(now.plan)
         _make_vault(now.plan)
-        copy = _Copy(now, in_target, in_source, pace, cancelled, packs_at_once)
+        at_once = packs_at_once or packs_at_once_between(plan.source, plan.target)
+        copy = _Copy(now, in_target, in_source, pace, cancelled, at_once)
         report = copy.run()
     if in_source is None:
         note = "The source cannot be written: a garbage collection there sees nothing of the copy."

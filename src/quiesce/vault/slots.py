@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from quiesce.model.failure import AuthFailure, Evidence, NotFoundFailure, VaultFailure
+from quiesce.model.failure import AuthFailure, Evidence, NotFoundFailure, PolicyFailure
 from quiesce.vault.config import VaultConfig
 from quiesce.vault.keys import SLOT_LIMIT_BYTES, KeyMaterial, VaultKeys, unlock
 from quiesce.vault.store import ObjectMissing, Store
@@ -94,7 +94,7 @@ def check_removable(store: Store, slot_id: str) -> Slot:
     """The slot, when another one stays that can be read.
 
     :raise NotFoundFailure: vault.key-slot-unknown
-    :raise VaultFailure: vault.last-key
+    :raise PolicyFailure: vault.last-key
     """
     slots = list_slots(store)
     found = next((slot for slot in slots if slot.id == slot_id), None)
@@ -113,7 +113,7 @@ def remove_slot(store: Store, slot_id: str) -> Slot:
     """Whoever has opened the vault with it still has it open, and whoever has copied the vault
     before can still open that copy.
 
-    :raise NotFoundFailure: vault.key-slot-unknown · :raise VaultFailure: vault.last-key
+    :raise NotFoundFailure: vault.key-slot-unknown · :raise PolicyFailure: vault.last-key
     """
     slot = check_removable(store, slot_id)
     try:
@@ -128,8 +128,8 @@ def remove_slot(store: Store, slot_id: str) -> Slot:
     return slot
 
 
-def _last() -> VaultFailure:
-    return VaultFailure("vault.last-key", "The only key of a vault cannot be removed.")
+def _last() -> PolicyFailure:
+    return PolicyFailure("vault.last-key", "The only key of a vault cannot be removed.")
 
 
 def _described(stored: bytes) -> tuple[str, datetime | None]:

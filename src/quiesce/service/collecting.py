@@ -1,0 +1,55 @@
+"""The job that collects the vault's garbage."""
+
+from __future__ import annotations
+
+from quiesce.model.job import Job, TaskName
+from quiesce.model.units import size_text
+from quiesce.service.vault_views import CollectView, collect_view
+from quiesce.service.work import Parts, end_by_task, only_task, warn
+
+_COLLECT = TaskName.COLLECT
+
+
+def collect(parts: Parts, job_id: str) -> None:
+    """The job's one task. A collection may end anywhere and begins anew."""
+    only_task(parts, job_id, _COLLECT, lambda job: _collect(parts, job))
+
+
+def end(parts: Parts, job_id: str) -> None:
+    """The status that follows from the one task."""
+    end_by_task(parts, job_id, _COLLECT)
+
+
+def _collect(parts: Parts, job: Job) -> None:
+    console = parts.console(job.id, _COLLECT)
+    vault = parts.points.vault
+    plan = vault.plan_collect()
+    for line in told(collect_view(plan)):
+        console.note("info", line)
+    console.stop_if_cancelled()
+    done = collect_view(vault.collect(plan), executed=True)
+    for line in told(done):
+        console.note("info", line)
+    if done.locked:
+        warn(
+            parts,
+            job.id,
+            f"{done.locked} objects are under a retention lock and are tried again later.",
+        )
+
+
+def told(view: CollectView) -> list[str]:
+    """What would be done, or was, in sentences."""
+    parts = (
+        ("Deleted" if view.executed else "To delete", view.delete_packs, view.delete_bytes),
+        ("Marked" if view.executed else "To mark as garbage", view.mark_packs, view.mark_bytes),
+        (
+            "Copied out of" if view.executed else "To copy out of",
+            view.repack_packs,
+            view.repack_copy_bytes,
+        ),
+    )
+    lines = [f"{what}: {packs} packs, {size_text(size)}." for what, packs, size in parts if packs]
+    if view.waiting_bytes:
+        lines.append(f"Marked earlier and not due yet: {size_text(view.waiting_bytes)}.")
+    return lines or ["There is no garbage."]

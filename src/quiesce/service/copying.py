@@ -1,0 +1,117 @@
+"""The copy job: carries the vault to a second place, and what it takes to plan that."""
+
+from __future__ import annotations
+
+from quiesce.model.failure import Evidence, InputFailure, NotFoundFailure, StorageFailure
+from quiesce.model.job import Job, TaskName
+from quiesce.model.units import size_text
+from quiesce.service.codec import from_json
+from quiesce.service.requests import CopyRequest
+from quiesce.service.work import Parts, end_by_task, only_task
+from quiesce.vault.address import create_store, describe, open_store
+from quiesce.vault.config import FORMAT_KEY
+from quiesce.vault.copying import CopyReport, execute_copy, plan_copy, shortfall
+from quiesce.vault.nowhere import Nowhere
+from quiesce.vault.store import ObjectMissing, Store
+
+_COPY = TaskName.COPY
+
+
+def copy(parts: Parts, job_id: str) -> None:
+    """The job's one task. What has arrived is not sent twice."""
+    only_task(parts, job_id, _COPY, lambda job: _copy(parts, job))
+
+
+def end(parts: Parts, job_id: str) -> None:
+    """The status that follows from the one task."""
+    end_by_task(parts, job_id, _COPY)
+
+
+def target_store(address: str, *, new: bool, planning: bool = False) -> Store:
+    """Where a copy goes. Unless it is `new` there must be a copy already: the empty folder of a
+    file system that is not mounted must not be filled. For `planning` nothing is made.
+
+    :raise NotFoundFailure: vault.copy-missing
+    :raise StorageFailure, InputFailure: as `open_store`
+    """
+    try:
+        store = open_store(address)
+        store.stat(FORMAT_KEY)
+        return store
+    except StorageFailure as failure:
+        if failure.code not in ("storage.vanished", "storage.object-missing"):
+            raise
+        if not new:
+            # Not "from": that the place is empty is no cause, and what it means is said here.
+            raise _no_copy(address, failure) from None
+        if not planning:
+            return create_store(address)
+        return store if isinstance(failure, ObjectMissing) else Nowhere(describe(address))
+
+
+def whole_address(text: str) -> str:
+    """An address in its one form. Of a path the whole is wanted: the server's working folder is
+    nobody's business.
+
+    :raise InputFailure: input.vault-address-invalid, input.secret-in-address
+    """
+    address = describe(text)
+    if "://" not in text and not text.startswith("/"):
+        raise InputFailure(
+            "input.vault-address-invalid",
+            "A folder to copy to is given by its whole path on the server's host, from / on.",
+        )
+    return address
+
+
+def _no_copy(address: str, failure: StorageFailure) -> NotFoundFailure:
+    return NotFoundFailure(
+        "vault.copy-missing",
+        f"There is no copy of a vault at {describe(address)}.",
+        evidence=[Evidence(failure.message, describe(address)), *failure.evidence],
+    )
+
+
+def _copy(parts: Parts, job: Job) -> None:
+    console = parts.console(job.id, _COPY)
+    request = from_json(CopyRequest, parts.book.request(job.id))
+    contents = parts.points.vault.contents
+    target = target_store(request.to, new=request.new)
+    plan = plan_copy(
+        contents.store,
+        target,
+        keys=contents.keys,
+        vms=request.vms,
+        points=request.points,
+        newest=request.newest,
+        clock=contents.clock,
+    )
+    console.note(
+        "info",
+        f"{len(plan.points)} points and {len(plan.packs)} packs, {size_text(plan.size_bytes)}, to "
+        f"copy to {target.address}; {plan.points_there} points are there.",
+    )
+    report = execute_copy(plan, console.progress, console.cancelled, clock=contents.clock)
+    for level, line in told(report):
+        console.note(level, line)
+    missing = shortfall(report)
+    if missing is not None:
+        raise missing
+
+
+def told(report: CopyReport) -> list[tuple[str, str]]:
+    """(level, line) of what was done."""
+    lines = [("warning", note) for note in report.notes]
+    lines += [("error", f"{bad.object}: {bad.detail} [{bad.code}]") for bad in report.bad]
+    lines += [
+        ("error", f"Point {u.point_id} of {u.vm or 'an unknown VM'} is not copied: {u.reason}")
+        for u in report.unfit
+    ]
+    lines.append(
+        (
+            "info",
+            f"{len(report.points)} points and {report.packs} packs, "
+            f"{size_text(report.size_bytes)}, have arrived.",
+        )
+    )
+    return lines

@@ -1,0 +1,179 @@
+"""The vault's keys, copies and upkeep, as CLI, REST and portal ask for them. What takes long is a
+job: see `Jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quiesce.model.failure import AuthFailure, Evidence, InputFailure, PolicyFailure
+from quiesce.model.job import JobKind
+from quiesce.service.clock import Clock
+from quiesce.service.codec import from_json
+from quiesce.service.copying import target_store, whole_address
+from quiesce.service.job_book import JobBook
+from quiesce.service.points import Points
+from quiesce.service.requests import CopyRequest
+from quiesce.service.retention import plan_retention
+from quiesce.service.settings import Settings
+from quiesce.service.vault_key import rotate_server_key, server_key
+from quiesce.service.vault_views import (
+    CollectView,
+    CopyView,
+    SlotChange,
+    SlotView,
+    VaultPlace,
+    VmPrune,
+    collect_view,
+    copy_view,
+    slot_views,
+)
+from quiesce.service.vms import Vms
+from quiesce.vault.copying import plan_copy
+from quiesce.vault.forecast import Forecast
+from quiesce.vault.keys import KeyFile, KeyMaterial, Passphrase, RecoveryKey
+from quiesce.vault.sampling import SAMPLE_CHUNKS
+from quiesce.vault.slots import check_removable, list_slots, slot_opened_by
+from quiesce.vault.store import Store
+
+PASSPHRASE_LEAST = 12
+"""Characters: who has a copy of the vault can try passphrases offline, if slowly."""
+
+
+def material_of(kind: str, secret: str) -> KeyMaterial:
+    """A key as text, as it is given to be added.
+
+    :raise InputFailure: input.passphrase-short, auth.key-invalid
+    """
+    if kind == "passphrase":
+        if len(secret) < PASSPHRASE_LEAST:
+            raise InputFailure(
+                "input.passphrase-short",
+                f"A passphrase has {PASSPHRASE_LEAST} characters or more.",
+            )
+        return Passphrase(secret)
+    try:
+        return KeyFile.parse(secret) if kind == "key-file" else RecoveryKey.parse(secret)
+    except AuthFailure as wrong:
+        raise InputFailure(wrong.code, wrong.message, evidence=wrong.evidence) from wrong
+
+
+class Upkeep:
+    def __init__(
+        self, settings: Settings, clock: Clock, points: Points, book: JobBook, vms: Vms
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._points = points
+        self._book = book
+        self._vms = vms
+
+    def places(self) -> tuple[VaultPlace, ...]:
+        """The server's vault, and every place that a copy was sent to, by the jobs that did."""
+        vault = self._points.vault
+        places = {"": VaultPlace(vault.contents.store.address, "server")}
+        for job, request in self._book.with_requests(JobKind.COPY):
+            to = from_json(CopyRequest, request).to
+            if to not in places:
+                places[to] = VaultPlace(to, "copy", job.id, job.started_at, str(job.status))
+        return tuple(places.values())
+
+    # ── keys ─────────────────────────────────────────────────────────────────────────────────
+
+    def slots(self) -> tuple[SlotView, ...]:
+        """Oldest first."""
+        return slot_views(list_slots(self._store), self._in_use())
+
+    def add_slot(self, kind: str, secret: str) -> SlotChange:
+        """:raise InputFailure: as `material_of`"""
+        added = self._points.vault.add_key(material_of(kind, secret))
+        slots = self.slots()
+        return SlotChange(
+            added=tuple(s for s in slots if s.id == added), left=len(slots), executed=True
+        )
+
+    def remove_slot(self, slot_id: str, *, dry_run: bool) -> SlotChange:
+        """
+        :raise NotFoundFailure: vault.key-slot-unknown
+        :raise PolicyFailure: vault.last-key, vault.key-in-use
+        """
+        slot = check_removable(self._store, slot_id)
+        if slot_id == self._in_use():
+            raise PolicyFailure(
+                "vault.key-in-use",
+                f"The key slot {slot_id} is the one that this server opens the vault with.",
+                evidence=[Evidence("it fits this slot", str(self._settings.vault_key_file))],
+            )
+        left = len(self.slots()) - 1
+        if not dry_run:
+            self._points.vault.remove_key(slot_id)
+        return SlotChange(removed=slot_views([slot], ""), left=left, executed=not dry_run)
+
+    def rotate(self, *, dry_run: bool) -> SlotChange:
+        """A new key for this server, in place of its old one.
+
+        :raise AuthFailure: as `rotate_server_key`
+        """
+        before = {slot.id: slot for slot in self.slots()}
+        if dry_run:
+            old = self._in_use()
+            removed = tuple(slot for slot in before.values() if slot.id == old)
+            return SlotChange(removed=removed, left=len(before))
+        new, old = rotate_server_key(self._settings, self._points.vault)
+        slots = self.slots()
+        return SlotChange(
+            added=tuple(slot for slot in slots if slot.id == new),
+            removed=(before[old],),
+            left=len(slots),
+            executed=True,
+        )
+
+    def _in_use(self) -> str:
+        vault = self._points.vault
+        return slot_opened_by(self._store, vault.config, server_key(self._settings))
+
+    @property
+    def _store(self) -> Store:
+        return self._points.vault.contents.store
+
+    # ── plans ────────────────────────────────────────────────────────────────────────────────
+
+    def forecast(self, mode: str, sample: int | None = None) -> Forecast:
+        return self._points.vault.forecast(mode, sample=sample or SAMPLE_CHUNKS)
+
+    def plan_collect(self) -> CollectView:
+        """:raise VaultFailure: vault.collect-refused"""
+        return collect_view(self._points.vault.plan_collect())
+
+    def plan_copy(self, request: CopyRequest) -> CopyView:
+        """
+        :raise NotFoundFailure: vault.copy-missing
+        :raise PolicyFailure: vault.copy-other-vault
+        """
+        contents = self._points.vault.contents
+        plan = plan_copy(
+            contents.store,
+            target_store(whole_address(request.to), new=request.new, planning=True),
+            keys=contents.keys,
+            vms=request.vms,
+            points=request.points,
+            newest=request.newest,
+            clock=contents.clock,
+        )
+        return copy_view(plan)
+
+    def prune(self, vms: Sequence[str] = (), *, dry_run: bool) -> tuple[VmPrune, ...]:
+        """Apply the rules of policies now: to these VMs, or to all that are protected.
+
+        :raise NotFoundFailure: vm.unknown
+        """
+        done = []
+        for vm in vms or self._vms.names():
+            policy = self._vms.policy_of(self._vms.address(vm).name)
+            if policy is None:
+                continue
+            plan = plan_retention(
+                self._points.all(vm=vm), policy.retention, policy.zone, self._clock.now()
+            )
+            plan = self._points.execute(plan, dry_run=dry_run)
+            done.append(VmPrune(vm, policy.name, plan))
+        return tuple(done)

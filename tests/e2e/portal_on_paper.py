@@ -9,6 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from told_diagnoses import PROVEN, STOPPED, a_backup
+
 from quiesce.api.serve import serve
 from quiesce.model.agent import AgentCondition, AgentState, HandlerState
 from quiesce.model.diagnosis import (
@@ -23,7 +27,7 @@ from quiesce.model.diagnosis import (
     Verdict,
 )
 from quiesce.model.failure import AgentFailure, Evidence, FailureReport
-from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
+from quiesce.model.job import JobStatus, Task, TaskName, TaskStatus
 from quiesce.model.network import Hop, NetworkReport
 from quiesce.model.snapshot import Route
 from quiesce.model.vm import AgentKind, VmAddress
@@ -55,9 +59,6 @@ AGENT = AgentState(
     acknowledged_incarnation=7,
     handlers=(HandlerState(HANDLER, "0.2.0.1", "Ready"),),
 )
-STOPPED = Evidence(
-    "the agent's service is inactive", "the guest, through waagent", NOW, "ActiveState=<b>inactive"
-)
 CAUSE = Diagnosis(
     symptom="network.blocked",
     code="network.blocked",
@@ -82,9 +83,8 @@ RESTART = Mend(
     MendStatus.PLANNED,
     NOW,
 )
-JOB = Job(
+JOB = a_backup(
     id="2872b897b881",
-    kind=JobKind.BACKUP,
     vm="paper",
     status=JobStatus.COMPLETED_WITH_WARNING,
     created_at=NOW,
@@ -152,9 +152,6 @@ class PaperDoctor:
         sick = bool(self._plan)
         light = Light.RED if sick else Light.GREEN
         words = "its service is inactive" if sick else "it answers"
-        cause = Diagnosis(
-            "agent.not-running", "agent.not-running", Verdict.PROVEN, "It is stopped."
-        )
         return Examination(
             name,
             (
@@ -164,7 +161,7 @@ class PaperDoctor:
                 Check("space", "root file system", Light.GREEN, "3.0 GiB are free"),
                 Check("mounts", "/mnt/<i>loop", Light.UNKNOWN, "it could not be looked at"),
             ),
-            diagnoses=(cause,) if sick else (),
+            diagnoses=(PROVEN,) if sick else (),
             plan=self._plan,
             channels=("Azure Linux agent",),
         )

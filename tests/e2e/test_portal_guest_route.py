@@ -117,7 +117,7 @@ def test_the_doctor_shows_lights_and_mends_after_its_plan_was_seen(page: Page) -
     expect(doctor.locator(".card-head .chip").first).to_have_text("red")
     expect(doctor.locator(".checks tr")).to_have_count(3)
     expect(doctor).to_contain_text("/mnt/<i>loop")
-    expect(doctor.locator(".failure")).to_contain_text("It is stopped.")
+    expect(doctor.locator(".failure")).to_contain_text("is stopped in the guest")
     picture(page, "portal-doctor", full=True)
     doctor.get_by_role("button", name="Mend …").click()
     dialog = page.get_by_role("dialog")

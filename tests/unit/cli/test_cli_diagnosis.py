@@ -2,88 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from told_diagnoses import OPEN, PROVEN, RESTARTED, SILENT, STOPPED, a_backup
 
 from quiesce.cli.job_text import show_job, show_outcome
 from quiesce.model.diagnosis import (
-    Candidate,
     Diagnosis,
-    Mend,
-    MendAction,
-    MendStatus,
-    RuledOut,
     Verdict,
 )
-from quiesce.model.failure import Evidence, FailureReport
-from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
+from quiesce.model.failure import FailureReport
+from quiesce.model.job import Job
 from quiesce.model.snapshot import Route
-
-WHEN = datetime(2026, 3, 1, 1, 0, tzinfo=UTC)
-SILENT = FailureReport(
-    "agent.silent",
-    "The guest agent of the VM web1 did not answer.",
-    (Evidence("no answer within 5 s", "guest agent channel", WHEN, "timed out \x1b[2J"),),
-)
-STOPPED = Evidence(
-    "the service is inactive", "systemctl in the guest", WHEN, "ActiveState=inactive"
-)
-PROVEN = Diagnosis(
-    symptom="agent.silent",
-    code="agent.not-running",
-    verdict=Verdict.PROVEN,
-    cause="The agent's service is stopped in the guest.",
-    evidence=(STOPPED,),
-    ruled_out=(
-        RuledOut(
-            "agent.disk-full",
-            "the guest has room",
-            Evidence("3 GiB free on /", "df in the guest", WHEN),
-        ),
-    ),
-    also=("agent.outdated",),
-    remedy=("Start it: `systemctl start qemu-guest-agent`",),
-    aliases=("GuestAgentSnapshotTaskStatusError",),
-)
-OPEN = Diagnosis(
-    symptom="agent.silent",
-    code="agent.silent",
-    verdict=Verdict.NOT_PROVEN,
-    cause="The agent does not answer, and why is not known.",
-    candidates=(
-        Candidate(
-            "agent.hung", "The agent hangs.", ("its process",), "`quiesce doctor web1` once more"
-        ),
-        Candidate("agent.crash-loop", "The agent ends again and again.", ("its restarts",), ""),
-    ),
-    retry_helps=True,
-)
-RESTARTED = Mend(
-    MendAction.RESTART_AGENT,
-    "agent.not-running",
-    "Started qemu-guest-agent through the Azure Linux agent.",
-    MendStatus.FAILED,
-    WHEN,
-    FailureReport("agent.silent", "The other agent did not answer either."),
-)
-
-
-def a_job(**fields: Any) -> Job:
-    return Job(
-        id="job1",
-        kind=JobKind.BACKUP,
-        vm="web1",
-        status=JobStatus.FAILED,
-        created_at=WHEN,
-        tasks=(
-            Task(TaskName.TAKE_SNAPSHOT, TaskStatus.FAILED),
-            Task(TaskName.TRANSFER, TaskStatus.WAITING),
-        ),
-        **fields,
-    )
 
 
 def as_the_api_sends_it(job: Job) -> dict[str, Any]:
@@ -94,7 +26,7 @@ def as_the_api_sends_it(job: Job) -> dict[str, Any]:
 def test_who_waited_is_told_cause_remedy_what_was_done_and_where_the_evidence_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    job = a_job(failure=SILENT, diagnoses=(PROVEN,), mends=(RESTARTED,))
+    job = a_backup(failure=SILENT, diagnoses=(PROVEN,), mends=(RESTARTED,))
     show_outcome(as_the_api_sends_it(job))
     said = capsys.readouterr().out
     for words in (
@@ -111,7 +43,7 @@ def test_who_waited_is_told_cause_remedy_what_was_done_and_where_the_evidence_is
     ):
         assert words in said
     assert said.index("Cause:") < said.index("systemctl") < said.index("Done by itself")
-    for behind in ("ActiveState=inactive", "Ruled out"):
+    for behind in ("ActiveState=<b>inactive", "Ruled out"):
         assert behind not in said
 
 
@@ -119,10 +51,10 @@ def test_job_show_has_the_evidence_what_is_ruled_out_and_the_failure_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     seen_twice = FailureReport(SILENT.code, SILENT.message, (*SILENT.evidence, STOPPED))
-    show_job(as_the_api_sends_it(a_job(failure=seen_twice, diagnoses=(PROVEN,))))
+    show_job(as_the_api_sends_it(a_backup(failure=seen_twice, diagnoses=(PROVEN,))))
     said = capsys.readouterr().out
     for words in (
-        "ActiveState=inactive",
+        "ActiveState=<b>inactive",
         "systemctl in the guest",
         "agent.disk-full: the guest has room",
         "no answer within 5 s",
@@ -135,7 +67,7 @@ def test_job_show_has_the_evidence_what_is_ruled_out_and_the_failure_once(
 def test_what_is_not_proven_is_said_so_with_the_look_that_would_decide(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show_job(as_the_api_sends_it(a_job(failure=SILENT, diagnoses=(OPEN,))))
+    show_job(as_the_api_sends_it(a_backup(failure=SILENT, diagnoses=(OPEN,))))
     said = capsys.readouterr().out
     assert "Cause not proven:" in said
     assert "agent.silent, not proven" in said
@@ -148,7 +80,7 @@ def test_what_is_not_proven_is_said_so_with_the_look_that_would_decide(
 def test_each_diagnosis_stands_with_its_own_failure(capsys: pytest.CaptureFixture[str]) -> None:
     blocked = FailureReport("network.blocked", "The guest route is blocked.")
     why = Diagnosis("network.blocked", "network.blocked", Verdict.PROVEN, "A firewall drops it.")
-    job = a_job(route=Route.HOST, failure=SILENT, setbacks=(blocked,), diagnoses=(PROVEN, why))
+    job = a_backup(route=Route.HOST, failure=SILENT, setbacks=(blocked,), diagnoses=(PROVEN, why))
     show_outcome(as_the_api_sends_it(job))
     said = capsys.readouterr().out
     order = ["guest route failed", "A firewall drops it.", "did not answer", "is stopped in the"]
@@ -156,7 +88,7 @@ def test_each_diagnosis_stands_with_its_own_failure(capsys: pytest.CaptureFixtur
 
 
 def test_a_failure_without_a_diagnosis_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    show_outcome(as_the_api_sends_it(a_job(failure=SILENT)))
+    show_outcome(as_the_api_sends_it(a_backup(failure=SILENT)))
     said = capsys.readouterr().out
     assert "no answer within 5 s" in said
     assert "More: quiesce explain agent.silent" in said
@@ -165,6 +97,6 @@ def test_a_failure_without_a_diagnosis_is_told_whole(capsys: pytest.CaptureFixtu
 def test_a_long_command_stays_whole_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     command = "az network nsg rule create --name quiesce " + "--priority 100 " * 8
     told = Diagnosis("x", "x", Verdict.PROVEN, "c", remedy=(f"Allow it: `{command}`, then wait.",))
-    show_outcome(as_the_api_sends_it(a_job(diagnoses=(told,))))
+    show_outcome(as_the_api_sends_it(a_backup(diagnoses=(told,))))
     lines = capsys.readouterr().out.splitlines()
     assert any(f"`{command}`" in line for line in lines)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from html.parser import HTMLParser
+
+from told_diagnoses import PROVEN, SILENT, STOPPED, WHEN
 
 from quiesce.model.diagnosis import (
     Candidate,
@@ -23,7 +25,6 @@ from quiesce.portal.doctor_card import examination_html
 from quiesce.portal.words import mending_words
 
 EVIL = "<script>alert(1)</script>'\""
-WHEN = datetime(2026, 3, 1, 1, 0, tzinfo=UTC)
 SEEN = Evidence(EVIL, EVIL, WHEN, EVIL)
 FAILED = FailureReport(EVIL, EVIL + "!", (SEEN, Evidence("only here", "x", WHEN)))
 HOSTILE = Diagnosis(
@@ -86,25 +87,12 @@ def test_what_guests_tell_is_text_and_never_markup() -> None:
 
 
 def test_a_diagnosis_says_the_cause_first_and_each_fact_once() -> None:
-    seen = Evidence("the service is inactive", "systemctl", WHEN, "ActiveState=inactive")
-    failure = FailureReport(
-        "agent.silent", "It did not answer.", (seen, Evidence("5 s", "channel", WHEN))
-    )
-    known = Diagnosis(
-        "agent.silent", "agent.not-running", Verdict.PROVEN, "The service is stopped.", (seen,),
-        remedy=("`systemctl start walinuxagent`",), aliases=("GuestAgentSnapshotTaskStatusError",),
-    )  # fmt: skip
-    text = Elements(diagnosis_html(known, failure)).text
-    order = [
-        "The service is stopped.",
-        "proven",
-        "It did not answer.",
-        "systemctl start",
-        "Evidence",
-    ]
+    failure = replace(SILENT, evidence=(STOPPED, *SILENT.evidence))
+    text = Elements(diagnosis_html(PROVEN, failure)).text
+    order = [PROVEN.cause, "proven", "did not answer", "systemctl start", "Evidence"]
     assert [text.index(words) for words in order] == sorted(text.index(words) for words in order)
     assert text.count("the service is inactive") == 1
-    assert "5 s" in text
+    assert "no answer within 5 s" in text
     assert "GuestAgentSnapshotTaskStatusError" in text
     assert "Trying again does not help" in text
 
@@ -122,8 +110,7 @@ def test_lights_stand_by_area_and_what_a_diagnosis_says_is_not_said_twice() -> N
     )
     full = Check("space", "/", Light.AMBER, "little", (), ("guest.disk-low",), ("free some",))
     good = Check("disks", "vda", Light.GREEN, "qcow2", (), (), ("never shown",))
-    cause = Diagnosis("agent.not-running", "agent.not-running", Verdict.PROVEN, "It is stopped.")
-    text = Elements(examination_html(Examination("web", (full, stopped, good), (cause,)))).text
+    text = Elements(examination_html(Examination("web", (full, stopped, good), (PROVEN,)))).text
     assert text.index("Agent") < text.index("Disks") < text.index("Space")
     assert "start it" not in text
     assert "free some" in text

@@ -16,7 +16,9 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
 CONF = "/etc/waagent.conf"
-STOCK = "# Extension handling\nExtensions.Enabled={}\nLogs.Verbose=n\n\nHttpProxy.Host=None\n"
+STOCK = (
+    "# Enable extension handling\nExtensions.Enabled={}\nLogs.Verbose=n\n\nHttpProxy.Host=None\n"
+)
 
 
 @pytest.mark.parametrize(

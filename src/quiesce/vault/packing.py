@@ -39,7 +39,17 @@ _BUFFERS = _UPLOADS + 1
 """One pack is filled while the other is on its way: 64 MiB, whatever the disk's size. A second
 upload at once made no backup to a local disk faster."""
 _SAVE_INDEX_EVERY = 64
-FRAME_BYTES = 512 * 1024
+FRAME_BYTES = 1024 * 1024
+"""Measured in docs/explanation/decisions/0015-frames.md, as are the parameters below."""
+_TOGETHER_BYTES = 2 * 1024 * 1024
+"""What is stored side by side, whatever other threads do, since a restore reads it at once."""
+_PARAMETERS = {
+    1: (zstandard.STRATEGY_FAST, 14, 14, 6),
+    2: (zstandard.STRATEGY_DFAST, 13, 14, 5),
+    3: (zstandard.STRATEGY_DFAST, 15, 15, 5),
+}
+"""Strategy, logarithms of the two tables' sizes, least match: for frames, smaller at the same speed
+than zstd's own level 1, and much faster for about the size of its 2 and 3."""
 
 Chunk = tuple[bytes, Buffer]
 """Id and content."""
@@ -101,8 +111,7 @@ class PackStream:
         """As `add_chunks`, for neighbours: the chunks that `data` is made of, of which only the
         last may be shorter than the vault's. Those with the id of zeros are passed over."""
         new = self._new(ids)
-        # Side by side in one pack, whatever other threads do, since a restore wants them together.
-        count = max(1, PACK_BYTES // 4 // self._contents.chunk_bytes)
+        count = max(1, min(_TOGETHER_BYTES, PACK_BYTES // 4) // self._contents.chunk_bytes)
         stored = 0
         for at in range(0, len(new), count):
             stored += self._store(partial(self._frames, ids, data, new[at : at + count]))
@@ -209,7 +218,7 @@ class PackStream:
         try:
             compressor: zstandard.ZstdCompressor = self._local.compressor
         except AttributeError:
-            compressor = self._local.compressor = zstandard.ZstdCompressor(level=self._level)
+            compressor = self._local.compressor = new_compressor(self._level)
         return compressor
 
     def _reserve(self, pieces: Sequence[Piece]) -> tuple[PackBuilder, list[Entry]]:
@@ -260,6 +269,23 @@ class PackStream:
             raise
         finally:
             self._buffers.put(buffer)
+
+
+def new_compressor(level: int) -> zstandard.ZstdCompressor:
+    if level not in _PARAMETERS:
+        return zstandard.ZstdCompressor(level=level)
+    strategy, chain_log, hash_log, min_match = _PARAMETERS[level]
+    return zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters(
+            window_log=20,
+            chain_log=chain_log,
+            hash_log=hash_log,
+            search_log=1,
+            min_match=min_match,
+            strategy=strategy,
+            write_content_size=True,
+        )
+    )
 
 
 def close_quietly(stream: PackStream, contents: Contents) -> None:

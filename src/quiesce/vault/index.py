@@ -9,67 +9,18 @@ from __future__ import annotations
 
 import struct
 import threading
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quiesce.vault.pack import Codec
-from quiesce.vault.segment import LENGTH_MASK, PackedRows, extent, read_extent
+from quiesce.vault.index_runs import EMPTY, Fields, Location, Run, merged
+from quiesce.vault.segment import LENGTH_MASK, PackedRows, extent
 
 _RECENT_ROWS = 1 << 15
 _WORTH_ARRAYS = 8
 _ID = struct.Struct(">QQ")
-
-Numbers = NDArray[np.uint64]
-Fields = NDArray[np.uint32]
-
-
-class Location(NamedTuple):
-    """Where a blob lies. `pack` is the pack's number in this process. Chunks of one frame have
-    its range, and a `place` in it."""
-
-    pack: int
-    offset: int
-    length: int
-    codec: Codec
-    place: int
-
-
-class _Run:
-    """Rows sorted by id. Immutable. Views of plain integers serve single look-ups, the arrays
-    serve whole-index work."""
-
-    __slots__ = ("_hi", "_lo", "fields", "hi", "lo")
-
-    def __init__(self, hi: Numbers, lo: Numbers, fields: Fields) -> None:
-        self.hi = hi
-        self.lo = lo
-        self.fields = fields
-        """rows × (pack, offset, extent as in segments)"""
-        self._hi = hi.data
-        self._lo = lo.data
-
-    @classmethod
-    def sorted(cls, hi: Numbers, lo: Numbers, fields: Fields) -> _Run:
-        order = np.lexsort((lo, hi))
-        return cls(hi[order], lo[order], fields[order])
-
-    def __len__(self) -> int:
-        return len(self._hi)
-
-    def location(self, at: int) -> Location:
-        pack, offset, packed = self.fields[at].tolist()
-        return Location(pack, offset, *read_extent(packed))
-
-    def find(self, hi: int, lo: int) -> Iterator[int]:
-        at = bisect_left(self._hi, hi)
-        while at < len(self._hi) and self._hi[at] == hi:
-            if self._lo[at] == lo:
-                yield at
-            at += 1
 
 
 class ChunkIndex:
@@ -87,7 +38,7 @@ class ChunkIndex:
         self._present: list[bool] = []
         self._usable: list[bool] = []
         self._numbers: dict[bytes, int] = {}
-        self._runs: tuple[_Run, ...] = ()
+        self._runs: tuple[Run, ...] = ()
         self._recent: dict[bytes, Location] = {}
         self._damaged: frozenset[tuple[int, bytes]] = frozenset()
         self._unsaved: dict[bytes, PackedRows] = {}
@@ -209,7 +160,7 @@ class ChunkIndex:
             fields[:, 1] = rows["offset"]
             fields[:, 2] = rows["extent"]
             hi = rows["hi"].astype(np.uint64)
-            self._insert(_Run.sorted(hi, rows["lo"].astype(np.uint64), fields))
+            self._insert(Run.sorted(hi, rows["lo"].astype(np.uint64), fields))
 
     def unsaved(self) -> tuple[PackedRows, ...]:
         """Packs of which no stored segment tells yet."""
@@ -283,11 +234,11 @@ class ChunkIndex:
         """All rows at this moment, for work over the whole index."""
         with self._lock:
             self._fold()
-            self._runs = (_merged(self._runs),) if self._runs else ()
-            run = self._runs[0] if self._runs else _EMPTY
+            self._runs = (merged(self._runs),) if self._runs else ()
+            run = self._runs[0] if self._runs else EMPTY
             if self._gone and len(run):
                 keep = ~np.isin(run.fields[:, 0], np.array(sorted(self._gone), np.uint32))
-                run = _Run(run.hi[keep], run.lo[keep], run.fields[keep])
+                run = Run(run.hi[keep], run.lo[keep], run.fields[keep])
                 self._runs = (run,)
             for number in self._gone:
                 # Should it come back, it is read anew: its rows are not here any more.
@@ -316,15 +267,15 @@ class ChunkIndex:
             np.uint32,
         )
         ids = np.array(pairs, np.uint64)
-        self._insert(_Run.sorted(ids[:, 0].copy(), ids[:, 1].copy(), fields))
+        self._insert(Run.sorted(ids[:, 0].copy(), ids[:, 1].copy(), fields))
         # Published after the run: a look-up that finds the dict empty finds the run in place.
         self._recent = {}
 
-    def _insert(self, run: _Run) -> None:
+    def _insert(self, run: Run) -> None:
         """Keep runs few: one is merged with its neighbour unless that is over twice as long."""
         runs = [*self._runs, run]
         while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
-            runs[-2:] = [_merged(runs[-2:])]
+            runs[-2:] = [merged(runs[-2:])]
         self._runs = tuple(runs)
 
 
@@ -338,7 +289,7 @@ class IndexSnapshot:
 
     def __init__(
         self,
-        run: _Run,
+        run: Run,
         names: tuple[bytes, ...],
         sizes: tuple[int, ...],
         present: tuple[bool, ...],
@@ -348,18 +299,33 @@ class IndexSnapshot:
         self.names = names
         self.sizes = sizes
         self.present = present
-        rank = np.empty(len(names), np.uint32)
-        order = sorted(range(len(names)), key=lambda number: (not usable[number], names[number]))
-        rank[order] = np.arange(len(names), dtype=np.uint32)
         good = np.array(present, np.bool_)[run.fields[:, 0]]
         for pack, short in damaged:
             for at in run.find(*_ID.unpack(short)):
                 if run.fields[at, 0] == pack:
                     good[at] = False
-        order_of_rows = np.lexsort((rank[run.fields[:, 0]], ~good, run.lo, run.hi))
-        self._hi, self._lo = run.hi[order_of_rows], run.lo[order_of_rows]
-        self._fields = run.fields[order_of_rows]
-        self.good: NDArray[np.bool_] = good[order_of_rows]
+        self._hi, self._lo, self._fields = run.hi, run.lo, run.fields
+        self.good: NDArray[np.bool_] = good
+        self._order_twins(names, usable)
+
+    def _order_twins(self, names: tuple[bytes, ...], usable: tuple[bool, ...]) -> None:
+        """Put rows that share the first half of their id, of which there are few, in order. All
+        others are where they belong, in arrays shared with the index."""
+        same = self._hi[1:] == self._hi[:-1]
+        if not same.any():
+            return
+        twin = np.zeros(len(self._hi), np.bool_)
+        twin[1:] |= same
+        twin[:-1] |= same
+        at = np.flatnonzero(twin)
+        rank = np.empty(len(names), np.uint32)
+        order = sorted(range(len(names)), key=lambda number: (not usable[number], names[number]))
+        rank[order] = np.arange(len(names), dtype=np.uint32)
+        ranks = rank[self._fields[at, 0]]
+        ordered = at[np.lexsort((ranks, ~self.good[at], self._lo[at], self._hi[at]))]
+        self._lo, self._fields = self._lo.copy(), self._fields.copy()
+        self._lo[at], self._fields[at] = self._lo[ordered], self._fields[ordered]
+        self.good[at] = self.good[ordered]
 
     def __len__(self) -> int:
         return len(self._hi)
@@ -396,16 +362,3 @@ class IndexSnapshot:
                     break
                 place += 1
         return found
-
-
-def _merged(runs: Sequence[_Run]) -> _Run:
-    if len(runs) == 1:
-        return runs[0]
-    return _Run.sorted(
-        np.concatenate([run.hi for run in runs]),
-        np.concatenate([run.lo for run in runs]),
-        np.concatenate([run.fields for run in runs]),
-    )
-
-
-_EMPTY = _Run(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, 3), np.uint32))

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from quiesce.model.failure import Evidence, Failure, VaultFailure
 from quiesce.vault.files import Buffer
-from quiesce.vault.index import ChunkIndex, Location
+from quiesce.vault.index import ChunkIndex
+from quiesce.vault.index_runs import Location
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.pack import (
     HEAD_BYTES,

@@ -114,5 +114,6 @@ class References:
 
     def live_packs(self) -> frozenset[bytes]:
         """Packs that something refers to."""
-        numbers = np.unique(self._snapshot.pack_of[self.live])
-        return frozenset(self._snapshot.names[int(number)] for number in numbers)
+        used = np.zeros(len(self._snapshot.names), np.bool_)
+        used[self._snapshot.pack_of[self.live]] = True
+        return frozenset(self._snapshot.names[int(number)] for number in np.flatnonzero(used))

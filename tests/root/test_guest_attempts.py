@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,11 @@ def kill_while_frozen(stand: Stand, *who: str, hold_seconds: float) -> None:
     wait_for("the snapshot", lambda: bool(killed))
 
 
-def idle(stand: Stand, sequence: int) -> None:
+def idle(stand: Stand, sequence: int, then: Callable[[], None] = lambda: None) -> None:
+    """`then` is done when no driver lives any more, and before what was left has been closed."""
     stand.handler.settings(sequence, {"command": "idle"})
     stand.enable(sequence)
+    then()
     stand.handler.await_stage(sequence, "done")
 
 
@@ -88,21 +91,24 @@ def test_uninstall_leaves_nothing_of_an_attempt_whose_driver_was_killed(stand: S
     assert not Path("/var/log/quiesce").exists()
 
 
-def begin_one_that_waits(stand: Stand, *, post: str) -> Path:
-    """attempt-2 has been begun and waits for the end of attempt-1's post-script."""
-    notes = stand.bench.scripts(post=post)
+def begin_one_that_waits(stand: Stand) -> tuple[Path, Callable[[], None]]:
+    """attempt-2 has been begun and waits for the end of attempt-1's post-script, which goes on
+    until the second value is called. The first is what the scripts have noted."""
+    goes_on = Path("/run/notes.goes-on")
+    goes_on.touch()
+    notes = stand.bench.scripts(post=f"while [ -e {goes_on} ]; do sleep 0.1; done")
     stand.begin(1)
     wait_for("the post-script", lambda: "post" in notes.read_text())
     stand.begin(2)
     assert stand.driver()["attempt"] == "attempt-2"
     assert notes.read_text() == "pre\npost\n"
-    return notes
+    return notes, goes_on.unlink
 
 
 def test_idle_ends_an_attempt_that_waits_for_the_end_of_an_older_one(stand: Stand) -> None:
-    notes = begin_one_that_waits(stand, post="sleep 4")
+    notes, end_post_script = begin_one_that_waits(stand)
     asked = len(stand.storage.snapshots)
-    idle(stand, 3)
+    idle(stand, 3, then=end_post_script)
     assert stand.handler.report(2)["failure"]["code"] == "job.superseded"
     time.sleep(3)
     assert stand.handler.call("disable").returncode == 0
@@ -112,9 +118,10 @@ def test_idle_ends_an_attempt_that_waits_for_the_end_of_an_older_one(stand: Stan
 
 
 def test_an_attempt_that_waits_for_an_older_one_is_not_taken_for_lost(stand: Stand) -> None:
-    begin_one_that_waits(stand, post="sleep 3")
+    _, end_post_script = begin_one_that_waits(stand)
     stand.enable(2)  # the agent's next goal state
     assert stand.handler.report(2)["stage"] == "preparing"
+    end_post_script()
     report = stand.handler.await_stage(2, "done", "failed")
     assert report["failure"] is None
 
@@ -122,9 +129,9 @@ def test_an_attempt_that_waits_for_an_older_one_is_not_taken_for_lost(stand: Sta
 def test_the_older_attempt_is_ended_although_the_one_that_waited_for_it_was_killed(
     stand: Stand,
 ) -> None:
-    begin_one_that_waits(stand, post="sleep 4")
+    _, end_post_script = begin_one_that_waits(stand)
     os.kill(stand.driver()["pid"], signal.SIGKILL)
-    idle(stand, 3)
+    idle(stand, 3, then=end_post_script)
     assert not [path for path in RUN.iterdir() if path.is_dir()]
     assert stand.handler.report(2)["failure"]["code"] == "session.lost"
 

@@ -33,6 +33,7 @@ class Target(Protocol):
 
     @property
     def size_bytes(self) -> int: ...
+    def reserve(self, offset_bytes: int, length_bytes: int) -> None: ...
     def write(self, offset_bytes: int, data: memoryview) -> None: ...
     def finish(self) -> None: ...
     def abandon(self) -> None: ...
@@ -117,6 +118,13 @@ class RawTarget:
             self.abandon()
             raise _write_failure(error, place.final, "setting the size") from error
 
+    def reserve(self, offset_bytes: int, length_bytes: int) -> None:
+        try:
+            self._file.reserve(offset_bytes, length_bytes)
+        except OSError as error:
+            what = f"reserving {length_bytes} bytes at {offset_bytes}"
+            raise _write_failure(error, self._place.final, what) from error
+
     def write(self, offset_bytes: int, data: memoryview) -> None:
         _write(self._file, offset_bytes, data, self._place.final)
 
@@ -146,6 +154,9 @@ class Qcow2Target:
         except BaseException:
             place.discard()
             raise
+
+    def reserve(self, offset_bytes: int, length_bytes: int) -> None:
+        """qemu-nbd allocates by itself."""
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
         self._server.disk.write(offset_bytes, data)
@@ -192,6 +203,9 @@ class DeviceTarget:
         for start in range(0, self.size_bytes, ZERO_STEP_BYTES):
             length = min(ZERO_STEP_BYTES, self.size_bytes - start)
             fcntl.ioctl(self._file.descriptor, BLKZEROOUT, struct.pack("QQ", start, length))
+
+    def reserve(self, offset_bytes: int, length_bytes: int) -> None:
+        """A device has all of its space."""
 
     def write(self, offset_bytes: int, data: memoryview) -> None:
         _write(self._file, offset_bytes, data, self._path)

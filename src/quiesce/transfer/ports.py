@@ -41,6 +41,13 @@ class BlockTarget(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
+    def reserve(self, offset_bytes: int, length_bytes: int) -> None:
+        """All of this range will be written, in pieces and in no order: have its space ready, if
+        that is of any use here. What is not reserved may be written as well.
+
+        :raise RestoreFailure: restore.no-space
+        """
+
     def write(self, offset_bytes: int, data: memoryview) -> None: ...
 
     def finish(self) -> None:

@@ -39,8 +39,8 @@ def restore_disk(
 ) -> RestoredDisk:
     """Write all data of `reader` to `target` and put the target in place.
 
-    Only DATA extents are written, 4 MiB at a time; the target reads as zeros elsewhere. On any
-    error the target is abandoned and the first error is raised whole.
+    Only DATA extents are written, each reserved first, 4 MiB at a time; the target reads as zeros
+    elsewhere. On any error the target is abandoned and the first error is raised whole.
 
     `on_progress` is called from the calling thread about four times a second and at the end.
 
@@ -64,7 +64,7 @@ def restore_disk(
             meter.add(len(part))
 
         Crew(
-            _pieces(reader),
+            _pieces(reader, target),
             carry,
             threads=threads_for(workers),
             watch=Watch(
@@ -83,12 +83,13 @@ def restore_disk(
     return RestoredDisk(reader.size_bytes, meter.done_bytes, time.monotonic() - began)
 
 
-def _pieces(reader: DiskReader) -> Iterator[Extent]:
-    """DATA in pieces that end on multiples of SEGMENT_BYTES, so that neighbouring extents are
-    read in the vault's own order and a large write is aligned."""
+def _pieces(reader: DiskReader, target: BlockTarget) -> Iterator[Extent]:
+    """DATA in pieces that end on multiples of SEGMENT_BYTES, so that neighbouring extents are read
+    in the vault's own order and a large write is aligned. Each extent is reserved before."""
     for extent in reader.extents():
         if extent.kind is not ExtentKind.DATA:
             continue
+        target.reserve(extent.offset_bytes, extent.length_bytes)
         position = extent.offset_bytes
         while position < extent.end_bytes:
             border = (position // SEGMENT_BYTES + 1) * SEGMENT_BYTES

@@ -347,3 +347,30 @@ def test_a_cancelled_restore_leaves_no_image(tmp_path):
     with pytest.raises(JobFailure, match="cancelled"):
         restore_disk(writer.disks["vda"], target, cancelled=lambda: True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_restore_reserves_what_it_will_write_and_nothing_else():
+    """So that threads write side by side, and the image lies in one piece and stays sparse."""
+    content = random.Random(9).randbytes(70 * CHUNK) + bytes(90 * CHUNK)
+    content += random.Random(10).randbytes(3 * CHUNK - 77)
+    writer = MemoryVault().writer("job")
+    back_up(snapshot_of(session_disk("vda", len(content))), writer, lambda _: whole(content))
+    reserved, unreserved = set(), []
+
+    class Target:
+        size_bytes = len(content)
+
+        def reserve(self, offset_bytes, length_bytes):
+            reserved.update(range(offset_bytes, offset_bytes + length_bytes, CHUNK))
+
+        def write(self, offset_bytes, data):
+            wanted = set(range(offset_bytes, offset_bytes + len(data), CHUNK))
+            unreserved.extend(wanted - reserved)
+
+        def finish(self): ...
+
+        def abandon(self): ...
+
+    restore_disk(writer.disks["vda"], Target())
+    assert not unreserved
+    assert reserved == {n * CHUNK for n in [*range(70), *range(160, 163)]}

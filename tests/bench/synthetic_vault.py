@@ -30,7 +30,6 @@ from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, Route
 from quiesce.vault import KeyFile, LocalStore, Vault
 from quiesce.vault.diskmap import FANOUT, ID_BYTES, PART_BYTES
-from quiesce.vault.files import Buffer
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.manifest import DiskMapRef, Manifest, point_id_of, point_key, write_manifest
 from quiesce.vault.pack import END_MAGIC, HEAD_BYTES, MAGIC, Codec, Kind, blob_id, pack_key
@@ -42,7 +41,7 @@ from quiesce.vault.segment import (
     read_segment,
     write_segment,
 )
-from quiesce.vault.store import ObjectInfo, Put
+from quiesce.vault.store import ObjectInfo
 
 KEY = KeyFile(bytes(range(32)))
 CHUNKS_OF_A_VM = 100_000
@@ -83,11 +82,9 @@ def pack_of(number: int) -> bytes:
 
 
 class SyntheticStore:
-    """A local store, and invented packs beside what it holds. `without_index` shows no segment and
-    forgets those that are put: as after the loss of them all."""
+    """A local store, and invented packs beside what it holds."""
 
     def __init__(self, inner: LocalStore, packs: int, keys: VaultKeys | None = None) -> None:
-        self.without_index = False
         self._inner = inner
         self._packs = packs
         self._names: dict[str, int] = {}
@@ -100,8 +97,6 @@ class SyntheticStore:
     _start = HEAD_BYTES + PACK_CHUNKS // FRAME_CHUNKS * FRAME_BYTES
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        if prefix.startswith("index") and self.without_index:
-            return
         yield from self._inner.list(prefix)
         if prefix.startswith("packs"):
             for number in range(self._packs):
@@ -114,11 +109,6 @@ class SyntheticStore:
         if offset == 0:
             return self._head[:length]
         return self._tail(number)[offset - self._start :][:length]
-
-    def put(self, key: str, data: Buffer) -> Put:
-        if key.startswith("index/") and self.without_index:
-            return Put.CREATED
-        return self._inner.put(key, data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

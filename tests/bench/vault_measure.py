@@ -1,17 +1,16 @@
-"""One command as a process of its own: how long, how much processor time, how much memory.
-
-Only the standard library is imported here and by whoever measures: Linux counts the memory of the
-process that starts a command as the command's own until it has begun.
-"""
+"""One command as a process of its own: how long, how much processor time, how much memory."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +40,24 @@ def measure(
     :raise CommandError: with what it said
     """
     words = [str(word) for word in command]
+    reading, writing = os.pipe()
+    with open(reading, "rb") as figures:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", HERE / "one_process.py", str(writing), *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | (env or {}), cwd=cwd, pass_fds=[writing], check=False,
+        )  # fmt: skip
+        os.close(writing)
+        code, *told = figures.read().split() or [b"?"]
+    said = done.stdout.decode(errors="replace")
+    if code != b"0":
+        raise CommandError(f"{' '.join(words)} ended with {code!r}: {said[-2000:]}")
+    seconds, cpu_seconds, peak_kib = map(float, told)
     began = time.perf_counter()
-    process = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | (env or {}), cwd=cwd,
-    )  # fmt: skip
-    assert process.stdout is not None
-    said = process.stdout.read().decode(errors="replace")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode:
-        raise CommandError(f"{' '.join(words)} ended with {process.returncode}: {said[-2000:]}")
     for path in files_at(results):
         make_durable(path)
-    seconds = time.perf_counter() - began
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, said)
+    seconds += time.perf_counter() - began
+    return Cost(seconds, cpu_seconds, int(peak_kib) * 1024, said)
 
 
 def files_at(paths: Iterable[Path]) -> Iterable[Path]:

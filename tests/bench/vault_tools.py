@@ -84,7 +84,7 @@ def quiesce(lap: Lap) -> None:
         lap.stored[image] = occupied(vault) - reserve(vault)
         if image == "v2":
             step("verify", "verify", vault, "chunks")
-            step("verify without key", "verify", vault, "packs")
+            step("verify without key", "verify", vault, "no-key")
             step("start", "list", vault)
     for base, image in (("v1", "v2"), ("v2", "v3")):
         changes = lap.disks.changes[image]

@@ -17,8 +17,9 @@ LISTED_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits; None is none. Bytes and requests are never exceeded; time is looked at between
-    objects."""
+    """Limits; None is none. They end the reading of stored data: no pack is begun that would exceed
+    one, nor a batch of parts of maps, but a few batches (128 parts each) are under way at once. The
+    lists and records that every look begins with are counted, and always read."""
 
     seconds: float | None = None
     bytes: int | None = None

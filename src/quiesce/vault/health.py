@@ -78,12 +78,12 @@ class Examiner:
     """Looks at points one by one. What points share is looked at once: the work grows with what
     differs between them. About 100 bytes are kept for each part of a map (32 MiB of a disk).
 
-    `check` is called before each batch of parts is read; what it raises ends the work.
+    `check` is called before so many parts of maps are read; what it raises ends the work.
     """
 
     contents: Contents
     snapshot: IndexSnapshot
-    check: Callable[[], None]
+    check: Callable[[int], None]
     points: dict[str, Manifest] = field(default_factory=dict)
     _seen: set[bytes] = field(default_factory=lambda: {ZERO_ID})
     _hurt_leaves: dict[bytes, _Hurt] = field(default_factory=dict)
@@ -148,8 +148,7 @@ class Examiner:
         self, ids: Sequence[bytes]
     ) -> Iterator[tuple[Sequence[bytes], list[bytes | Failure]]]:
         self._seen.update(ids)
-        for batch, parts in read_parts(self.contents, ids):
-            self.check()
+        for batch, parts in read_parts(self.contents, ids, self.check):
             for number, part in enumerate(parts):
                 if isinstance(part, Failure):
                     _raise_unless_damage(part)

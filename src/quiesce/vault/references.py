@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -25,18 +25,22 @@ Part = bytes | Failure
 
 
 def read_parts(
-    contents: Contents, ids: Sequence[bytes]
+    contents: Contents, ids: Sequence[bytes], check: Callable[[int], None] = lambda parts: None
 ) -> Iterator[tuple[Sequence[bytes], list[Part]]]:
     """Parts of maps in batches: ids and what they are. Batches are read side by side, since a
-    request to an object store takes long and parts lie apart."""
+    request to an object store takes long and parts lie apart. `check` is called before so many
+    parts are read; what it raises ends the work."""
     batches = [ids[at : at + _BATCH] for at in range(0, len(ids), _BATCH)]
     if len(batches) <= 1:
-        yield from ((batch, _read_batch(contents, batch)) for batch in batches)
+        for batch in batches:
+            check(len(batch))
+            yield batch, _read_batch(contents, batch)
         return
     waiting: deque[tuple[Sequence[bytes], Future[list[Part]]]] = deque()
     with ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="vault-maps") as pool:
         try:
             for batch in batches:
+                check(len(batch))
                 waiting.append((batch, pool.submit(_read_batch, contents, batch)))
                 if len(waiting) > _BATCHES_AT_ONCE:
                     done, future = waiting.popleft()

@@ -25,6 +25,8 @@ from quiesce.vault.references import read_parts
 
 SAMPLE_CHUNKS = 256
 _KEPT_PARTS = 512
+_READS_A_DRAW = 4
+"""Two parts of a map, a chunk, and the head of its pack; of maps' packs too, the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ class Sampler:
         contents: Contents,
         manifests: Sequence[Manifest],
         seed: int,
-        check: Callable[[], None],
+        check: Callable[[int], None],
     ) -> None:
-        """`check` is called between reads; what it raises ends the work."""
+        """`check` is called before so many reads; what it raises ends the work."""
         self._contents = contents
         self._check = check
         self._random = random.Random(seed)
@@ -80,15 +82,14 @@ class Sampler:
         while self._leaves and self._leaves[-1]:
             drawn = None
             while drawn is None:
-                self._check()
+                self._check(_READS_A_DRAW)
                 drawn = self._draw_one()
             yield drawn
 
     def _used_leaves(self, manifests: Sequence[Manifest]) -> dict[bytes, int]:
         nodes = {node for m in manifests for part in m.maps for node in part.nodes}
         used = {}
-        for batch, parts in read_parts(self._contents, sorted(nodes - {ZERO_ID})):
-            self._check()
+        for batch, parts in read_parts(self._contents, sorted(nodes - {ZERO_ID}), self._check):
             for node, part in zip(batch, parts, strict=True):
                 if isinstance(part, bytes) and len(part) == PART_BYTES:
                     used[node] = len(_used(part))

@@ -276,10 +276,10 @@ class _Verification:
             values["at"] = self.contents.clock().isoformat()
             records.put(f"damage/{secrets.token_hex(16)}", "damage", values)
 
-    def _check(self) -> None:
+    def _check(self, requests: int) -> None:
         """:raise JobFailure: job.cancelled"""
         stop_if(self.cancelled)
-        refused = self.meter.refuses(1)
+        refused = self.meter.refuses(requests)
         if refused:
             raise _Spent(refused)
 

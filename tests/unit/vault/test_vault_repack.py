@@ -321,6 +321,23 @@ def test_lists_that_are_late_lose_nothing(
     assert_sound(scene, KEPT, OLD, KEPT[:SMALL_CHUNK] + OLD[SMALL_CHUNK:])
 
 
+def test_a_pack_that_a_late_list_still_shows_is_not_referred_to(
+    scene: Scene, paper: PaperStore, clock: FakeClock
+) -> None:
+    """A process that has known the pack all along sees it deleted late, and its mark on time."""
+    late: Store = StaleLists(paper, clock, 3000, lambda key: key.startswith("packs/"))
+    (old,) = scene.vault.plan_collect().repack.packs
+    long_lived = Scene.at(late, clock)
+    collect(Scene.at(late, clock))
+    clock.advance(hours=30)
+    for _ in range(2):
+        collect(Scene.at(late, clock))
+        assert pack_key(old) not in packs(scene)
+        assert pack_key(old) in {info.key for info in late.list("packs/")}
+    long_lived.backup("again", OLD)
+    assert_sound(scene, KEPT, OLD)
+
+
 def test_a_damaged_chunk_keeps_its_pack_and_the_rest_is_collected(
     scene: Scene, paper: PaperStore
 ) -> None:

@@ -1,0 +1,155 @@
+"""The index written anew from the packs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from faulty_store import FaultyStore, Killed
+from paper_store import PaperStore
+from small_vault import small_disk, small_packs, small_scene
+from vault_scene import FakeClock, Scene
+
+from quiesce.model.failure import Failure, JobFailure
+from quiesce.model.job import Progress
+from quiesce.vault import rebuild
+
+DISKS = {f"vm-{n}": small_disk(*range(100 * n + 1, 100 * n + 30, 2)) for n in range(4)}
+
+
+@pytest.fixture
+def paper(clock: FakeClock) -> PaperStore:
+    return PaperStore(clock)
+
+
+@pytest.fixture
+def scene(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
+    with small_packs():
+        scene = small_scene(paper, clock)
+        for vm, disk in DISKS.items():
+            scene.backup(vm, disk, vm=vm)
+        yield scene.reopened()
+
+
+def assert_whole(scene: Scene) -> None:
+    fresh = scene.reopened()
+    for point in fresh.vault.points():
+        assert fresh.restore(point) == DISKS[point.vm]
+    assert fresh.vault.verify("structure").findings == ()
+
+
+def harm(paper: PaperStore, kind: str) -> None:
+    for key in paper.keys("index/"):
+        data, at = paper.objects[key]
+        if kind == "gone":
+            del paper.objects[key]
+        elif kind == "damaged":
+            paper.objects[key] = data[:60] + bytes([data[60] ^ 1]) + data[61:], at
+
+
+@pytest.mark.parametrize("kind", ["whole", "damaged", "gone"])
+def test_the_index_is_made_anew_from_the_packs_alone(
+    scene: Scene, paper: PaperStore, kind: str
+) -> None:
+    harm(paper, kind)
+    before = set(paper.keys("index/"))
+    seen: list[Progress] = []
+    report = scene.reopened().vault.rebuild_index(on_progress=seen.append)
+    assert report.packs == len(paper.keys("packs/"))
+    assert report.unreadable == ()
+    assert report.segments == len(paper.keys("index/")) == 1
+    assert report.replaced == len(before)
+    assert not before & set(paper.keys("index/"))
+    assert seen[-1].done_bytes == seen[-1].total_bytes > 0
+    watched = FaultyStore(paper)
+    fresh = scene.reopened(watched)
+    fresh.vault.writer("web", "next")
+    assert not [c for c in watched.log if c.operation == "get_range"], "no footer is read any more"
+    assert_whole(scene)
+
+
+def test_rows_of_one_segment_at_a_time_are_in_memory(scene: Scene, paper: PaperStore) -> None:
+    groups: list[int] = []
+    real = rebuild.join_segments
+
+    def watched(group: list[object], drop: frozenset[bytes]) -> bytes:
+        groups.append(len(group))
+        return real(group, drop)  # type: ignore[arg-type]
+
+    with (
+        mock.patch.object(rebuild, "REBUILT_ROWS", 20),
+        mock.patch.object(rebuild, "join_segments", watched),
+    ):
+        report = scene.vault.rebuild_index()
+    assert len(groups) == report.segments > 2
+    assert max(groups) < report.packs / 2
+    assert_whole(scene)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_change_it_leaves_an_index(
+    scene: Scene, paper: PaperStore, clock: FakeClock, after: bool
+) -> None:
+    harm(paper, "damaged")
+    counted = FaultyStore(paper.copy())
+    Scene.at(counted, clock).vault.rebuild_index()
+    for step in range(1, counted.changes + 1):
+        here = paper.copy()
+        dying = FaultyStore(here)
+        dying.die_at = step, after
+        with pytest.raises(Killed):
+            Scene.at(dying, clock).vault.rebuild_index()
+        left = Scene.at(here, clock)
+        for point in left.vault.points():
+            assert left.restore(point) == DISKS[point.vm]
+        clock.advance(hours=7)
+        left.vault.rebuild_index()
+        assert_whole(left)
+
+
+def test_a_pack_whose_footer_is_damaged_is_told_of_by_the_old_index(
+    scene: Scene, paper: PaperStore
+) -> None:
+    key = paper.keys("packs/")[0]
+    data, at = paper.objects[key]
+    paper.objects[key] = data[:-30] + bytes([data[-30] ^ 1]) + data[-29:], at
+    report = scene.reopened().vault.rebuild_index()
+    assert report.unreadable == report.taken_over == (key,)
+    fresh = scene.reopened()
+    for point in fresh.vault.points():
+        assert fresh.restore(point) == DISKS[point.vm]
+    harm(paper, "gone")
+    report = scene.reopened().vault.rebuild_index()
+    assert (report.unreadable, report.taken_over) == ((key,), ())
+
+
+def test_it_keeps_away_from_a_collection_and_can_be_cancelled(
+    scene: Scene, paper: PaperStore
+) -> None:
+    before = paper.keys("index/")
+    with pytest.raises(JobFailure):
+        scene.vault.rebuild_index(cancelled=lambda: True)
+    assert paper.keys("index/") == before
+    assert paper.keys("sessions/") == []
+    scene.vault.contents.records.put("sessions/gc", "lease", {"at": scene.clock()})
+    with pytest.raises(Failure) as caught:
+        scene.vault.rebuild_index()
+    assert caught.value.code == "vault.collect-running"
+
+
+def test_a_backup_that_ends_meanwhile_is_in_the_index(scene: Scene, paper: PaperStore) -> None:
+    watched = FaultyStore(paper)
+    done: list[str] = []
+
+    def backup(call: object) -> None:
+        if not done and "put index/" in str(call):
+            done.append(str(call))
+            scene.reopened().backup("late", DISKS["vm-1"][::-1], vm="late")
+
+    watched.before = backup
+    scene.reopened(watched).vault.rebuild_index()
+    assert done
+    fresh = FaultyStore(paper)
+    late = scene.reopened(fresh)
+    assert late.restore(late.vault.points("late")[0]) == DISKS["vm-1"][::-1]

@@ -18,6 +18,7 @@ from quiesce.cli.remote_failure import from_problem
 from quiesce.model.failure import AuthFailure, Evidence, InputFailure, ServerFailure
 
 Json = dict[str, Any]
+Query = str | int | bool | list[str] | None
 
 _API = "/api/v1"
 _CONNECT_SECONDS = 5.0
@@ -54,10 +55,10 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def get(self, *path: str, **query: str | int | bool | None) -> Any:
+    def get(self, *path: str, **query: Query) -> Any:
         return self._call("GET", path, query=query)
 
-    def post(self, *path: str, body: Json | None = None, **query: str | int | bool | None) -> Any:
+    def post(self, *path: str, body: Json | None = None, **query: Query) -> Any:
         return self._call("POST", path, query=query, body=body)
 
     def put(self, *path: str, body: Json) -> Any:
@@ -66,10 +67,10 @@ class Client:
     def patch(self, *path: str, body: Json) -> Any:
         return self._call("PATCH", path, body=body)
 
-    def delete(self, *path: str, **query: str | int | bool | None) -> Any:
+    def delete(self, *path: str, **query: Query) -> Any:
         return self._call("DELETE", path, query=query)
 
-    def download(self, *path: str, **query: str | int | bool | None) -> tuple[bytes, httpx.Headers]:
+    def download(self, *path: str, **query: Query) -> tuple[bytes, httpx.Headers]:
         """The body of an answer that is no JSON, with the headers that describe it."""
         answer = self._answer("POST", path, query=query)
         if not answer.is_success:
@@ -81,7 +82,7 @@ class Client:
         method: str,
         path: tuple[str, ...],
         *,
-        query: dict[str, str | int | bool | None] | None = None,
+        query: dict[str, Query] | None = None,
         body: Json | None = None,
     ) -> Any:
         return self._content(self._answer(method, path, query=query, body=body))
@@ -91,7 +92,7 @@ class Client:
         method: str,
         path: tuple[str, ...],
         *,
-        query: dict[str, str | int | bool | None] | None = None,
+        query: dict[str, Query] | None = None,
         body: Json | None = None,
     ) -> httpx.Response:
         # Names may hold anything, so every part of the path is encoded on its own.

@@ -7,7 +7,8 @@ says so, and how the job would be ended.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
@@ -56,17 +57,26 @@ def finish_or_follow(client: Client, job: Json, *, wait: bool, as_json: bool) ->
 def exit_code(job: Json) -> ExitCode:
     """How the job ended; damage that a verify job found is told apart from a job that failed."""
     failure = job.get("failure")
-    if failure and failure["code"] == "vault.damaged":
+    if failure and failure["code"] in ("vault.damaged", "vault.copy-incomplete"):
         return ExitCode.DAMAGED
     return _EXIT.get(JobStatus(job["status"]), ExitCode.JOB_FAILED)
 
 
 def follow(client: Client, job: Json, *, quiet: bool = False) -> Json:
     """The job, once it has ended, with its progress shown meanwhile unless `quiet`."""
+    with shown(quiet=quiet) as show:
+        return _watch(client, job, show)
+
+
+@contextmanager
+def shown(*, quiet: bool) -> Iterator[Callable[[Json], None]]:
+    """What shows the tasks of a job as they are: bars on a terminal, lines elsewhere."""
     if quiet:
-        return _watch(client, job, lambda _: None)
+        yield lambda _: None
+        return
     if not screen.out.is_terminal:
-        return _watch(client, job, _PlainLines().show)
+        yield _PlainLines().show
+        return
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=14),
@@ -89,7 +99,7 @@ def follow(client: Client, job: Json, *, quiet: bool = False) -> Json:
                     done = total
                 progress.update(bars[name], total=total, completed=done, task=task)
 
-        return _watch(client, job, show)
+        yield show
 
 
 def _watch(client: Client, job: Json, show: Callable[[Json], None]) -> Json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from datetime import UTC, datetime
@@ -12,8 +11,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from quiesce.cli import screen
+from quiesce.cli.new_file import check_free, write_new
 from quiesce.cli.options import AGENT_PATIENCE_SECONDS, COMMON, Common
-from quiesce.model.failure import Evidence, InputFailure
 from quiesce.model.units import size_text
 
 app = App(name="logs", help="A guest's logs in one archive, without secrets: collect.")
@@ -44,10 +43,10 @@ def collect(
     this command is interrupted.
     """
     file = to or Path(_default_name(vm))
-    _check_free(file)
+    check_free(file)
     with common.client(patience_seconds=AGENT_PATIENCE_SECONDS) as client:
         content, headers = client.download("vms", vm, "logs", verbose=verbose or None)
-    _write(file, content)
+    write_new(file, content)
     files = int(headers.get("quiesce-files", "0"))
 
     def human() -> None:
@@ -64,38 +63,3 @@ def collect(
 def _default_name(vm: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", vm).strip(".") or "_"
     return f"quiesce-logs-{plain}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz"
-
-
-def _check_free(file: Path) -> None:
-    """Before minutes are spent on collecting.
-
-    :raise InputFailure: input.file-exists
-    """
-    if os.path.lexists(file):
-        raise InputFailure("input.file-exists", f"There is a file {file} already.")
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all, for its owner alone, and over nothing that exists.
-
-    :raise InputFailure: input.file-exists, input.file-unwritable
-    """
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        try:
-            # Unlike a rename, a link does not replace what has come there meanwhile.
-            os.link(part, file)
-        finally:
-            part.unlink()
-    except FileExistsError as taken:
-        raise InputFailure("input.file-exists", f"There is a file {file} already.") from taken
-    except OSError as refused:
-        raise InputFailure(
-            "input.file-unwritable",
-            f"{file} cannot be written: {refused.strerror or refused}.",
-            evidence=[Evidence("writing was refused", str(file), raw=str(refused))],
-        ) from refused

@@ -33,7 +33,7 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("restore", "restore:restore", _WORK, "Write disks of a recovery point to files."),
     ("job", "job:app", _LOOK, "Jobs: list, show, cancel."),
     ("point", "point:app", _LOOK, "Recovery points: list, show, delete."),
-    ("vault", "vault:app", _LOOK, "The vault: status, verify."),
+    ("vault", "vault:app", _LOOK, "The vault: status, checks, keys, copies, clearing up."),
     (
         "extension",
         "extension:app",
@@ -68,7 +68,7 @@ def build() -> App:
         help="Self-hosted VM backup.",
         help_epilogue="Exit codes are explained in docs/reference/exit-codes.md.",
         help_format="plaintext",
-        # A flag is said or not said; only `vault verify` has a --no-… form.
+        # A flag is said or not said; only waiting has a --no-… form where it is the default.
         default_parameter=Parameter(negative=()),
         result_action="return_value",
         exit_on_error=False,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.client import Json
+from quiesce.cli.confirm import confirmed
 from quiesce.cli.job_text import consistency, frozen
 from quiesce.cli.options import COMMON, Common
-from quiesce.model.failure import InputFailure
 from quiesce.model.units import size_text
 
 app = App(name="point", help="Recovery points: list, show, delete.")
@@ -27,28 +26,30 @@ def list_(
     with common.client() as client:
         points = client.get("points", vm=vm)
 
-    def human() -> None:
-        if not points:
-            screen.say("There are no recovery points yet.")
-            screen.out.print(screen.with_commands("Make one: `quiesce backup VM --wait`"))
-            return
-        screen.table(
-            ("point", "VM", "taken", "consistency", "disks", "new"),
-            (
-                (
-                    point["id"],
-                    point["vm"],
-                    screen.when(point["taken_at"]),
-                    screen.styled(point["consistency"]["level"]),
-                    size_text(_sum(point, "size_bytes")),
-                    size_text(_sum(point, "stored_bytes")),
-                )
-                for point in points
-            ),
-            right="disks new",
-        )
+    screen.emit(points, as_json=common.json, human=lambda: show_points(points))
 
-    screen.emit(points, as_json=common.json, human=human)
+
+def show_points(points: list[Json], hint: str = "Make one: `quiesce backup VM --wait`") -> None:
+    """A line for each; `hint` says what to do when there is none."""
+    if not points:
+        screen.say("There are no recovery points yet.")
+        screen.out.print(screen.with_commands(hint))
+        return
+    screen.table(
+        ("point", "VM", "taken", "consistency", "disks", "new"),
+        (
+            (
+                point["id"],
+                point["vm"],
+                screen.when(point["taken_at"]),
+                screen.styled(point["consistency"]["level"]),
+                size_text(_sum(point, "size_bytes")),
+                size_text(_sum(point, "stored_bytes")),
+            )
+            for point in points
+        ),
+        right="disks new",
+    )
 
 
 @app.command
@@ -74,23 +75,13 @@ def delete(
     with common.client() as client:
         plan = client.delete("points", point, dry_run=True)
         if not dry_run:
-            if not yes and not _confirmed(plan, as_json=common.json):
-                screen.err.print("Nothing was deleted.")
+            if not confirmed(
+                "Deleting a recovery point", lambda: _plan(plan), yes=yes, as_json=common.json
+            ):
                 return 0
             plan = client.delete("points", point, dry_run=False)
     screen.emit(plan, as_json=common.json, human=lambda: _plan(plan))
     return 0
-
-
-def _confirmed(plan: Json, *, as_json: bool) -> bool:
-    if as_json or not sys.stdin.isatty():
-        raise InputFailure(
-            "input.confirmation-needed",
-            "Deleting a recovery point wants a confirmation.",
-        )
-    _plan(plan)
-    screen.err.print("Delete it? [y/N] ", end="")
-    return sys.stdin.readline().strip().casefold() in ("y", "yes")
 
 
 def _plan(plan: Json) -> None:

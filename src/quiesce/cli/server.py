@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def server(
     *,
     data: Annotated[Path | None, Parameter(help="Folder for databases, keys and vault.")] = None,
-    vault: Annotated[Path | None, Parameter(help="Folder of the vault.")] = None,
+    vault: Annotated[
+        str | None, Parameter(help="The vault: a folder, s3://…, az://… or gs://…")
+    ] = None,
     host: Annotated[str | None, Parameter(help="Address to listen on. Default: 127.0.0.1")] = None,
     port: Annotated[int | None, Parameter(help="Port of API and portal. Default: 8420")] = None,
     portal: Annotated[bool, Parameter(negative="--no-portal", help="Serve the portal.")] = True,
@@ -33,7 +35,7 @@ def server(
     from quiesce.service.service import Service
     from quiesce.service.settings import load_settings
 
-    said = {"data_folder": data, "vault_folder": vault, "host": host, "port": port}
+    said = {"data_folder": data, "vault": vault, "host": host, "port": port}
     settings = load_settings(**{name: value for name, value in said.items() if value is not None})
     configure_logs(settings.log_level, as_json=settings.log_json)
     first_start = not settings.vault_key_file.exists()
@@ -57,7 +59,7 @@ def _say_where(settings: Settings, *, portal: bool, first_start: bool) -> None:
             ("  password in", str(settings.portal_password_file) if portal else ""),
             ("API", f"{url}/api/v1 and {settings.api_socket}"),
             ("  token in", str(settings.api_token_file)),
-            ("vault", str(settings.vault)),
+            ("vault", settings.vault_address),
             ("  key in", str(settings.vault_key_file)),
         )
     )

@@ -1,68 +1,27 @@
-"""`quiesce vault`: figures and checks of the vault."""
+"""`quiesce vault`: each command in a module of its own, imported when it is asked for."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from cyclopts import App
 
-from cyclopts import App, Parameter
+app = App(
+    name="vault",
+    help="The vault: status, checks, keys, copies, clearing up. With --at, of any vault, without a "
+    "server.",
+)
 
-from quiesce.cli import screen
-from quiesce.cli.client import Json
-from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common
-from quiesce.model.units import size_text
-
-app = App(name="vault", help="The vault: status, verify.")
-
-
-@app.command
-def status(*, common: Common = COMMON) -> None:
-    """Where the vault is and what it holds."""
-    with common.client() as client:
-        vault = client.get("vault")
-    screen.emit(vault, as_json=common.json, human=lambda: _show(vault))
-
-
-@app.command
-def verify(
-    *,
-    mode: Annotated[
-        Literal["structure", "packs", "chunks"],
-        Parameter(
-            help="structure: manifests and indexes; packs: also the hash of every pack; "
-            "chunks: also every chunk, decrypted."
-        ),
-    ] = "packs",
-    wait: Annotated[
-        bool,
-        Parameter(negative="--no-wait", help="Show progress until the job ends."),
-    ] = True,
-    common: Common = COMMON,
-) -> int:
-    """Check the vault, and name the points that suffer from any damage."""
-    with common.client() as client:
-        job = client.post("vault", "verify", body={"mode": mode})
-        return finish_or_follow(client, job, wait=wait, as_json=common.json)
-
-
-def _show(vault: Json) -> None:
-    stored, protected = vault["stored_bytes"], vault["protected_bytes"]
-    ratio = f" ({protected / stored:.1f} times smaller)" if stored and protected > stored else ""
-    screen.facts(
-        (
-            ("vault", vault["location"]),
-            ("id", vault["id"]),
-            ("points", f"{vault['points']} of {vault['vms']} VMs"),
-            ("protected", size_text(protected)),
-            ("stored", size_text(stored) + ratio),
-            ("packs", f"{vault['packs']}, with {vault['chunks']} chunks"),
-            ("free", "" if vault["free_bytes"] is None else size_text(vault["free_bytes"])),
-        )
-    )
-    if vault["missing_packs"] or vault["unreadable_points"]:
-        screen.say(
-            f"Damage was noticed: {vault['missing_packs']} packs are missing, "
-            f"{len(vault['unreadable_points'])} points cannot be read.",
-            "red",
-        )
-        screen.out.print(screen.with_commands("See what suffers: `quiesce vault verify`"))
+for _name, _target, _text in (
+    ("status", "vault_look:status", "Where the vault is and what it holds."),
+    ("list", "vault_look:list_", "The server's vault, and where copies of it went."),
+    ("check", "vault_verify:check", "Look whether all points have all they need."),
+    ("verify", "vault_verify:verify", "Read what is stored, and name the points that suffer."),
+    ("copy", "vault_copy:copy", "Copy the vault to a second place; only what is missing there."),
+    ("key", "vault_key:app", "Who can open the vault: list, add, remove, rotate."),
+    ("prune", "vault_clear:prune", "Delete the points that no rule wants any more."),
+    ("gc", "vault_clear:collect", "Free the space of what no point needs."),
+    ("rebuild-index", "vault_clear:rebuild_index", "Make the index anew from the packs."),
+    ("create", "vault_create:create", "Make a vault."),
+    ("points", "vault_points:points", "The points of a vault, without a server."),
+    ("restore", "vault_points:restore", "Write disks of a point to files, without a server."),
+):
+    app.command(f"quiesce.cli.{_target}", name=_name, help=_text)

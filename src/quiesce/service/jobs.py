@@ -8,7 +8,7 @@ from dataclasses import replace
 from quiesce.model.failure import InputFailure
 from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
 from quiesce.service.codec import to_json
-from quiesce.service.copying import whole_address
+from quiesce.service.copying import target_store, whole_address
 from quiesce.service.job_book import backup_slot
 from quiesce.service.requests import CopyRequest, RestoreRequest, VerifyRequest
 from quiesce.service.restore import plan_targets
@@ -93,9 +93,11 @@ class Jobs:
     def start_copy(self, request: CopyRequest) -> Job:
         """
         :raise InputFailure: input.vault-address-invalid and others of `whole_address`
+        :raise NotFoundFailure: vault.copy-missing
         :raise PolicyFailure: policy.in-progress, another copy goes to the same place
         """
         request = replace(request, to=whole_address(request.to))
+        target_store(request.to, new=request.new, planning=True)
         return self._start(JobKind.COPY, "", slot=f"copy:{request.to}", request=to_json(request))
 
     def cancel(self, job_id: str) -> Job:

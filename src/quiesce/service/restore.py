@@ -148,7 +148,7 @@ def _restore(parts: Parts, job: Job, *, interrupted: bool) -> str:
     targets = plan_targets(point, request, restored=job.restored)
     console.stop_if_cancelled()
     if len(targets) > 1 or request.to.is_dir():
-        _make_folder(request.to)
+        make_folder(request.to)
     readers = [parts.points.reader(point.id, target.disk.name) for target in targets]
     sizes = [data_bytes(reader) for reader in readers]
     done = 0
@@ -201,7 +201,7 @@ def _show(console: Console, done_bytes: int, total_bytes: int, disk: Progress) -
     )
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -54,6 +54,8 @@ class Settings(BaseSettings):
 
     data_folder: Path = Field(default_factory=default_data_folder)
     """Databases, keys and, unless set otherwise, vault and scratch space."""
+    vault: str = ""
+    """Where the vault lies: a folder, or `s3://…`, `az://…`, `gs://…`. Wins over `vault_folder`."""
     vault_folder: Path | None = None
     scratch_folder: Path | None = None
     """Where guest writes are kept aside while a snapshot is read."""
@@ -132,6 +134,19 @@ class Settings(BaseSettings):
     def _absolute(cls, folder: Path | None) -> Path | None:
         return None if folder is None else folder.expanduser().absolute()
 
+    @field_validator("vault")
+    @classmethod
+    def _place(cls, address: str) -> str:
+        if not address:
+            return ""
+        # Imported here: the command line reads settings, and has no need for a vault's libraries.
+        from quiesce.vault.address import describe
+
+        try:
+            return describe(address)
+        except InputFailure as failure:
+            raise ValueError(failure.message) from failure
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, level: str) -> str:
@@ -156,8 +171,19 @@ class Settings(BaseSettings):
         )
 
     @property
-    def vault(self) -> Path:
-        return self.vault_folder or self.data_folder / "vault"
+    def vault_address(self) -> str:
+        """As `quiesce.vault.address` has it; never with a secret."""
+        return self.vault or str(self.vault_folder or self.data_folder / "vault")
+
+    @property
+    def vault_path(self) -> Path | None:
+        """The vault's folder, if it is one."""
+        return None if "://" in self.vault_address else Path(self.vault_address)
+
+    @property
+    def index_cache(self) -> Path:
+        """Where a vault in the cloud has a copy of its index."""
+        return self.data_folder / "index-cache"
 
     @property
     def scratch(self) -> Path:
@@ -219,8 +245,9 @@ class Settings(BaseSettings):
 
 
 def _secret(location: tuple[int | str, ...]) -> bool:
-    """Whether what was given there must not be repeated: proxies have passwords."""
-    return not location or str(location[0]).startswith("proxy")
+    """Whether what was given there must not be repeated: proxies have passwords, and who writes one
+    into the vault's address shall not find it in a log as well."""
+    return not location or location[0] == "vault" or str(location[0]).startswith("proxy")
 
 
 def load_settings(**given: object) -> Settings:

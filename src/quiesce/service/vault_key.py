@@ -7,10 +7,11 @@ from pathlib import Path
 from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
 from quiesce.service.home import write_secret
 from quiesce.service.settings import Settings
+from quiesce.vault.address import create_store, open_store
 from quiesce.vault.files import sync_folder
 from quiesce.vault.keys import KeyFile
 from quiesce.vault.slots import slot_opened_by
-from quiesce.vault.store import LocalStore
+from quiesce.vault.store import Store
 from quiesce.vault.vault import Vault
 
 
@@ -23,12 +24,14 @@ def open_vault(settings: Settings) -> Vault:
 
     :raise AuthFailure: auth.key-unavailable, auth.key-wrong, auth.key-invalid
     :raise VaultFailure: vault.not-a-vault and others of `Vault.open`
-    :raise StorageFailure: storage.vanished, storage.not-empty, storage.denied
+    :raise StorageFailure: storage.vanished, storage.not-empty, storage.denied, and for a vault in
+        the cloud those of `quiesce.vault.address`
     """
     key_file = settings.vault_key_file
     if key_file.exists():
-        return Vault.open(LocalStore(settings.vault), KeyFile.parse(_text(key_file)))
-    store = LocalStore.create(settings.vault)
+        store = open_store(settings.vault_address, cache_folder=settings.index_cache)
+        return Vault.open(store, KeyFile.parse(_text(key_file)))
+    store = create_store(settings.vault_address, cache_folder=settings.index_cache)
     pending = key_file.with_name(key_file.name + ".first-start")
     if not pending.exists():
         write_secret(pending, KeyFile.generate().text())
@@ -73,19 +76,17 @@ def rotate_server_key(settings: Settings, vault: Vault) -> tuple[str, str]:
     return new, old
 
 
-def _opened_by_first_key(
-    store: LocalStore, key: KeyFile, pending: Path, settings: Settings
-) -> Vault:
+def _opened_by_first_key(store: Store, key: KeyFile, pending: Path, settings: Settings) -> Vault:
     try:
         return Vault.open(store, key)
     except AuthFailure as wrong:
         pending.unlink()
         raise AuthFailure(
             "auth.key-unavailable",
-            f"There is a vault at {settings.vault} and its key file is missing.",
+            f"There is a vault at {settings.vault_address} and its key file is missing.",
             evidence=[Evidence("no such file", str(settings.vault_key_file))],
             remedy=f"Put the vault's key back to {settings.vault_key_file} (mode 0600), or set "
-            "`vault_folder` to an empty folder.",
+            "`vault` to an empty place.",
         ) from wrong
 
 

@@ -42,8 +42,9 @@ def _verify(parts: Parts, job: Job) -> None:
         raise damaged(report)
 
 
-def told(report: VerifyReport) -> list[str]:
-    """What was looked at, and where to go on when that was not all."""
+def told(report: VerifyReport, where: str = "") -> list[str]:
+    """What was looked at, and where to go on when that was not all. `where`: the options that say
+    which vault it is."""
     lines = [
         f"{len(report.points)} points and {report.packs} packs checked, "
         f"{report.bytes_read} bytes read."
@@ -59,7 +60,7 @@ def told(report: VerifyReport) -> list[str]:
     if report.stopped_by:
         lines.append(
             f"The limit of {report.stopped_by} was reached at {report.covered_share:.1%} of the "
-            f"stored bytes. To go on: `quiesce vault verify --mode {report.mode} "
+            f"stored bytes. To go on: `quiesce vault verify{where} --mode {report.mode} "
             f"--cursor {report.cursor}`"
         )
     return lines

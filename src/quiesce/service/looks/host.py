@@ -34,8 +34,9 @@ class HostLook:
         facts = [
             *_load(),
             *_space("scratch", "the scratch folder", self._settings.scratch),
-            *_space("vault", "the vault", self._settings.vault),
         ]
+        if self._settings.vault_path is not None:
+            facts += _space("vault", "the vault", self._settings.vault_path)
         if case.address.agent.waagent:
             facts += self._endpoint()
         return Found(tuple(facts))

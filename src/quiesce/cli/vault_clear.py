@@ -1,0 +1,193 @@
+"""`quiesce vault prune`, `gc` and `rebuild-index`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
+
+from cyclopts import Parameter
+
+from quiesce.cli import screen
+from quiesce.cli.confirm import confirmed
+from quiesce.cli.follow import finish_or_follow
+from quiesce.cli.options import COMMON, Common, time_zone
+from quiesce.cli.vault_place import PLACE, Place, as_json_value
+from quiesce.cli.working import working
+from quiesce.model.failure import ExitCode, InputFailure
+from quiesce.model.units import size_text
+
+if TYPE_CHECKING:
+    from quiesce.service.vault_views import VmPrune
+    from quiesce.vault.vault import Vault
+
+DryRun = Annotated[bool, Parameter(show_default=False, help="Only show what would be done.")]
+Yes = Annotated[bool, Parameter(show_default=False, help="Do not ask.")]
+Wait = Annotated[bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")]
+
+
+def prune(
+    *,
+    vm: Annotated[
+        tuple[str, ...], Parameter(show_default=False, help="Only this VM; may be repeated.")
+    ] = (),
+    keep_last: Annotated[
+        int | None, Parameter(help="With --at: keep so many of each VM's newest points.")
+    ] = None,
+    keep_daily: Annotated[
+        int, Parameter(help="With --at: and the newest of each of so many days.")
+    ] = 0,
+    zone: Annotated[str, Parameter(help="With --at: the time zone that days are of.")] = "UTC",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    place: Place = PLACE,
+    common: Common = COMMON,
+) -> int:
+    """Delete points that the rules no longer want: those of the policies, or, with --at, yours."""
+    if place.at:
+        if keep_last is None or keep_last < 1:
+            raise InputFailure(
+                "input.usage", "With --at say what is to be kept: `--keep-last N`, 1 or more."
+            )
+        vault, days = place.open(), ZoneInfo(time_zone(zone))
+
+        def change(*, dry_run: bool) -> Any:
+            found = _prune_here(vault, vm, keep_last or 1, keep_daily, days, dry_run=dry_run)
+            return as_json_value(found)
+    else:
+        if keep_last is not None:
+            raise InputFailure(
+                "input.usage", "A server's points are kept as their policies say; see `policy set`."
+            )
+
+        def change(*, dry_run: bool) -> Any:
+            with common.client() as client:
+                return client.post("vault", "prune", vm=list(vm), dry_run=dry_run)
+
+    plan = change(dry_run=True)
+    if not dry_run and any(each["plan"]["removed"] for each in plan):
+        what = "Deleting recovery points"
+        if not confirmed(what, lambda: _plans(plan), yes=yes, as_json=common.json):
+            return ExitCode.OK
+        plan = change(dry_run=False)
+    screen.emit(plan, as_json=common.json, human=lambda: _plans(plan))
+    return ExitCode.OK
+
+
+def collect(
+    *,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = True,
+    place: Place = PLACE,
+    common: Common = COMMON,
+) -> int:
+    """Free the space of what no point needs any more.
+
+    Runs beside backups. What becomes garbage is marked first and deleted by a collection a day
+    later at the earliest. A server does this by itself, after backups.
+    """
+    from quiesce.service.vault_views import collect_view
+
+    vault = place.open() if place.at else None
+    if vault is not None:
+        found = vault.plan_collect()
+        plan = as_json_value(collect_view(found))
+    else:
+        with common.client() as client:
+            plan = client.get("vault", "garbage")
+    if dry_run:
+        screen.emit(plan, as_json=common.json, human=lambda: _garbage(plan))
+        return ExitCode.OK
+    destroys = plan["delete_packs"] > 0
+    if destroys and not confirmed(
+        "Deleting packs", lambda: _garbage(plan), yes=yes, as_json=common.json
+    ):
+        return ExitCode.OK
+    if vault is None:
+        with common.client() as client:
+            return finish_or_follow(
+                client, client.post("vault", "gc"), wait=wait, as_json=common.json
+            )
+    go_on = f"Nothing is lost by that. Begin again: `quiesce vault gc{place.words}`"
+    with working("Collect garbage", go_on=go_on, quiet=common.json):
+        done = as_json_value(collect_view(vault.collect(found), executed=True))
+    screen.emit(done, as_json=common.json, human=lambda: _garbage(done))
+    return ExitCode.OK
+
+
+def rebuild_index(*, wait: Wait = True, place: Place = PLACE, common: Common = COMMON) -> int:
+    """Make the index anew from the packs' own lists, when it is lost or doubted."""
+    if not place.at:
+        with common.client() as client:
+            job = client.post("vault", "rebuild-index")
+            return finish_or_follow(client, job, wait=wait, as_json=common.json)
+    from quiesce.service.rebuilding import told
+
+    vault = place.open()
+    go_on = f"The old index serves on. Begin again: `quiesce vault rebuild-index{place.words}`"
+    with working("Rebuild index", go_on=go_on, quiet=common.json) as (tell, cancelled):
+        report = vault.rebuild_index(on_progress=tell, cancelled=cancelled)
+
+    def human() -> None:
+        screen.say(told(report))
+        for key in report.unreadable:
+            screen.say(f"{key}: its list of chunks cannot be read.", "yellow")
+
+    screen.emit(as_json_value(report), as_json=common.json, human=human)
+    return ExitCode.JOB_WARNING if report.unreadable else ExitCode.OK
+
+
+def _prune_here(
+    vault: Vault,
+    vms: Sequence[str],
+    keep_last: int,
+    keep_daily: int,
+    zone: ZoneInfo,
+    *,
+    dry_run: bool,
+) -> list[VmPrune]:
+    from dataclasses import replace
+
+    from quiesce.model.policy import Retention
+    from quiesce.service.retention import plan_retention
+    from quiesce.service.vault_views import VmPrune
+
+    rules = Retention(keep_last, keep_daily)
+    points = vault.points()
+    found = []
+    for vm in vms or sorted({point.vm for point in points}):
+        of_vm = [point for point in points if point.vm == vm]
+        plan = plan_retention(of_vm, rules, zone, datetime.now(UTC))
+        deletion = vault.plan_deletion([point.id for point in plan.removed])
+        if not dry_run:
+            vault.execute(deletion)
+        plan = replace(plan, freed_bytes=deletion.freed_bytes, executed=not dry_run)
+        found.append(VmPrune(vm, "", plan))
+    return found
+
+
+def _plans(plans: list[Any]) -> None:
+    removed = 0
+    for each in plans:
+        plan = each["plan"]
+        verb = "Deleted" if plan["executed"] else "Would delete"
+        removed += len(plan["removed"])
+        for point in plan["removed"]:
+            screen.say(f"{verb} {point['id']} of {each['vm']}, {screen.when(point['taken_at'])}.")
+        if plan["removed"]:
+            size = size_text(plan["freed_bytes"])
+            screen.say(f"{each['vm']}: {len(plan['kept'])} points stay; {size} become garbage.")
+    if not removed:
+        screen.say("No point is to be deleted.")
+
+
+def _garbage(view: Any) -> None:
+    from quiesce.service.collecting import told
+    from quiesce.service.vault_views import CollectView
+
+    for line in told(CollectView(**view)):
+        screen.say(line)
+    if view["locked"]:
+        screen.say(f"{view['locked']} objects are under a retention lock; later.", "yellow")

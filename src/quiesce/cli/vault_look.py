@@ -1,0 +1,76 @@
+"""`quiesce vault status` and `list`."""
+
+from __future__ import annotations
+
+from quiesce.cli import screen
+from quiesce.cli.client import Json
+from quiesce.cli.options import COMMON, Common
+from quiesce.cli.vault_place import PLACE, Place, as_json_value
+from quiesce.model.units import size_text
+
+
+def status(*, place: Place = PLACE, common: Common = COMMON) -> None:
+    """Where the vault is and what it holds."""
+    if place.at:
+        from quiesce.service.vault_views import vault_view
+
+        vault = as_json_value(vault_view(place.open()))
+    else:
+        with common.client() as client:
+            vault = client.get("vault")
+    screen.emit(vault, as_json=common.json, human=lambda: _show(vault, place))
+
+
+def list_(*, common: Common = COMMON) -> None:
+    """The server's vault, and the places that copies of it were sent to."""
+    with common.client() as client:
+        places = client.get("vaults")
+    screen.emit(places, as_json=common.json, human=lambda: _list(places))
+
+
+def _show(vault: Json, place: Place) -> None:
+    stored, protected = vault["stored_bytes"], vault["protected_bytes"]
+    ratio = f" ({protected / stored:.1f} times smaller)" if stored and protected > stored else ""
+    screen.facts(
+        (
+            ("vault", vault["location"]),
+            ("id", vault["id"]),
+            ("points", f"{vault['points']} of {vault['vms']} VMs"),
+            ("protected", size_text(protected)),
+            ("stored", size_text(stored) + ratio),
+            ("packs", f"{vault['packs']}, with {vault['chunks']} chunks"),
+            ("free", "" if vault["free_bytes"] is None else size_text(vault["free_bytes"])),
+        )
+    )
+    if vault["missing_packs"] or vault["unreadable_points"]:
+        screen.say(
+            f"Damage was noticed: {vault['missing_packs']} packs are missing, "
+            f"{len(vault['unreadable_points'])} points cannot be read.",
+            "red",
+        )
+        screen.out.print(
+            screen.with_commands(f"See what suffers: `quiesce vault verify{place.words}`")
+        )
+
+
+def _list(places: list[Json]) -> None:
+    screen.table(
+        ("vault", "what", "copied", "how it ended", "job"),
+        (
+            (
+                place["location"],
+                place["role"],
+                screen.when(place["copied_at"]) if place["role"] == "copy" else "",
+                screen.styled(place["status"]),
+                place["job_id"],
+            )
+            for place in places
+        ),
+    )
+    if len(places) == 1:
+        screen.out.print(
+            screen.with_commands(
+                "There is no second copy. Make one on another disk or at another site: "
+                "`quiesce vault copy --to ADDRESS --new`"
+            )
+        )

@@ -1,0 +1,138 @@
+"""A vault that is opened here, without any server: where it is and with which key."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
+
+if TYPE_CHECKING:
+    from quiesce.vault.keys import KeyMaterial
+    from quiesce.vault.vault import Vault
+
+PASSPHRASE = "QUIESCE_VAULT_PASSPHRASE"
+"""Environment variable; a command line is seen by everybody on the machine."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which vault, when it is not the server's."""
+
+    at: Annotated[
+        str,
+        Parameter(
+            show_default=False,
+            help="Open the vault at this folder or URL here, without any server.",
+        ),
+    ] = ""
+    key_file: Annotated[
+        Path | None,
+        Parameter(
+            env_var="QUIESCE_VAULT_KEY_FILE",
+            help="With --at: file with the vault's key or its recovery key.",
+        ),
+    ] = None
+    passphrase_file: Annotated[
+        Path | None, Parameter(help="With --at: file that holds the passphrase.")
+    ] = None
+
+    def open(self) -> Vault:
+        """
+        :raise VaultFailure: vault.locked, when there is no key and nobody to be asked
+        :raise AuthFailure: auth.key-wrong, auth.key-unavailable
+        """
+        from quiesce.vault.address import open_store
+        from quiesce.vault.vault import Vault
+
+        return Vault.open(open_store(self.at), self.key())
+
+    @property
+    def words(self) -> str:
+        """The options that say it again, with a space before; never a secret."""
+        words = f" --at {shlex.quote(self.at)}" if self.at else ""
+        if self.at and self.key_file is not None:
+            words += f" --key-file {shlex.quote(str(self.key_file))}"
+        if self.at and self.passphrase_file is not None:
+            words += f" --passphrase-file {shlex.quote(str(self.passphrase_file))}"
+        return words
+
+    def key(self) -> KeyMaterial:
+        """From a file, the environment, or whoever sits there."""
+        from quiesce.vault.keys import Passphrase
+
+        if self.key_file is not None:
+            return key_of_text(text_of(self.key_file), self.key_file)
+        if self.passphrase_file is not None:
+            return Passphrase(text_of(self.passphrase_file).removesuffix("\n"))
+        given = os.environ.get(PASSPHRASE)
+        if given:
+            return Passphrase(given)
+        return _typed(self.at)
+
+
+PLACE = Place()
+
+
+def as_json_value(value: object) -> Any:
+    """A value of ours as the API would give it."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value)
+
+
+def text_of(path: Path) -> str:
+    """:raise AuthFailure: auth.key-unavailable"""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise AuthFailure(
+            "auth.key-unavailable",
+            f"The file {path} cannot be read.",
+            evidence=[Evidence("not readable", str(path), raw=str(unreadable))],
+            remedy="Give a file that holds the key, and that you may read.",
+        ) from unreadable
+
+
+def key_of_text(text: str, path: Path) -> KeyMaterial:
+    """What is in a key file: the key as hexadecimal digits, or a recovery key.
+
+    :raise AuthFailure: auth.key-invalid
+    """
+    from quiesce.vault.keys import KeyFile, RecoveryKey
+
+    with suppress(AuthFailure):
+        return KeyFile.parse(text)
+    try:
+        return RecoveryKey.parse(text)
+    except AuthFailure as wrong:
+        raise AuthFailure(
+            "auth.key-invalid",
+            f"{path} holds no key of a vault.",
+            evidence=[Evidence("neither a key file nor a recovery key", str(path))],
+        ) from wrong
+
+
+def _typed(at: str) -> KeyMaterial:
+    """What somebody types: a recovery key looks like one, everything else is a passphrase."""
+    from quiesce.vault.keys import Passphrase, RecoveryKey
+
+    if not sys.stdin.isatty():
+        raise VaultFailure(
+            "vault.locked",
+            f"The vault at {at} is locked: no key was given.",
+            remedy=f"Give `--key-file FILE` or `--passphrase-file FILE`, or set {PASSPHRASE}.",
+        )
+    typed = getpass.getpass(f"Passphrase or recovery key of {at}: ")
+    with suppress(AuthFailure):
+        return RecoveryKey.parse(typed)
+    return Passphrase(typed)

@@ -1,0 +1,116 @@
+"""`quiesce vault points` and `restore`: when there is a vault and no server any more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from quiesce.cli import screen
+from quiesce.cli.options import COMMON, Common
+from quiesce.cli.vault_place import PLACE, Place, as_json_value
+from quiesce.cli.working import working
+from quiesce.model.failure import ExitCode, InputFailure
+from quiesce.model.job import Progress
+from quiesce.model.units import duration_text, size_text
+
+
+def points(
+    *,
+    vm: Annotated[str | None, Parameter(help="Only points of this VM.")] = None,
+    place: Place = PLACE,
+    common: Common = COMMON,
+) -> None:
+    """Recovery points of the vault at --at, newest first."""
+    from quiesce.cli.point import show_points
+
+    _only_at(place, "points", "point list")
+    found = as_json_value(tuple(reversed(place.open().points(vm))))
+    hint = "Is it the right vault? See `quiesce vault status --at ADDRESS`."
+    screen.emit(found, as_json=common.json, human=lambda: show_points(found, hint))
+
+
+def restore(
+    point: str,
+    /,
+    *,
+    to: Annotated[Path, Parameter(help="A folder; or, for a single disk, the file itself.")],
+    disk: Annotated[
+        tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
+    ] = (),
+    format: Annotated[Literal["raw", "qcow2"], Parameter(help="Of the files written.")] = "raw",  # noqa: A002 - the option's name
+    overwrite: Annotated[
+        bool, Parameter(show_default=False, help="Replace files that exist already.")
+    ] = False,
+    place: Place = PLACE,
+    common: Common = COMMON,
+) -> int:
+    """Write disks of a point of the vault at --at to files here. Each file gets its name when it is
+    whole."""
+    from quiesce.block.image import open_target
+    from quiesce.service.requests import RestoreRequest
+    from quiesce.service.restore import make_folder, plan_targets
+    from quiesce.transfer.restore import data_bytes, restore_disk
+
+    _only_at(place, "restore", "restore")
+    vault = place.open()
+    found = vault.point(point)
+    request = RestoreRequest(point, to.absolute(), disk or None, format, overwrite)
+    targets = plan_targets(found, request)
+    if len(targets) > 1 or request.to.is_dir():
+        make_folder(request.to)
+    readers = [vault.reader(point, target.disk.name) for target in targets]
+    sizes = [data_bytes(reader) for reader in readers]
+    done = 0
+    told: list[dict[str, Any]] = []
+    go_on = "Disks that are whole stay; restore the others with `--disk NAME`."
+    with working("Restore disks", go_on=go_on, quiet=common.json) as (tell, cancelled):
+        for target, reader, size in zip(targets, readers, sizes, strict=True):
+
+            def show(now: Progress, before: int = done) -> None:
+                tell(replace(now, done_bytes=before + now.done_bytes, total_bytes=sum(sizes)))
+
+            written = restore_disk(
+                reader,
+                open_target(
+                    target.path,
+                    reader.size_bytes,
+                    format,
+                    overwrite=overwrite,
+                    data_bytes=size,
+                ),
+                on_progress=show,
+                cancelled=cancelled,
+                phase=f"Restoring disk {target.disk.name}",
+            )
+            done += written.written_bytes
+            told.append(
+                {
+                    "disk": target.disk.name,
+                    "path": str(target.path),
+                    "written_bytes": written.written_bytes,
+                    "seconds": written.seconds,
+                }
+            )
+
+    def human() -> None:
+        for each in told:
+            screen.say(
+                f"Disk {each['disk']} is at {each['path']}: {size_text(each['written_bytes'])} of "
+                f"data in {duration_text(each['seconds'])}.",
+                "green",
+            )
+
+    screen.emit(told, as_json=common.json, human=human)
+    return ExitCode.OK
+
+
+def _only_at(place: Place, command: str, with_server: str) -> None:
+    if not place.at:
+        raise InputFailure(
+            "input.usage",
+            f"`vault {command}` is for a vault without a server: say `--at ADDRESS`. "
+            f"With a server: `quiesce {with_server}`.",
+        )

@@ -1,0 +1,157 @@
+"""`quiesce vault check` and `verify`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from quiesce.cli import screen
+from quiesce.cli.follow import finish_or_follow
+from quiesce.cli.options import COMMON, Common, byte_count
+from quiesce.cli.vault_place import PLACE, Place, as_json_value
+from quiesce.cli.working import working
+from quiesce.model.failure import ExitCode, InputFailure
+from quiesce.model.units import size_text
+
+Mode = Literal["structure", "packs", "chunks", "sample"]
+
+
+def check(
+    *,
+    wait: Annotated[
+        bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")
+    ] = True,
+    place: Place = PLACE,
+    common: Common = COMMON,
+) -> int:
+    """Look whether every chunk of every point lies in a pack that is there. Reads no chunk."""
+    return verify(mode="structure", wait=wait, place=place, common=common)
+
+
+def verify(
+    *,
+    mode: Annotated[
+        Mode,
+        Parameter(
+            help="structure: manifests and indexes; packs: also the hash of every pack; "
+            "chunks: also every chunk, decrypted; sample: restore some chunks, drawn by chance."
+        ),
+    ] = "packs",
+    sample: Annotated[int | None, Parameter(help="How many chunks of mode sample.")] = None,
+    minutes: Annotated[float | None, Parameter(help="Stop after so long.")] = None,
+    read: Annotated[str | None, Parameter(help="Stop before more is read, such as 20GiB.")] = None,
+    requests: Annotated[int | None, Parameter(help="Stop before more requests.")] = None,
+    cursor: Annotated[
+        str, Parameter(show_default=False, help="Go on where a verification stopped at its limit.")
+    ] = "",
+    forecast: Annotated[
+        bool, Parameter(show_default=False, help="Only say what it would read and ask.")
+    ] = False,
+    without_key: Annotated[
+        bool, Parameter(show_default=False, help="With --at: check the packs without any key.")
+    ] = False,
+    wait: Annotated[
+        bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")
+    ] = True,
+    place: Place = PLACE,
+    common: Common = COMMON,
+) -> int:
+    """Check the vault, and name the points that suffer from any damage."""
+    limits = {
+        "seconds": None if minutes is None else minutes * 60,
+        "size_bytes": None if read is None else byte_count(read),
+        "requests": requests,
+    }
+    if without_key and not (place.at and mode == "packs"):
+        raise InputFailure(
+            "input.usage", "--without-key checks packs, and goes with --at and --mode packs."
+        )
+    if place.at:
+        if forecast:
+            return _forecast(_cost(place, mode, sample, without_key), common)
+        return _here(place, mode, sample, limits, cursor, without_key, common)
+    with common.client() as client:
+        if forecast:
+            return _forecast(client.get("vault", "forecast", mode=mode, sample=sample), common)
+        body = {"mode": mode, "cursor": cursor, "sample": sample, **limits}
+        job = client.post("vault", "verify", body=body)
+        return finish_or_follow(client, job, wait=wait, as_json=common.json)
+
+
+def _forecast(cost: Any, common: Common) -> int:
+    def human() -> None:
+        screen.say(f"About {cost['requests']} requests and {size_text(cost['bytes'])} read.")
+
+    screen.emit(cost, as_json=common.json, human=human)
+    return ExitCode.OK
+
+
+def _cost(place: Place, mode: Mode, sample: int | None, without_key: bool) -> Any:
+    from quiesce.vault.address import open_store
+    from quiesce.vault.forecast import forecast_packs
+    from quiesce.vault.sampling import SAMPLE_CHUNKS
+
+    if without_key:
+        return as_json_value(forecast_packs(open_store(place.at)))
+    return as_json_value(place.open().forecast(mode, sample=sample or SAMPLE_CHUNKS))
+
+
+def _here(
+    place: Place,
+    mode: Mode,
+    sample: int | None,
+    limits: dict[str, Any],
+    cursor: str,
+    without_key: bool,
+    common: Common,
+) -> int:
+    from quiesce.service.verify import damaged, told
+    from quiesce.vault.address import open_store
+    from quiesce.vault.budget import Budget
+    from quiesce.vault.sampling import SAMPLE_CHUNKS
+    from quiesce.vault.verify_packs import verify_packs
+    from quiesce.vault.verify_report import Verdict
+
+    budget = Budget(limits["seconds"], limits["size_bytes"], limits["requests"])
+    vault = None if without_key else place.open()
+    go_on = f"Begin again, or in parts: `quiesce vault verify{place.words} --minutes 30`"
+    with working("Verify vault", go_on=go_on, quiet=common.json) as (tell, cancelled):
+        if vault is None:
+            report = verify_packs(
+                open_store(place.at),
+                budget=budget,
+                cursor=cursor,
+                on_progress=tell,
+                cancelled=cancelled,
+            )
+        else:
+            report = vault.verify(
+                mode,
+                budget=budget,
+                cursor=cursor,
+                sample=sample or SAMPLE_CHUNKS,
+                on_progress=tell,
+                cancelled=cancelled,
+            )
+
+    def human() -> None:
+        for line in told(report, place.words):
+            screen.out.print(screen.with_commands(line))
+        for finding in report.findings:
+            screen.say(
+                f"{finding.object}: {finding.detail}" + (" It is healed." if finding.healed else "")
+            )
+        if report.verdict is Verdict.DAMAGED:
+            screen.show_failure(damaged(report).report(), to=screen.out)
+        else:
+            screen.say(
+                "The vault is whole."
+                if report.verdict is Verdict.INTACT
+                else "Nothing damaged was found in what was looked at.",
+                "green",
+            )
+
+    answer = {**as_json_value(report), "verdict": str(report.verdict)}
+    screen.emit(answer, as_json=common.json, human=human)
+    return ExitCode.DAMAGED if report.verdict is Verdict.DAMAGED else ExitCode.OK

@@ -1,0 +1,310 @@
+"""`quiesce vault … --at`: everything that is possible when there is a vault and no server."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from vault_here import Here, content
+
+from quiesce.cli.working import working
+from quiesce.model.failure import Failure, JobFailure
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Here:
+    for name in ("PASSPHRASE", "NEW_PASSPHRASE", "KEY_FILE"):
+        monkeypatch.delenv(f"QUIESCE_VAULT_{name}", raising=False)
+    # A server's settings must not be found: none of this needs one.
+    monkeypatch.setenv("QUIESCE_SERVER", "unix:/nonexistent")
+    return Here(tmp_path, capsys)
+
+
+def test_a_point_is_listed_and_restored_bit_for_bit(here: Here) -> None:
+    said = here("points", "--vm", "db")
+    assert said.code == 0
+    assert "db" in said.out
+    assert "web" not in said.out
+    (point,) = here.json("points", "--vm", "db")
+    target = here.tmp / "db.img"
+    said = here("restore", point["id"], "--to", str(target))
+    assert said.code == 0, said.words
+    assert f"Disk vda is at {target}" in said.words
+    assert target.read_bytes() == content("db", 0)
+    again = here("restore", point["id"], "--to", str(target))
+    assert (again.code, "[restore.target-exists]" in again.err) == (3, True)
+
+
+def test_without_at_it_says_what_to_say(here: Here) -> None:
+    for command in (("points",), ("restore", "0" * 16, "--to", "x.img")):
+        said = here.plain(*command)
+        assert said.code == 2
+        assert "say `--at ADDRESS`" in said.words
+
+
+def test_a_locked_vault_says_how_a_key_is_given(here: Here) -> None:
+    said = here.plain("status", "--at", str(here.folder))
+    assert "--key-file FILE" in said.words
+    assert "[vault.locked]" in said.words
+
+
+def test_a_wrong_key_ends_with_8(here: Here) -> None:
+    other = here.tmp / "other.key"
+    other.write_text("ab" * 32)
+    said = here.plain("status", "--at", str(here.folder), "--key-file", str(other))
+    assert (said.code, "[auth.key-wrong]" in said.err) == (8, True)
+    other.write_text("not a key")
+    said = here.plain("status", "--at", str(here.folder), "--key-file", str(other))
+    assert (said.code, "[auth.key-invalid]" in said.err) == (8, True)
+
+
+def test_status_is_that_of_a_server(here: Here) -> None:
+    said = here("status")
+    assert "4 of 2 VMs" in said.out
+    assert here.json("status")["points"] == 4
+
+
+# ── copies ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_copy_is_planned_made_and_gone_on_with(here: Here) -> None:
+    target = here.tmp / "second"
+    said = here("copy", "--to", str(target), "--new", "--dry-run")
+    assert said.code == 0
+    assert f"There is no vault at {target} yet; the copy makes it." in said.words
+    assert "Would copy 4 points and 4 packs" in said.words
+    assert not target.exists()
+    said = here("copy", "--to", str(target), "--new")
+    assert said.code == 0
+    assert "4 points and 4 packs" in said.words
+    assert len(here.json("points", at=target)) == 4
+    assert here.json("copy", "--to", str(target))["packs"] == 0
+
+
+def test_an_empty_mount_point_is_not_filled(here: Here) -> None:
+    target = here.tmp / "usb"
+    target.mkdir()
+    said = here("copy", "--to", str(target))
+    assert (said.code, "[vault.copy-missing]" in said.err) == (5, True)
+    assert "--new" in said.words
+    assert list(target.iterdir()) == []
+
+
+def test_a_copy_of_one_vms_newest_point(here: Here) -> None:
+    target = here.tmp / "second"
+    here("copy", "--to", str(target), "--new", "--vm", "web", "--newest", "1")
+    (point,) = here.json("points", at=target)
+    assert (point["vm"], point["job_id"]) == ("web", "web-2")
+    said = here("copy", "--to", str(target), "--vm", "nobody")
+    assert (said.code, "[vault.vm-unknown]" in said.err) == (5, True)
+
+
+def test_a_copy_without_any_key(here: Here) -> None:
+    target = here.tmp / "second"
+    said = here.plain(
+        "copy", "--at", str(here.folder), "--to", str(target), "--new", "--without-key"
+    )
+    assert said.code == 0
+    assert "Without the key it is not known" in said.words
+    assert len(here.json("points", at=target)) == 4
+
+
+def test_another_vault_is_refused_as_a_target(here: Here) -> None:
+    here.plain("create", str(here.tmp / "other"), "--key-file", str(here.tmp / "other.key"))
+    said = here("copy", "--to", str(here.tmp / "other"), "--new")
+    assert (said.code, "[vault.copy-other-vault]" in said.err) == (6, True)
+
+
+def test_a_damaged_source_ends_with_9_and_names_the_point(here: Here) -> None:
+    (db,) = here.json("points", "--vm", "db")
+    for pack in here.packs():
+        if pack.stat().st_size and _only_of(here, pack, db["id"]):
+            pack.write_bytes(pack.read_bytes()[:-1] + b"\0")
+    said = here("copy", "--to", str(here.tmp / "second"), "--new")
+    assert said.code == 9
+    assert "3 points were copied and 1 were not" in said.words
+    assert f"point {db['id']} of db" in said.words
+    assert {p["vm"] for p in here.json("points", at=here.tmp / "second")} == {"web"}
+
+
+def _only_of(here: Here, pack: Path, point_id: str) -> bool:
+    """Each backup has a pack of its own, stored before its manifest."""
+    manifests = sorted((here.folder / "points").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    packs = sorted(here.packs(), key=lambda path: path.stat().st_mtime_ns)
+    return [path.name for path in manifests].index(point_id) == packs.index(pack)
+
+
+# ── keys ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_keys_are_added_listed_used_and_removed(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phrase = here.tmp / "phrase"
+    phrase.write_text("four words are long\n")
+    said = here("key", "add", "passphrase", "--new-passphrase-file", str(phrase))
+    assert said.code == 0, said.words
+    recovery = here.json("key", "add", "recovery")["recovery_key"]
+    slots = here.json("key", "list")
+    assert sorted(slot["kind"] for slot in slots) == ["key-file", "passphrase", "recovery"]
+    assert "passphrase" in here("key", "list").out
+    at = ("--at", str(here.folder))
+    assert here.plain("status", *at, "--passphrase-file", str(phrase)).code == 0
+    monkeypatch.setenv("QUIESCE_VAULT_PASSPHRASE", "four words are long")
+    assert here.plain("status", *at).code == 0
+    paper = here.tmp / "paper"
+    paper.write_text(recovery.lower())
+    assert here.plain("status", *at, "--key-file", str(paper)).code == 0
+    (slot,) = (slot["id"] for slot in slots if slot["kind"] == "passphrase")
+    assert "Would remove key slot" in here("key", "remove", slot, "--dry-run").out
+    assert here("key", "remove", slot).code == 2  # nobody can be asked
+    assert len(here.json("key", "list")) == 3
+    assert "Removed key slot" in here("key", "remove", slot, "--yes").out
+    said = here.plain("status", *at)
+    assert (said.code, "[auth.key-wrong]" in said.err) == (8, True)
+
+
+def test_a_recovery_key_is_shown_once_and_as_something_to_keep(here: Here) -> None:
+    said = here("key", "add", "recovery")
+    assert "is shown this once" in said.words
+    assert len([line for line in said.out.splitlines() if line.count("-") == 12]) == 1
+
+
+def test_a_short_passphrase_is_refused(here: Here) -> None:
+    phrase = here.tmp / "phrase"
+    phrase.write_text("short")
+    said = here("key", "add", "passphrase", "--new-passphrase-file", str(phrase))
+    assert (said.code, "[input.passphrase-short]" in said.err) == (2, True)
+
+
+def test_no_passphrase_is_taken_from_the_command_line(here: Here) -> None:
+    said = here("key", "add", "passphrase", "four words are long")
+    assert said.code == 2
+    assert len(here.json("key", "list")) == 1
+
+
+def test_the_only_key_stays(here: Here) -> None:
+    (slot,) = here.json("key", "list")
+    said = here("key", "remove", slot["id"], "--yes")
+    assert (said.code, "[vault.last-key]" in said.err) == (6, True)
+
+
+def test_a_key_file_is_rotated_and_the_old_one_opens_nothing(here: Here) -> None:
+    new = here.tmp / "new.key"
+    said = here("key", "rotate", "--to", str(new), "--yes")
+    assert said.code == 0, said.words
+    assert "Removed key slot" in said.words
+    assert new.stat().st_mode & 0o777 == 0o600
+    assert here("status").code == 8
+    at = ("--at", str(here.folder))
+    assert here.plain("status", *at, "--key-file", str(new)).code == 0
+    assert here.plain("status", *at, "--key-file", str(new)).out.count("4 of 2 VMs") == 1
+    said = here.plain("key", "rotate", *at, "--key-file", str(new), "--to", str(new), "--yes")
+    assert (said.code, "[input.file-exists]" in said.err) == (2, True)
+
+
+def test_a_vault_is_made_with_a_key_and_a_recovery_key(here: Here) -> None:
+    folder, key = here.tmp / "new", here.tmp / "made.key"
+    said = here.plain("create", str(folder), "--key-file", str(key), "--recovery", "--json")
+    assert said.code == 0, said.words
+    made = json.loads(said.out)
+    assert made["location"] == str(folder)
+    assert len(made["recovery_key"].split("-")) == 13
+    assert here.plain("status", "--at", str(folder), "--key-file", str(key)).code == 0
+    again = here.plain("create", str(folder), "--key-file", str(key))
+    assert "[vault.exists]" in again.err
+    assert key.exists()
+
+
+def test_a_key_that_was_made_for_nothing_leaves_no_file(here: Here) -> None:
+    (here.tmp / "full").mkdir()
+    (here.tmp / "full" / "photo.jpg").write_text("mine")
+    key = here.tmp / "made.key"
+    said = here.plain("create", str(here.tmp / "full"), "--key-file", str(key))
+    assert "[storage.not-empty]" in said.err
+    assert not key.exists()
+
+
+# ── clearing up and checks ───────────────────────────────────────────────────────────────────
+
+
+def test_pruning_shows_first_asks_and_deletes(here: Here) -> None:
+    said = here("prune", "--keep-last", "1", "--dry-run")
+    assert said.out.count("Would delete") == 2
+    assert "web: 1 points stay" in said.words
+    assert here("prune", "--keep-last", "1").code == 2
+    assert len(here.json("points")) == 4
+    assert here("prune", "--keep-last", "1", "--yes").out.count("Deleted ") == 2
+    assert len(here.json("points")) == 2
+    assert "No point is to be deleted." in here("prune", "--keep-last", "1").out
+    assert here("prune").code == 2  # what is to be kept must be said
+
+
+def test_garbage_is_shown_and_marked(here: Here) -> None:
+    assert "There is no garbage." in here("gc", "--dry-run").out
+    here("prune", "--keep-last", "1", "--vm", "web", "--yes")
+    said = here("gc")
+    assert said.code == 0, said.words
+    assert here.json("gc", "--dry-run")["delete_packs"] == 0
+
+
+def test_checks_find_damage_and_end_with_9(here: Here) -> None:
+    assert "The vault is whole." in here("check").out
+    assert "The vault is whole." in here("verify", "--mode", "chunks").out
+    said = here("verify", "--mode", "sample", "--sample", "8")
+    assert "8 of 8 chunks drawn by chance were restored." in said.words
+    forecast = here.json("verify", "--mode", "packs", "--forecast")
+    assert forecast["bytes"] > 0
+    pack = here.packs()[0]
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    without = ("verify", "--at", str(here.folder), "--without-key")
+    assert here.plain(*without).code == 9
+    assert here("verify").code == 9
+
+
+def test_a_check_that_reached_its_limit_says_how_to_go_on(here: Here) -> None:
+    said = here("verify", "--requests", "8")
+    assert said.code == 0, said.words
+    assert "--cursor packs:" in said.words
+    assert f"--at {here.folder}" in said.words
+
+
+def test_a_lost_index_is_rebuilt(here: Here) -> None:
+    for segment in (here.folder / "index").iterdir():
+        segment.unlink()
+    said = here("rebuild-index")
+    assert said.code == 0, said.words
+    assert "The index tells of 4 packs" in said.words
+    assert "The vault is whole." in here("check").out
+
+
+# ── being stopped ────────────────────────────────────────────────────────────────────────────
+
+
+def interrupted(times: int) -> None:
+    """Work that looks once whether it is to stop, after so many Ctrl-C."""
+    with working("Copy vault", go_on="Go on.", quiet=True) as (_, cancelled):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        if cancelled():
+            raise JobFailure("job.cancelled", "The job was cancelled.")
+
+
+def test_ctrl_c_ends_the_work_cleanly_and_says_how_to_go_on() -> None:
+    interrupted(0)
+    with pytest.raises(Failure) as caught:
+        interrupted(1)
+    assert (caught.value.code, int(caught.value.exit_code)) == ("job.cancelled", 130)
+    assert caught.value.remedy == "Go on."
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_it_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(2)

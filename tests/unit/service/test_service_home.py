@@ -93,14 +93,16 @@ def test_a_vault_whose_key_file_is_missing_is_not_made_anew(tmp_path: Path) -> N
 def test_a_vault_that_has_vanished_is_not_made_anew(tmp_path: Path) -> None:
     settings = Settings(data_folder=tmp_path / "data")
     Service(settings).close()
-    settings.vault.rename(tmp_path / "elsewhere")
-    settings.vault.mkdir()
+    folder = settings.vault_path
+    assert folder is not None
+    folder.rename(tmp_path / "elsewhere")
+    folder.mkdir()
 
     with pytest.raises(Failure) as refused:
         Service(settings)
 
     assert refused.value.code == "storage.vanished"
-    assert list(settings.vault.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_first_start_cut_short_before_the_vault_was_made_begins_again(tmp_path: Path) -> None:

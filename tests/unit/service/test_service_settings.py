@@ -20,7 +20,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nothing_needs_to_be_set(config: Path) -> None:
     settings = load_settings()
     assert settings.port == 8420
-    assert settings.vault == settings.data_folder / "vault"
+    assert settings.vault_path == settings.data_folder / "vault"
 
 
 def test_the_environment_wins_over_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,32 @@ def test_the_environment_wins_over_the_file(config: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("QUIESCE_PORT", "9001")
     settings = load_settings()
     assert settings.port == 9001
-    assert settings.vault == Path("/srv/vault")
+    assert settings.vault_path == Path("/srv/vault")
+
+
+def test_a_vault_by_its_address_wins_over_one_by_its_folder(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('vault_folder = "/srv/vault"\n')
+    monkeypatch.setenv("QUIESCE_VAULT", "azure://backups/vms/")
+    settings = load_settings()
+    assert settings.vault_address == "az://backups/vms"
+    assert settings.vault_path is None
+    monkeypatch.setenv("QUIESCE_VAULT", "file:///srv/other")
+    assert load_settings().vault_path == Path("/srv/other")
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://AKIA:hidden@bucket", "az://c?sig=hidden", "ftp://hidden"]
+)
+def test_a_wrong_address_of_the_vault_is_refused_and_not_repeated(
+    config: Path, address: str
+) -> None:
+    with pytest.raises(InputFailure) as raised:
+        load_settings(vault=address)
+    assert raised.value.code == "input.config-invalid"
+    assert "vault: " in raised.value.evidence[0].fact
+    assert "hidden" not in repr(raised.value.report())
 
 
 def test_a_misspelt_setting_is_named_and_not_passed_over(config: Path) -> None:

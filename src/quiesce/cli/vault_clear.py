@@ -111,8 +111,9 @@ def collect(
                 client, client.post("vault", "gc"), wait=wait, as_json=common.json
             )
     go_on = f"Nothing is lost by that. Begin again: `quiesce vault gc{place.words}`"
-    with working("Collect garbage", go_on=go_on, quiet=common.json):
-        done = as_json_value(collect_view(vault.collect(found), executed=True))
+    with working("Collect garbage", go_on=go_on, quiet=common.json) as (_, cancelled):
+        collected = vault.collect(found, cancelled=cancelled)
+    done = as_json_value(collect_view(collected, executed=True))
     screen.emit(done, as_json=common.json, human=lambda: _garbage(done))
     return ExitCode.OK
 

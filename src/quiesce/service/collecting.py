@@ -27,7 +27,7 @@ def _collect(parts: Parts, job: Job) -> None:
     for line in told(collect_view(plan)):
         console.note("info", line)
     console.stop_if_cancelled()
-    done = collect_view(vault.collect(plan), executed=True)
+    done = collect_view(vault.collect(plan, cancelled=console.cancelled), executed=True)
     for line in told(done):
         console.note("info", line)
     if done.locked:

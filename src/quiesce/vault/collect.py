@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from quiesce.model.failure import StorageFailure
@@ -13,27 +13,40 @@ from quiesce.vault.contents import Contents
 from quiesce.vault.lease import leased
 from quiesce.vault.manifest import point_key
 from quiesce.vault.pack import pack_key
+from quiesce.vault.pack_check import stop_if
 from quiesce.vault.records import GarbageMark
 from quiesce.vault.repack import Copied, copy_out
 from quiesce.vault.reserve import reserve_kept_afterwards
 
 
 def execute_collect(
-    contents: Contents, plan: CollectPlan, read_manifests: ReadManifests, *, level: int = 1
+    contents: Contents,
+    plan: CollectPlan,
+    read_manifests: ReadManifests,
+    *,
+    level: int = 1,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> CollectPlan:
-    """Do what was planned, as far as it is still right now: never more. What was done.
+    """Do what was planned, as far as it is still right now: never more. What was done. It may end
+    anywhere, and does so soon after `cancelled` says so.
 
     :raise VaultFailure: vault.collect-running, vault.collect-refused
+    :raise JobFailure: job.cancelled
     """
     with reserve_kept_afterwards(contents), leased(contents) as lease:
+
+        def beat() -> None:
+            stop_if(cancelled)
+            lease.beat()
+
         contents.store.give_back_reserve()
-        removal = _Removal(contents, lease.beat)
+        removal = _Removal(contents, beat)
         for key in plan.expired_sessions:
             removal.delete(key)
         # Looked up again after the dead writers' records are gone: what they have committed by
         # now counts, and they can commit no more.
         wanted = plan.repack
-        seen = look(contents, read_manifests, wanted.below, wanted.limit_bytes, lease.beat)
+        seen = look(contents, read_manifests, wanted.below, wanted.limit_bytes, beat)
         now = seen.plan
         contents.save_index()
         mark = tuple(pack for pack in now.mark if pack in plan.mark)
@@ -52,7 +65,7 @@ def execute_collect(
             if info.modified_at < contents.clock() - MARGIN:
                 removal.delete(info.key)
         # Last, when what could be freed is free.
-        copied = _copy_out(contents, seen, repack, level, lease.beat)
+        copied = _copy_out(contents, seen, repack, level, beat)
         contents.refresh()
         _forget_damage(contents, removal)
         return replace(

@@ -227,12 +227,15 @@ class Vault:
             repack_bytes=repack_bytes,
         )
 
-    def collect(self, plan: CollectPlan) -> CollectPlan:
+    def collect(
+        self, plan: CollectPlan, *, cancelled: Callable[[], bool] = lambda: False
+    ) -> CollectPlan:
         """Carry the plan out as far as it still holds; what was done.
 
         :raise VaultFailure: vault.collect-running, vault.collect-refused
+        :raise JobFailure: job.cancelled
         """
-        return execute_collect(self.contents, plan, self._all_manifests_now)
+        return execute_collect(self.contents, plan, self._all_manifests_now, cancelled=cancelled)
 
     def rebuild_index(
         self,

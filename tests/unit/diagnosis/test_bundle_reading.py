@@ -103,7 +103,7 @@ def test_a_folder_from_the_midst_of_a_guest_is_known_by_its_own_path(tmp_path: P
     ("name", "content", "path"),
     [
         ("anything.txt", LOG, "/var/log/waagent.log"),
-        ("waagent.log.gz", gzip.compress(LOG), "/var/log/waagent.log"),
+        ("waagent.log.gz", gzip.compress(LOG, mtime=0), "/var/log/waagent.log"),
         ("note", b"22 1 254:1 / / rw - ext4 /dev/vda1 rw\n", "/proc/self/mountinfo"),
         (
             "x.log",

@@ -24,7 +24,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -34,6 +34,8 @@ AZURITE_KEY = (  # the emulator's own, published by Microsoft
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 _START_SECONDS = 120
+
+Asked = tuple[str, dict[str, str]]
 
 
 @dataclass
@@ -71,10 +73,12 @@ class Seen:
 
 class Way:
     """An HTTP way to a server on loopback. `rules` make it bad; `seen` is what went by.
-    `translate` may change the headers of a request."""
+    `translate` may change a request's path and headers."""
 
     def __init__(
-        self, target: str, translate: Callable[[dict[str, str]], dict[str, str]] = dict
+        self,
+        target: str,
+        translate: Callable[[str, dict[str, str]], Asked] = lambda path, headers: (path, headers),
     ) -> None:
         self.rules: list[Rule] = []
         self.seen: list[Seen] = []
@@ -114,8 +118,8 @@ class Way:
             return
         server = http.client.HTTPConnection(self._target.netloc, timeout=60)
         with contextlib.closing(server):
-            headers = self._translate(dict(handler.headers.items()))
-            server.request(handler.command, handler.path, body, headers)
+            path, headers = self._translate(handler.path, dict(handler.headers.items()))
+            server.request(handler.command, path, body, headers)
             answer = server.getresponse()
             data = answer.read()
             if isinstance(deed, Lost):
@@ -232,16 +236,22 @@ def azure_cloud(folder: Path) -> Iterator[Cloud]:
             )
 
 
-def _said_as_s3(headers: dict[str, str]) -> dict[str, str]:
-    """Without the token, too: by it moto would tell another account's buckets."""
+def _said_as_s3(path: str, headers: dict[str, str]) -> Asked:
+    """Names as they are, since moto does not decode a bucket's; and as a user of the account that
+    made the buckets."""
     kept = {
         name: value
         for name, value in headers.items()
         if not name.lower().startswith(("x-goog", "authorization"))
     }
+    kept["Authorization"] = (
+        "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, "
+        "SignedHeaders=host, Signature=0"
+    )
     if any(name.lower() == "x-goog-if-generation-match" for name in headers):
         kept["If-None-Match"] = "*"
-    return kept
+    place, mark, query = path.partition("?")
+    return unquote(place) + mark + query, kept
 
 
 def _s3_buckets(url: str) -> tuple[Callable[[str], None], Callable[[str], None]]:

@@ -55,7 +55,7 @@ class IndexCache:
             if content_name(stored) != name:
                 raise SealError("has another name")
             os.utime(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, SealError) as damaged:
             log.info("index copy not used", file=str(path), reason=str(damaged))

@@ -34,7 +34,8 @@ from quiesce.vault.repack import REPACK_BELOW, REPACK_BYTES, Repacking, choose
 from quiesce.vault.writer import SESSION_LIMIT
 
 MARGIN = timedelta(hours=24)
-CLOCK_SKEW = timedelta(hours=1)
+CLOCK_SKEW = timedelta(hours=3)
+"""Two clocks that are wrong by an hour each, one fast and one slow, and lists an hour late."""
 
 
 @dataclass(frozen=True, slots=True)

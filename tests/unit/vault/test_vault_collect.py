@@ -64,7 +64,7 @@ def test_data_shared_with_a_point_that_stays_is_not_counted_and_not_removed(scen
 
 def test_nothing_is_deleted_before_the_margin(scene: Scene) -> None:
     scene.delete(scene.backup("one", disk_of(1)))
-    scene.clock.advance(hours=2)
+    scene.clock.advance(hours=4)
     assert len(scene.vault.collect(scene.vault.plan_collect()).mark) == 1
     scene.clock.advance(hours=23)
     plan = scene.vault.plan_collect()
@@ -105,7 +105,7 @@ def test_collection_never_removes_what_a_running_writer_refers_to(scene: Scene) 
 def test_a_writer_that_begins_after_the_mark_does_not_rely_on_marked_packs(scene: Scene) -> None:
     disk = disk_of(1, 2, 3)
     scene.delete(scene.backup("one", disk))
-    scene.clock.advance(hours=2)
+    scene.clock.advance(hours=4)
     scene.vault.collect(scene.vault.plan_collect())
     scene.clock.advance(hours=20)
     writer = scene.reopened().vault.writer("web", "two")

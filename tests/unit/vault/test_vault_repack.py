@@ -57,11 +57,11 @@ def scene(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
     with small_packs():
         scene = small_scene(paper, clock)
         old = scene.backup("old", OLD)
-        scene.clock.advance(hours=2)
+        scene.clock.advance(hours=4)
         scene.backup("kept", KEPT, vm="mail")
-        scene.clock.advance(hours=2)
+        scene.clock.advance(hours=4)
         scene.delete(old)
-        scene.clock.advance(hours=2)
+        scene.clock.advance(hours=4)
         yield scene.reopened()
 
 
@@ -126,9 +126,9 @@ def test_a_run_is_limited_in_bytes_and_the_next_one_goes_on(paper: PaperStore) -
         kept = [small_disk(n, n + 2, n + 1001) for n in range(101, 501, 100)]
         for number, disk in enumerate(kept):
             scene.backup(f"kept-{number}", disk, vm=f"mail-{number}")
-        clock.advance(hours=2)
+        clock.advance(hours=4)
         scene.delete(*doomed)
-        clock.advance(hours=2)
+        clock.advance(hours=4)
         scene = scene.reopened()
         whole = scene.vault.plan_collect().repack
         assert len(whole.packs) == 4
@@ -138,7 +138,7 @@ def test_a_run_is_limited_in_bytes_and_the_next_one_goes_on(paper: PaperStore) -
         assert plan.repack.copy_bytes <= limit
         assert plan.repack.frees_bytes + plan.repack.later_frees_bytes == whole.frees_bytes
         moved = set(scene.vault.collect(plan).repack.packs)
-        clock.advance(hours=2)
+        clock.advance(hours=4)
         rest = scene.reopened().vault.plan_collect(repack_bytes=limit)
         assert set(rest.repack.packs) == set(whole.packs) - moved
         scene.vault.collect(rest)
@@ -317,7 +317,7 @@ def test_lists_that_are_late_lose_nothing(
         collect(Scene.at(late, clock))
         clock.advance(minutes=30)
     collect_to_the_end(Scene.at(late, clock))
-    clock.advance(hours=2)
+    clock.advance(hours=4)
     assert_sound(scene, KEPT, OLD, KEPT[:SMALL_CHUNK] + OLD[SMALL_CHUNK:])
 
 
@@ -363,7 +363,7 @@ def test_many_small_packs_become_few(paper: PaperStore, clock: FakeClock) -> Non
     disks = [small_disk(2 * n + 1, 2 * n + 201) for n in range(70)]
     for number, disk in enumerate(disks):
         scene.backup(f"job-{number}", disk, vm=f"vm-{number}")
-    clock.advance(hours=2)
+    clock.advance(hours=4)
     assert len(packs(scene)) == 70
     collect_to_the_end(scene)
     assert len(packs(scene)) == 1

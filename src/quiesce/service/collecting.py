@@ -28,6 +28,7 @@ def _collect(parts: Parts, job: Job) -> None:
         console.note("info", line)
     console.stop_if_cancelled()
     done = collect_view(vault.collect(plan, cancelled=console.cancelled), executed=True)
+    parts.points.collected()
     for line in told(done):
         console.note("info", line)
     if done.locked:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import replace
 
-from quiesce.model.failure import InputFailure
+from quiesce.model.failure import InputFailure, PolicyFailure
 from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatus
 from quiesce.service.codec import to_json
 from quiesce.service.copying import target_store, whole_address
@@ -85,6 +86,12 @@ class Jobs:
     def start_collect(self, *, trigger: str = "manual") -> Job:
         """:raise PolicyFailure: policy.in-progress"""
         return self._start(JobKind.COLLECT, "", slot="gc", request="{}", trigger=trigger)
+
+    def collect_if_overdue(self) -> None:
+        """A collection of its own, when no backup has done one for a day."""
+        if self._parts.points.collect_overdue():
+            with contextlib.suppress(PolicyFailure):  # one runs already
+                self.start_collect(trigger="schedule")
 
     def start_rebuild(self) -> Job:
         """:raise PolicyFailure: policy.in-progress"""

@@ -22,6 +22,7 @@ _REMEMBER_SECONDS = 30.0
 """Points of other writers of the same vault are seen after this time; our own at once."""
 
 _COLLECT_SECONDS = 6 * 3600.0
+_OVERDUE_SECONDS = 24 * 3600.0
 
 
 class Points:
@@ -37,6 +38,7 @@ class Points:
         self._cached: tuple[RecoveryPoint, ...] = ()
         self._cached_until = float("-inf")
         self._collect_due = float("-inf")
+        self._overdue = monotonic() + _OVERDUE_SECONDS
 
     def all(self, *, vm: str | None = None) -> tuple[RecoveryPoint, ...]:
         """Newest first."""
@@ -132,10 +134,22 @@ class Points:
             if failure.code != "vault.collect-running":
                 raise
             return ""
-        self._collect_due = now + _COLLECT_SECONDS
+        self.collected()
         if not done.delete:
             return ""
         return f"The vault freed {done.delete_bytes} bytes of points removed earlier."
+
+    def collected(self) -> None:
+        """The vault's garbage has been collected just now."""
+        now = self._monotonic()
+        self._collect_due, self._overdue = now + _COLLECT_SECONDS, now + _OVERDUE_SECONDS
+
+    def collect_overdue(self) -> bool:
+        """Whether no backup has collected garbage for a day; True once a day."""
+        overdue = self._monotonic() >= self._overdue
+        if overdue:
+            self._overdue = self._monotonic() + _OVERDUE_SECONDS
+        return overdue
 
     def vault_view(self) -> VaultView:
         return vault_view(self.vault)

@@ -134,7 +134,11 @@ class Service:
                 self.jobs,
                 workflows,
                 settings.schedule_seconds,
-                chores=(guest_side.mend, self.guest_logs.recover_soon),
+                chores=(
+                    guest_side.mend,
+                    self.guest_logs.recover_soon,
+                    self.jobs.collect_if_overdue,
+                ),
             )
             self._opened.callback(self.ticker.stop)
         except BaseException:

@@ -7,6 +7,7 @@ A slot is one JSON object `keys/<id>`:
     version 1 · kind "passphrase" | "key-file" | "recovery" · salt (32 bytes, hex)
     argon2 {time_cost, memory_kib, lanes}   only with "passphrase"
     added_at (ISO 8601)                     for people; may be missing, and proves nothing
+    vault ("<vault_id> 1 <chunk_bytes>")    whose slot it is; may be missing, and proves nothing
     wrapped (48 bytes, hex): AES-256-GCM of the vault key, nonce twelve zeros (each wrapping key
     is used once, its salt is random), associated data "quiesce v1 slot " ‖ kind ‖ 0x00 ‖ vault id
 Wrapping key: argon2id(passphrase in UTF-8, salt) or derive(secret, "quiesce v1 slot", salt).
@@ -144,6 +145,7 @@ def wrap(vault_key: bytes, material: KeyMaterial, vault_id: bytes, at: datetime)
         "version": 1,
         "kind": material.kind,
         "salt": salt.hex(),
+        "vault": vault_id.decode(),
         "added_at": at.astimezone(UTC).isoformat(timespec="seconds"),
     }
     if isinstance(material, Passphrase):

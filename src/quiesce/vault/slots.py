@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from quiesce.model.failure import AuthFailure, Evidence, NotFoundFailure, PolicyFailure
-from quiesce.vault.config import VaultConfig
+from quiesce.vault.config import VaultConfig, read_config
 from quiesce.vault.keys import SLOT_LIMIT_BYTES, KeyMaterial, VaultKeys, unlock
 from quiesce.vault.store import ObjectMissing, Store
 
@@ -52,8 +52,9 @@ def read_slots(store: Store) -> Iterator[tuple[str, bytes]]:
 def list_slots(store: Store) -> tuple[Slot, ...]:
     """Oldest first. Needs no key: of a slot nothing but the vault key in it is secret."""
     slots = []
+    bound = read_config(store).bound.decode()
     for slot_id, stored in read_slots(store):
-        kind, added_at = _described(stored)
+        kind, added_at = _described(stored, bound)
         with contextlib.suppress(ObjectMissing):
             at = added_at or store.stat(_PREFIX + slot_id).modified_at
             slots.append(Slot(slot_id, kind, at))
@@ -132,14 +133,17 @@ def _last() -> PolicyFailure:
     return PolicyFailure("vault.last-key", "The only key of a vault cannot be removed.")
 
 
-def _described(stored: bytes) -> tuple[str, datetime | None]:
-    """(kind, when added) as the slot says; an empty kind when it is damaged."""
+def _described(stored: bytes, bound: str) -> tuple[str, datetime | None]:
+    """(kind, when added) as the slot says; an empty kind when it is damaged or of another vault, as
+    one is that was half made here: it must not count as the one that stays."""
     try:
         slot: Any = json.loads(stored)
         kind = str(slot["kind"])
-        if slot["version"] != 1 or kind not in KINDS or len(bytes.fromhex(slot["wrapped"])) != 48:
+        if slot["version"] != 1 or kind not in KINDS or slot.get("vault", bound) != bound:
             return "", None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        if len(bytes.fromhex(slot["wrapped"])) != 48:
+            return "", None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", None
     try:
         at = datetime.fromisoformat(slot["added_at"])

@@ -90,8 +90,9 @@ class Vault:
         vault_key = secrets.token_bytes(32)
         for material in keys:
             store.put(new_slot_key(), wrap(vault_key, material, config.bound, config.created_at))
-        # Last: the vault exists from here on.
-        if store.put(FORMAT_KEY, write_config(config)) is Put.ALREADY_THERE:
+        # Last: the vault exists from here on. It is ours, too, when the answer to a first try was lost.
+        there = store.put(FORMAT_KEY, write_config(config)) is Put.ALREADY_THERE
+        if there and read_config(store) != config:
             raise _exists(store)
         return cls._opened(store, VaultKeys(vault_key), config, clock)
 

@@ -4,16 +4,18 @@ Like QEMU it outlives the server: everything it holds is in its folder and in qe
 `hold-STAGE` in the folder makes it wait at that stage, where it leaves `at-STAGE`. `fail-prepare`
 holds codes, one a line, with which preparing a snapshot fails; `fail-freeze` the mount that cannot
 be frozen, unless it is skipped, and `fail-freeze-code` with what it fails. `mended` is what was
-mended in the guest, one action a line.
+mended in the guest, one action a line. With `blind-tracking`, disks have a change tracking that
+sees no change.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from quiesce.agent.waagent.ports import AgentBook, ProxyOf
 from quiesce.block.nbd import NbdSource
 from quiesce.model.door import Endpoint
 from quiesce.model.extension import ExtensionState, Finish, Readiness
+from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import Evidence, FreezeFailure, VmFailure
 from quiesce.model.network import Hop, Proxy
 from quiesce.model.papers import Papers
@@ -66,6 +69,7 @@ class PaperHypervisor:
             failing.write_text("\n".join(codes[1:]))
             raise VmFailure(codes[0], "The paper VM fails.", retryable=True)
         self._session(task_id).mkdir(parents=True, exist_ok=True)
+        (self._session(task_id) / "bases").write_text(json.dumps(dict(bases)))
         stage(self._folder, "prepare")
 
     def take(self, task_id: str) -> datetime:
@@ -90,18 +94,29 @@ class PaperHypervisor:
                      f"--export-name={point.stem}", str(point)],
                     check=True,
                 )  # fmt: skip
+            base = self._base(session, point.stem)
             disks.append(
                 SessionDisk(
                     name=point.stem,
                     size_bytes=point.stat().st_size,
                     nbd_socket=socket,
                     export=point.stem,
-                    full_read_reason="first point: paper has no bitmaps",
+                    dirty_bitmap="blind" if base else None,
+                    base_generation=base,
+                    full_read_reason="" if base else "first point: paper has no bitmaps",
                     generation=f"quiesce-{task_id}-{point.stat().st_size:x}",
                 )
             )
         taken = datetime.fromisoformat((session / "taken").read_text())
         return SnapshotSession(task_id, taken, Route.HOST, tuple(disks))
+
+    def _base(self, session: Path, disk: str) -> str:
+        """What an increment counts from, if the VM's tracking is said to be there: it sees no
+        change at all."""
+        if not (self._folder / "blind-tracking").exists():
+            return ""
+        generations = json.loads((session / "bases").read_text()).get(disk, [])
+        return generations[0] if generations else ""
 
     def release(self, task_id: str, *, committed: bool) -> None:
         stage(self._folder, "release")
@@ -201,7 +216,7 @@ class HeldSource:
     def __init__(self, source: NbdSource, folder: Path) -> None:
         self._source, self._folder = source, folder
         self.size_bytes = source.size_bytes
-        self.extents = source.extents
+        self.extents: Callable[[], Iterator[Extent]] = source.extents
         self.close = source.close
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
@@ -227,6 +242,8 @@ class PaperComposition(Composition):
         return GuestSide(Served(PaperStorage(), agents))
 
     def source(self, disk: SessionDisk) -> BlockSource:
-        return HeldSource(
-            NbdSource(disk.nbd_socket, disk.export), disk.nbd_socket.parent.parent.parent
-        )
+        source = NbdSource(disk.nbd_socket, disk.export)
+        held = HeldSource(source, disk.nbd_socket.parent.parent.parent)
+        if disk.dirty_bitmap:
+            held.extents = lambda: iter([Extent(0, source.size_bytes, ExtentKind.CLEAN)])
+        return held

@@ -90,7 +90,7 @@ class Vault:
         vault_key = secrets.token_bytes(32)
         for material in keys:
             store.put(new_slot_key(), wrap(vault_key, material, config.bound, config.created_at))
-        # Last: the vault exists from here on. It is ours, too, when the answer to a first try was lost.
+        # Last: the vault exists from here on. Ours also when the answer to a first try was lost.
         there = store.put(FORMAT_KEY, write_config(config)) is Put.ALREADY_THERE
         if there and read_config(store) != config:
             raise _exists(store)

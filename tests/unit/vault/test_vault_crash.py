@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from faulty_store import DEATHS, Fault, FaultyStore, Killed, Rule
+from paper_store import PaperStore
 from store_sweep import ERRORS, LIES, Work, sweep
 from sweep_works import WORKS
 from vault_scene import KEY, FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.vault import LocalStore, Vault
+from quiesce.vault.slots import list_slots
 from quiesce.vault.store import ObjectMissing, Put
 
 NEW = disk_of(1, 7, 3, 8)
@@ -54,7 +56,17 @@ def test_a_vault_half_made_is_no_vault_and_can_be_made_again(
             except Failure as failure:
                 code = failure.code
             assert code == ("vault.exists" if (step, after) == (2, True) else "")
+            (slot,) = (slot.id for slot in list_slots(store) if slot.kind)
+            with pytest.raises(Failure) as caught:
+                Vault.open(store, KEY).remove_key(slot)
+            assert caught.value.code == "vault.last-key", "the slot half made is no key"
             Vault.open(store, KEY)
+
+
+def test_a_vault_is_made_also_when_its_answer_comes_at_the_second_try(clock: FakeClock) -> None:
+    store = FaultyStore(PaperStore(clock))
+    store.rules.append(Rule("put", Fault.TWICE, "format"))
+    Vault.create(store, KEY, clock=clock).add_key(KEY)
 
 
 @pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])

@@ -168,7 +168,7 @@ def _calls(work: Work, start: _Start) -> list[Call]:
     if end:
         end()
     history.sure = (history.sure | work.jobs_beside) - work.gone
-    _finish(work, scene, history)
+    finish(work, scene, history)
     return calls
 
 
@@ -189,18 +189,23 @@ def _broken(work: Work, start: _Start, call: Call, fault: Fault) -> str:
         end()
     history.sure = (history.sure | work.jobs_beside) - work.gone
     history.check(scene.reopened())
+    run_again(work, scene)
+    finish(work, scene, history)
+    return outcome
+
+
+def run_again(work: Work, scene: Scene) -> None:
+    """The same once more, by another process."""
     try:
-        work.run(scene.reopened())  # the same again, by another process
+        work.run(scene.reopened())
     except Failure as failure:
         if failure.code != "vault.collect-running":
             raise
         scene.clock.advance(hours=7)  # the lease of a dead collection has to run out
         work.run(scene.reopened())
-    _finish(work, scene, history)
-    return outcome
 
 
-def _finish(work: Work, scene: Scene, history: History) -> None:
+def finish(work: Work, scene: Scene, history: History) -> None:
     """The work has succeeded at last: nothing is lost, and four collections leave nothing over."""
     history.sure |= work.jobs
     if work.heals:

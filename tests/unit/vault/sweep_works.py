@@ -168,6 +168,10 @@ def run_copy(scene: Scene) -> None:
     execute_copy(plan, clock=scene.clock)
 
 
+def run_rebuilding(scene: Scene) -> None:
+    scene.vault.rebuild_index()
+
+
 def run_verification(scene: Scene) -> None:
     scene.vault.verify("chunks")
 
@@ -224,6 +228,8 @@ WORKS = (
         beside=writer_beside, jobs_beside=frozenset({"beside"}),
     ),
     Work("copy to a replica", as_a_replica, run_copy, frozenset({"new", "big"})),
+    Work("index rebuilt", two_points, run_rebuilding),
+    Work("lost and damaged index rebuilt", without_index, run_rebuilding),
     Work("verification that rebuilds the index", without_index, run_verification),
     Work("verification that finds damage", with_damage, run_verification, leaves=("damage/",)),
     Work(

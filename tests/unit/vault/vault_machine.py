@@ -23,6 +23,7 @@ from small_vault import SMALL_CHUNK, small_disk, small_packs, small_scene
 from stepping import Actor, Host, one_thread_each
 from vault_scene import LABEL, FakeClock, Scene
 
+from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
 from quiesce.vault.collect import CollectPlan
@@ -39,6 +40,18 @@ CALL_FAULTS = (
     Fault.EXPIRED, Fault.WRONG_BYTES, Fault.SHORT, Fault.KILLED_BEFORE, Fault.KILLED_PARTIAL,
     Fault.KILLED_AFTER,
 )  # fmt: skip
+
+
+EXPECTED = {
+    "backup": {"vault.base-missing", "vault.session-expired"},
+    "collection": {"vault.collect-running"},
+    "deletion": {"vault.point-unknown"},
+    "restore": set[str](),
+    "verification": set[str](),
+    "copy": {"vault.session-expired"},
+    "rebuilding": {"vault.collect-running"},
+}
+"""How work may fail whose host met no fault, and whose point nobody deletes meanwhile."""
 
 
 class Told(Counter[str]):
@@ -195,11 +208,14 @@ class VaultMachine(RuleBasedStateMachine):
 
         self.begin(host, "copy", copy)
 
-    def begin(self, host: int, name: str, work: Callable[[Scene], object]) -> Actor | None:
-        if len(self.hosts[host].actors) >= 3:
-            return None
-        TOLD[name.split()[0]] += 1
-        return self.hosts[host].begin(name, work)
+    @rule(host=st.integers(0, HOSTS - 1))
+    def begin_rebuilding(self, host: int) -> None:
+        self.begin(host, "rebuilding", lambda scene: scene.vault.rebuild_index())
+
+    def begin(self, host: int, name: str, work: Callable[[Scene], object]) -> None:
+        if len(self.hosts[host].actors) < 3:
+            TOLD[name.split()[0]] += 1
+            self.hosts[host].begin(name, work)
 
     # ── who goes on, and what befalls them ───────────────────────────────────────────────────
 
@@ -273,6 +289,7 @@ class VaultMachine(RuleBasedStateMachine):
                     raise AssertionError(f"{actor} ended in an uncoded error") from actor.error
                 if actor.failure is not None:
                     TOLD[f"ended in {actor.failure.code}"] += 1
+                    self._look_at_failure(actor, actor.failure)
                 self._look_at(actor)
 
     def _look_at(self, actor: Actor) -> None:
@@ -283,6 +300,12 @@ class VaultMachine(RuleBasedStateMachine):
             TOLD["packs deleted"] += len(actor.result.delete)
             TOLD["packs marked"] += len(actor.result.mark)
             TOLD["packs copied out of"] += len(actor.result.repack.packs)
+
+    def _look_at_failure(self, actor: Actor, failure: Failure) -> None:
+        kind, _, job = actor.name.partition(" ")
+        doomed = job.rpartition(" ")[2] in self.jobs and self.jobs[job.rpartition(" ")[2]].deleting
+        if not sum(actor.host.store.shown.values()) and not doomed:
+            assert failure.code in EXPECTED[kind], f"{actor} ended in {failure}"
 
     def _count_faults(self, host: Host) -> None:
         TOLD["faults"] += sum(host.store.shown.values())

@@ -41,7 +41,7 @@ def _seconds(_: Found) -> float:
 
 
 def _inside_seconds(before: Found) -> float:
-    """The collector ends itself within 7 s, and an agent that polls comes for it within 6 s and
+    """The collector ends itself within 16 s, and an agent that polls comes for it within 6 s and
     starts Python first. On Windows it ends itself within 75 s: each command is slow to start."""
     return 80.0 if before.value("guest.os") == "windows" else 26.0
 

@@ -80,11 +80,8 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
     from quiesce.vault.address import open_store
     from quiesce.vault.copying import execute_copy, plan_copy, shortfall
 
-    if without_key:
-        source, keys = open_store(place.at), None
-    else:
-        contents = place.open().contents
-        source, keys = contents.store, contents.keys
+    contents = None if without_key else place.open().contents
+    source = open_store(place.at) if contents is None else contents.store
 
     target = target_store(wanted["to"], new=wanted["new"], planning=dry_run)
 
@@ -92,10 +89,11 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
         return plan_copy(
             source,
             target,
-            keys=keys,
+            keys=None if contents is None else contents.keys,
             vms=tuple(wanted["vms"]),
             points=tuple(wanted["points"]),
             newest=wanted["newest"],
+            contents=contents,
         )
 
     if dry_run:

@@ -84,6 +84,7 @@ def _copy(parts: Parts, job: Job) -> None:
         vms=request.vms,
         points=request.points,
         newest=request.newest,
+        contents=contents,
         clock=contents.clock,
     )
     console.note(

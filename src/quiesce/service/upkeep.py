@@ -157,6 +157,7 @@ class Upkeep:
             vms=request.vms,
             points=request.points,
             newest=request.newest,
+            contents=contents,
             clock=contents.clock,
         )
         return copy_view(plan)

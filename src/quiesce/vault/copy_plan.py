@@ -59,14 +59,16 @@ class CopyPlan:
     """What would be carried; nothing has happened yet.
 
     `points` are ids, newest first where a key tells; `points_there` has the target already.
-    `size_bytes` are those of the packs. `segments` and `slots` are keys of objects. `unfit` are
-    points that cannot be copied as far as is known before any pack is read; without a key nothing
-    is known of that. `makes_vault`: the target holds no vault yet. `notes` are sentences.
+    `segments` and `slots` are keys of objects. `unfit` are points that cannot be copied as far as
+    is known before any pack is read; without a key nothing is known of that. `makes_vault`: the
+    target holds no vault yet. `notes` are sentences. `contents` are the source's, where they are
+    open already.
     """
 
     source: Store
     target: Store
     keys: VaultKeys | None = field(repr=False)
+    contents: Contents | None = field(repr=False)
     filters: Filters
     vault_id: str
     makes_vault: bool
@@ -137,7 +139,12 @@ class Look:
 
 
 def look(
-    source: Store, target: Store, keys: VaultKeys | None, filters: Filters, clock: Clock
+    source: Store,
+    target: Store,
+    keys: VaultKeys | None,
+    contents: Contents | None,
+    filters: Filters,
+    clock: Clock,
 ) -> Look:
     """See `copying.plan_copy`."""
     config = read_config(source)
@@ -160,6 +167,7 @@ def look(
         source=source,
         target=target,
         keys=keys,
+        contents=contents,
         filters=filters,
         vault_id=config.vault_id,
         makes_vault=makes_vault,
@@ -237,7 +245,8 @@ def _keyless(plan: CopyPlan) -> Look:
 
 def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -> Look:
     source, target = plan.source, plan.target
-    vault = Vault(Contents(source, keys, config.chunk_bytes, clock), config)
+    contents = plan.contents or Contents(source, keys, config.chunk_bytes, clock)
+    vault = Vault(contents, config)
     # Packs that no segment tells of too: the source may have lost its index.
     vault.contents.refresh(scan_unindexed=True)
     manifests, damaged = vault.read_all_manifests(fresh=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from quiesce.model.failure import Evidence, Failure, PolicyFailure, StorageFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.vault.config import FORMAT_KEY, parse_config
-from quiesce.vault.contents import Clock, utc_now
+from quiesce.vault.contents import Clock, Contents, utc_now
 from quiesce.vault.copy_packs import (
     UNREADABLE,
     Bad,
@@ -76,17 +76,19 @@ def plan_copy(
     vms: tuple[str, ...] = (),
     points: tuple[str, ...] = (),
     newest: int | None = None,
+    contents: Contents | None = None,
     clock: Clock = utc_now,
 ) -> CopyPlan:
     """What a copy would carry now. `keys` are the source's, opened; without them everything is
-    copied. `newest` counts for each VM.
+    copied. `newest` counts for each VM. Who has the source open already gives its `contents`, or
+    its index is in memory twice.
 
     :raise VaultFailure: vault.not-a-vault and others of `read_config`, of the source
     :raise PolicyFailure: vault.copy-other-vault
     :raise InputFailure: vault.copy-needs-key
     :raise NotFoundFailure: vault.point-unknown, vault.vm-unknown
     """
-    return look(source, target, keys, Filters(vms, points, newest), clock).plan
+    return look(source, target, keys, contents, Filters(vms, points, newest), clock).plan
 
 
 def execute_copy(
@@ -109,7 +111,7 @@ def execute_copy(
     pace.show()
     with _signs_of_life(plan, clock) as (in_target, in_source):
         # Looked up again: only what was seen after the sessions began is sure to stay.
-        now = look(plan.source, plan.target, plan.keys, plan.filters, clock)
+        now = look(plan.source, plan.target, plan.keys, plan.contents, plan.filters, clock)
         _check_room(now.plan)
         _make_vault(now.plan)
         at_once = packs_at_once or packs_at_once_between(plan.source, plan.target)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault bench-scale bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
+.PHONY: azurite demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault bench-scale bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -17,7 +17,7 @@ lint: $(STAMP)  ## format, style, types, and the arrows between the rooms
 	$(BIN)/mypy src
 	$(BIN)/lint-imports
 
-unit: $(STAMP)  ## needs neither root nor a guest
+unit: $(STAMP) $(VENV)/azurite/.installed  ## needs neither root nor a guest
 	$(BIN)/pytest tests/unit
 
 root: system-test $(STAMP)  ## freezes loop-mounted file systems: needs root
@@ -78,6 +78,13 @@ $(STAMP): pyproject.toml constraints.txt
 	./.ci/python -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# Microsoft's emulator of Azure Blob Storage, for the tests of vaults in the cloud.
+$(VENV)/azurite/.installed: $(STAMP)
+	npm install --prefix $(VENV)/azurite --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error azurite@3.37.0
+	@touch $@
+
+azurite: $(VENV)/azurite/.installed
 
 $(VENV)/.fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'

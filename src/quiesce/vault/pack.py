@@ -146,7 +146,7 @@ class PackBuilder:
 
     def reserve(self, pieces: Sequence[Piece]) -> list[Entry] | None:
         """Room for all of these, one after another, or None when they do not fit in. One entry
-        for each piece, to be given to `fill`."""
+        for each piece: with these, `fill` must be called whatever happens."""
         size = sum(len(piece.data) + TAG_BYTES for piece in pieces)
         rows = len(self.entries) + sum(len(piece.ids) for piece in pieces)
         footer = rows * _ENTRY.size + TAG_BYTES + _TRAILER.size
@@ -163,17 +163,15 @@ class PackBuilder:
             ]
             self._end += length
         with self._settled:
-            self._filling += len(pieces)
+            self._filling += 1
         return firsts
 
-    def fill(self, entry: Entry, data: Buffer) -> None:
+    def fill(self, firsts: Sequence[Entry], pieces: Sequence[Piece]) -> None:
+        """What was reserved at once, once."""
         try:
-            self._cipher.encrypt_into(
-                _nonce(entry.offset),
-                data,
-                _bound(entry),
-                self._buffer[entry.offset : entry.offset + entry.length],
-            )
+            for entry, piece in zip(firsts, pieces, strict=True):
+                room = self._buffer[entry.offset : entry.offset + entry.length]
+                self._cipher.encrypt_into(_nonce(entry.offset), piece.data, _bound(entry), room)
         finally:
             with self._settled:
                 self._filling -= 1

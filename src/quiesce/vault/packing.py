@@ -1,30 +1,25 @@
-"""From plain blobs to stored packs: deduplicate, compress, encrypt into the pack, upload.
-
-Chunks are deduplicated one by one. Those of one run that are new are compressed together, in
-frames of at most FRAME_BYTES: as small as large chunks, while an increment costs small ones.
-"""
+"""From plain blobs to stored packs: deduplicate, compress, encrypt into the pack, upload."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-import zstandard
 from blake3 import blake3
 
 from quiesce.model.failure import Failure
 from quiesce.vault.contents import Contents
 from quiesce.vault.diskmap import ZERO_ID
 from quiesce.vault.files import Buffer
+from quiesce.vault.frames import FRAME_BYTES, Frames
 from quiesce.vault.pack import (
-    PACK_BYTES,
-    Codec,
     Entry,
     Kind,
     PackBuilder,
@@ -34,22 +29,15 @@ from quiesce.vault.pack import (
 )
 from quiesce.vault.segment import PackedRows
 
-_UPLOADS = 1
+PACK_BYTES = 16 * 1024 * 1024
+"""What a writer fills; the format allows twice as much."""
+_UPLOADS = 3
 _BUFFERS = _UPLOADS + 1
-"""One pack is filled while the other is on its way: 64 MiB, whatever the disk's size. A second
-upload at once made no backup to a local disk faster."""
+"""One pack is filled while others are on their way: 64 MiB, whatever the disk's size. A local disk
+gains nothing by more than one upload, a store that is far away does."""
 _SAVE_INDEX_EVERY = 64
-FRAME_BYTES = 1024 * 1024
-"""Measured in docs/explanation/decisions/0015-frames.md, as are the parameters below."""
 _TOGETHER_BYTES = 2 * 1024 * 1024
 """What is stored side by side, whatever other threads do, since a restore reads it at once."""
-_PARAMETERS = {
-    1: (zstandard.STRATEGY_FAST, 14, 14, 6),
-    2: (zstandard.STRATEGY_DFAST, 13, 14, 5),
-    3: (zstandard.STRATEGY_DFAST, 15, 15, 5),
-}
-"""Strategy, logarithms of the two tables' sizes, least match: for frames, smaller at the same speed
-than zstd's own level 1, and much faster for about the size of its 2 and 3."""
 
 Chunk = tuple[bytes, Buffer]
 """Id and content."""
@@ -73,10 +61,10 @@ class PackStream:
 
     def __init__(self, contents: Contents, level: int, on_pack: Callable[[], None]) -> None:
         self._contents = contents
-        self._level = level
+        self._together = max(1, min(_TOGETHER_BYTES, PACK_BYTES // 4) // contents.chunk_bytes)
+        self._frames = Frames(contents.chunk_bytes, min(FRAME_BYTES, PACK_BYTES // 4), level)
         self._on_pack = on_pack
         self._lock = threading.Lock()
-        self._local = threading.local()
         self._pending: dict[bytes, _Pending] = {}
         self._builder: PackBuilder | None = None
         self._buffer: memoryview | None = None
@@ -86,13 +74,13 @@ class PackStream:
         self._uploads: set[Future[None]] = set()
         self._pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="vault-upload")
         self._failure: BaseException | None = None
-        self._stored = 0
+        self._stored = itertools.count(1)
 
     def add(self, kind: Kind, blob: bytes, plain: Buffer) -> int:
         """Make sure the vault will hold this blob. The bytes it newly occupies, 0 if none."""
         if not self._new([blob]):
             return 0
-        return self._store(lambda: self._pack([blob], [plain], plain, kind))
+        return self._store(lambda: [self._frames.of_blob(kind, blob, plain)])
 
     def add_chunks(self, chunks: Sequence[Chunk]) -> int:
         """Make sure the vault will hold these chunks, in an order in which they should lie. The
@@ -111,10 +99,10 @@ class PackStream:
         """As `add_chunks`, for neighbours: the chunks that `data` is made of, of which only the
         last may be shorter than the vault's. Those with the id of zeros are passed over."""
         new = self._new(ids)
-        count = max(1, min(_TOGETHER_BYTES, PACK_BYTES // 4) // self._contents.chunk_bytes)
         stored = 0
-        for at in range(0, len(new), count):
-            stored += self._store(partial(self._frames, ids, data, new[at : at + count]))
+        for at in range(0, len(new), self._together):
+            places = new[at : at + self._together]
+            stored += self._store(partial(self._frames.of_run, ids, data, places))
         return stored
 
     def _add_joined(self, run: Sequence[Chunk]) -> int:
@@ -134,44 +122,18 @@ class PackStream:
                     new.append(number)
         return new
 
-    def _store(self, pieces_of: Callable[[], Iterator[Piece]]) -> int:
+    def _store(self, pieces_of: Callable[[], Iterable[Piece]]) -> int:
         try:
             pieces = list(pieces_of())
             with self._lock:
                 builder, firsts = self._reserve(pieces)
                 if firsts[0].kind is Kind.MAP:
                     self._pending[firsts[0].id].place = builder, firsts[0]
-            for entry, piece in zip(firsts, pieces, strict=True):
-                builder.fill(entry, piece.data)
+            builder.fill(firsts, pieces)
         except BaseException as error:
             self._failure = self._failure or error
             raise
         return sum(entry.length for entry in firsts)
-
-    def _frames(
-        self, ids: Sequence[bytes], data: memoryview, places: Sequence[int]
-    ) -> Iterator[Piece]:
-        size = self._contents.chunk_bytes
-        count = max(1, min(FRAME_BYTES, PACK_BYTES // 4) // size)
-        for at in range(0, len(places), count):
-            group = places[at : at + count]
-            parts = [data[place * size : (place + 1) * size] for place in group]
-            neighbours = group[-1] - group[0] == len(group) - 1
-            plain: Buffer = (
-                data[group[0] * size : (group[-1] + 1) * size] if neighbours else b"".join(parts)
-            )
-            yield from self._pack([ids[place] for place in group], parts, plain, Kind.CHUNK)
-
-    def _pack(
-        self, ids: Sequence[bytes], parts: Sequence[Buffer], plain: Buffer, kind: Kind
-    ) -> Iterator[Piece]:
-        """Compressed together if that makes them smaller, else each as it is."""
-        data = self._compressor().compress(plain)
-        if len(data) < len(plain):
-            yield Piece(ids, data, Codec.ZSTD if len(ids) == 1 else Codec.FRAME, kind)
-            return
-        for blob, content in zip(ids, parts, strict=True):
-            yield Piece([blob], content, Codec.PLAIN, kind)
 
     def beat(self) -> None:
         """A sign of life also while everything is there already and no pack is stored."""
@@ -214,13 +176,6 @@ class PackStream:
         while not self._buffers.empty():
             self._buffers.get()
 
-    def _compressor(self) -> zstandard.ZstdCompressor:
-        try:
-            compressor: zstandard.ZstdCompressor = self._local.compressor
-        except AttributeError:
-            compressor = self._local.compressor = new_compressor(self._level)
-        return compressor
-
     def _reserve(self, pieces: Sequence[Piece]) -> tuple[PackBuilder, list[Entry]]:
         while True:
             if self._builder is not None:
@@ -261,31 +216,13 @@ class PackStream:
             for entry in entries:
                 self._pending.pop(entry.id, None)
             self._on_pack()
-            self._stored += 1
-            if self._stored % _SAVE_INDEX_EVERY == 0:
+            if next(self._stored) % _SAVE_INDEX_EVERY == 0:
                 self._contents.save_index()
         except BaseException as error:
             self._failure = self._failure or error
             raise
         finally:
             self._buffers.put(buffer)
-
-
-def new_compressor(level: int) -> zstandard.ZstdCompressor:
-    if level not in _PARAMETERS:
-        return zstandard.ZstdCompressor(level=level)
-    strategy, chain_log, hash_log, min_match = _PARAMETERS[level]
-    return zstandard.ZstdCompressor(
-        compression_params=zstandard.ZstdCompressionParameters(
-            window_log=20,
-            chain_log=chain_log,
-            hash_log=hash_log,
-            search_log=1,
-            min_match=min_match,
-            strategy=strategy,
-            write_content_size=True,
-        )
-    )
 
 
 def close_quietly(stream: PackStream, contents: Contents) -> None:

@@ -12,6 +12,7 @@ from vault_scene import Scene, random_bytes
 
 from quiesce.model.failure import Failure
 from quiesce.vault.config import CHUNK_BYTES
+from quiesce.vault.frames import FRAME_BYTES
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.pack import (
     BLOB_LIMIT_BYTES,
@@ -26,7 +27,6 @@ from quiesce.vault.pack import (
     pack_name,
     whole_footer,
 )
-from quiesce.vault.packing import FRAME_BYTES
 
 KEYS = VaultKeys(bytes(32))
 IN_A_FRAME = FRAME_BYTES // CHUNK_BYTES
@@ -176,8 +176,9 @@ def test_small_reads_of_neighbours_open_their_frame_once(
 def packed(data: bytes, ids: list[bytes], codec: Codec = Codec.FRAME) -> tuple[memoryview, Entry]:
     """A pack that holds just this, as whoever has the key could write it."""
     builder = PackBuilder(KEYS, memoryview(bytearray(4 * 1024 * 1024)))
-    (first,) = builder.reserve([Piece(ids, data, codec, Kind.CHUNK)]) or []
-    builder.fill(first, data)
+    pieces = [Piece(ids, data, codec, Kind.CHUNK)]
+    (first,) = firsts = builder.reserve(pieces) or []
+    builder.fill(firsts, pieces)
     return builder.seal(), first
 
 

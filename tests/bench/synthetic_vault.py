@@ -7,8 +7,8 @@ of chunks, which are names in a listing and, for whoever asks, a header and a fo
 has an id made from i, so that nothing about 10^8 chunks has to be remembered.
 
 A VM has 10^5 chunks of its own: a disk of 80,000 chunks (10.5 GB), read in full once, and four
-increments that each replace 125 chunks in 40 of its 313 leaves. Chunks lie in frames of four, packs
-hold 336 of them: 10^8 chunks are 13 TB of disks in 9.9 TB of packs.
+increments that each replace 125 chunks in 40 of its 313 leaves. Chunks lie in frames of eight, and
+take 99 KB each: 10^8 chunks are 13 TB of disks in 9.9 TB of packs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ from quiesce.vault import KeyFile, LocalStore, Vault
 from quiesce.vault.diskmap import FANOUT, ID_BYTES, PART_BYTES
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.manifest import DiskMapRef, Manifest, point_id_of, point_key, write_manifest
-from quiesce.vault.pack import END_MAGIC, HEAD_BYTES, MAGIC, Codec, Kind, blob_id, pack_key
-from quiesce.vault.packing import PackStream
+from quiesce.vault.pack import (
+    END_MAGIC,
+    HEAD_BYTES,
+    MAGIC,
+    Codec,
+    Kind,
+    blob_id,
+    pack_key,
+)
+from quiesce.vault.packing import PACK_BYTES, PackStream
 from quiesce.vault.segment import (
     SEGMENT_ROWS,
     extent,
@@ -48,8 +56,8 @@ CHUNKS_OF_A_VM = 100_000
 DISK_CHUNKS = 80_000
 INCREMENTS = 4
 LEAVES_CHANGED, CHANGED_IN_A_LEAF = 40, 125
-FRAME_CHUNKS, FRAME_BYTES = 4, 396_000
-PACK_CHUNKS = 336
+FRAME_CHUNKS, FRAME_BYTES = 8, 792_000
+PACK_CHUNKS = (PACK_BYTES - 65536) // FRAME_BYTES * FRAME_CHUNKS
 SALT = bytes(32)
 LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 FOOTER_ROW = np.dtype(

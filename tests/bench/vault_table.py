@@ -18,6 +18,8 @@ TIMED = (
     ("start", "start alone"),
 )
 COSTLY = ("full", "rescan v2", "list v2", "restore", "verify")
+SHORT = ("list v2", "list v3")
+"""Of these the start of a process is a good part."""
 STORED = (
     ("v2", "… + 2 % changes"),
     ("v3", "… + 2 % changes again"),
@@ -40,9 +42,14 @@ def table(facts: dict[str, Any]) -> str:
 
     for step, label in TIMED:
         row(f"{label}, s", lambda name, step=step: _seconds(medians, name, step))  # type: ignore[misc]
+        if step in SHORT:
+            row("… without start, s", lambda name, step=step: _running(medians, name, step))  # type: ignore[misc]
         if step in COSTLY:
-            row("… processor, s", lambda n, s=step: _figure(medians, n, s, "cpu_seconds", 1))  # type: ignore[misc]
-            row("… memory, MB", lambda n, s=step: _figure(medians, n, s, "peak_bytes", 1e6))  # type: ignore[misc]
+            row(
+                "… processor, s",
+                lambda name, step=step: _seconds(medians, name, step, "cpu_seconds"),
+            )  # type: ignore[misc]
+            row("… memory, MB", lambda name, step=step: _memory(medians, name, step))  # type: ignore[misc]
     stored = facts["stored_bytes"]
     row("stored, MB", lambda name: _mb(stored[name]["v1"]))
     before = "v1"
@@ -52,19 +59,32 @@ def table(facts: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_shares(facts)])
 
 
-def _seconds(medians: Medians, name: str, step: str) -> str:
+def _seconds(medians: Medians, name: str, step: str, what: str = "seconds") -> str:
     ours = medians["Quiesce"].get(step)
-    if name == "Quiesce":
-        return f"**{ours['seconds']:.2f}**" if ours else "–"
-    theirs = medians[name].get(PEER_STEP.get(step, step))
+    theirs = ours if name == "Quiesce" else medians[name].get(PEER_STEP.get(step, step))
     if theirs is None or ours is None:
         return "–"
-    return f"{theirs['seconds']:.2f} ({theirs['seconds'] / ours['seconds']:.1f}×)"
+    return _compared(theirs[what], ours[what], peer=name != "Quiesce")
 
 
-def _figure(medians: Medians, name: str, step: str, what: str, unit: float) -> str:
-    cost = medians[name].get(step)
-    return "–" if cost is None else f"{cost[what] / unit:{'.1f' if unit == 1 else '.0f'}}"
+def _running(medians: Medians, name: str, step: str) -> str:
+    """What is left when a process has started, opened the vault and derived its key."""
+    ours = medians["Quiesce"][step]["work_seconds"]
+    if name == "Quiesce":
+        return _compared(ours, ours, peer=False)
+    theirs, start = medians[name].get(PEER_STEP[step]), medians[name].get("start")
+    if theirs is None or start is None:
+        return "–"
+    return _compared(theirs["seconds"] - start["seconds"], ours, peer=True)
+
+
+def _compared(theirs: float, ours: float, *, peer: bool) -> str:
+    return f"{theirs:.2f} ({theirs / ours:.1f}×)" if peer else f"**{ours:.2f}**"
+
+
+def _memory(medians: Medians, name: str, step: str) -> str:
+    cost = medians[name].get(PEER_STEP.get(step, step) if name != "Quiesce" else step)
+    return "–" if cost is None else f"{cost['peak_bytes'] / 1e6:.0f}"
 
 
 def _mb(size: float) -> str:

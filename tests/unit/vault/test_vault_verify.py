@@ -16,6 +16,7 @@ from quiesce.model.failure import Failure, InputFailure, JobFailure
 from quiesce.model.job import Progress
 from quiesce.vault.budget import Budget, Meter
 from quiesce.vault.forecast import forecast_packs
+from quiesce.vault.reader import DiskMap
 from quiesce.vault.verify_packs import verify_packs
 from quiesce.vault.verify_report import Cursor, Verdict, VerifyMode, VerifyReport
 
@@ -47,7 +48,7 @@ def spoil(paper: PaperStore, key: str, at: int = 100) -> None:
     paper.objects[key] = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], when
 
 
-def pack_with(scene: Scene, disk: str, vm: str, chunk: int) -> str:
+def pack_with(scene: Scene, vm: str, chunk: int) -> str:
     """The pack that holds this chunk of a VM's disk."""
     return next(key for key, places in places_of(scene, vm).items() if chunk in places)
 
@@ -55,8 +56,6 @@ def pack_with(scene: Scene, disk: str, vm: str, chunk: int) -> str:
 def places_of(scene: Scene, vm: str) -> dict[str, list[int]]:
     contents = scene.vault.contents
     manifest = scene.vault.manifest(scene.vault.points(vm)[0].id)
-    from quiesce.vault.reader import DiskMap
-
     disk_map = DiskMap(contents, manifest.maps[0])
     found: dict[str, list[int]] = {}
     for chunk in range(manifest.maps[0].size_bytes // SMALL_CHUNK):
@@ -192,7 +191,7 @@ def test_a_sample_is_restored_and_repeated_by_its_seed(scene: Scene) -> None:
 
 def test_a_sample_comes_to_every_chunk_of_every_point(scene: Scene, paper: PaperStore) -> None:
     """However the dice fall, enough draws find one chunk in forty-five."""
-    spoil(paper, pack_with(scene, "sda", "web", 29))
+    spoil(paper, pack_with(scene, "web", 29))
     report = scene.reopened().vault.verify("sample", sample=400, seed=1)
     assert report.verdict is Verdict.DAMAGED
     assert report.sample is not None
@@ -293,7 +292,7 @@ def test_damage_says_what_the_next_backup_heals_and_then_that_it_is_healed(
     scene.backup("web-2", small_disk(1, 777, *range(5, 60, 2)))
     older = scene.reopened()
     for chunk in (0, 1):
-        spoil(paper, pack_with(older, "sda", "web", chunk), at_of(older, chunk))
+        spoil(paper, pack_with(older, "web", chunk), at_of(older, chunk))
     report = scene.reopened().vault.verify("chunks")
     first, second = (health for health in report.hurt if health.vm == "web")
     assert (first.disks[0].hurt_bytes, first.disks[0].healable_bytes) == (
@@ -317,8 +316,6 @@ def test_damage_says_what_the_next_backup_heals_and_then_that_it_is_healed(
 
 
 def at_of(scene: Scene, chunk: int) -> int:
-    from quiesce.vault.reader import DiskMap
-
     oldest = min(scene.vault.points("web"), key=lambda point: point.taken_at)
     ref = scene.vault.manifest(oldest.id).maps[0]
     place = scene.vault.contents.index.locate(DiskMap(scene.vault.contents, ref).chunk(chunk))
@@ -328,7 +325,7 @@ def at_of(scene: Scene, chunk: int) -> int:
 
 def test_each_damage_is_healed_by_itself(scene: Scene, paper: PaperStore) -> None:
     """One VM's next backup heals its packs; that of the other stays damaged, and is said to be."""
-    web, mail = (pack_with(scene, "sda", vm, 0) for vm in ("web", "mail"))
+    web, mail = (pack_with(scene, vm, 0) for vm in ("web", "mail"))
     for key in (web, mail):
         spoil(paper, key)
     assert {health.vm for health in scene.reopened().vault.verify("packs").hurt} == {"web", "mail"}
@@ -341,3 +338,43 @@ def test_each_damage_is_healed_by_itself(scene: Scene, paper: PaperStore) -> Non
     report = scene.reopened().vault.verify("chunks")
     assert report.intact
     assert all(finding.healed for finding in report.findings)
+
+
+# ── beside others ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("mode", list(VerifyMode))
+def test_a_collection_in_the_midst_of_a_verification_is_no_damage(
+    scene: Scene, paper: PaperStore, clock: FakeClock, mode: VerifyMode
+) -> None:
+    """Packs are copied out of, and deleted, while they are looked at."""
+    clock.advance(hours=2)
+    scene.backup("short", small_disk(1, 3, 5, 701, 703), vm="short")
+    clock.advance(hours=2)
+    scene.delete(scene.vault.points("web")[0])
+    clock.advance(hours=2)
+    doomed = set(paper.keys("packs/"))
+    watched = FaultyStore(paper)
+    there = scene.reopened(watched)
+    began = len(watched.log)
+
+    def collect(call: object) -> None:
+        if len(watched.log) == began + 14:
+            for _ in range(4):
+                clock.advance(hours=30)
+                other = scene.reopened()
+                other.vault.collect(other.vault.plan_collect())
+
+    watched.before = collect
+    report = there.vault.verify(mode, sample=60, seed=3)
+    assert doomed - set(paper.keys("packs/")), "something was collected"
+    assert report.findings == ()
+    assert report.hurt == ()
+    assert scene.reopened().vault.verify("chunks").intact
+
+
+def test_damage_that_is_found_again_is_recorded_once(scene: Scene, paper: PaperStore) -> None:
+    spoil(paper, pack_with(scene, "web", 0))
+    for _ in range(3):
+        assert scene.reopened().vault.verify("chunks").verdict is Verdict.DAMAGED
+    assert len(paper.keys("damage/")) == 1

@@ -29,11 +29,11 @@ from quiesce.vault.pack import (
 )
 from quiesce.vault.segment import PackedRows
 
-PACK_BYTES = 16 * 1024 * 1024
-"""What a writer fills; the format allows twice as much."""
+PACK_BYTES = 12 * 1024 * 1024
+"""What a writer fills; the format allows more."""
 _UPLOADS = 3
 _BUFFERS = _UPLOADS + 1
-"""One pack is filled while others are on their way: 64 MiB, whatever the disk's size. A local disk
+"""One pack is filled while others are on their way: 48 MiB, whatever the disk's size. A local disk
 gains nothing by more than one upload, a store that is far away does."""
 _SAVE_INDEX_EVERY = 64
 _TOGETHER_BYTES = 2 * 1024 * 1024

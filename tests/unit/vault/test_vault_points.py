@@ -206,7 +206,7 @@ def test_several_threads_write_one_disk(scene: Scene) -> None:
 
 
 def test_a_resumed_job_sends_no_finished_pack_again(scene: Scene) -> None:
-    disk = disk_of(*range(1, 601))  # 75 MiB: four packs are full and stored before the end
+    disk = disk_of(*range(1, 601))  # 75 MiB: several packs are full and stored before the end
     counting = FaultyStore(scene.store)
     first = scene.reopened(counting)
     writer = first.vault.writer("web", "job")
@@ -216,14 +216,14 @@ def test_a_resumed_job_sends_no_finished_pack_again(scene: Scene) -> None:
         target.put(index, view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
     writer._stream.close()  # what was under way arrives; then the process is gone
     finished = {key for key in counting.puts if key.startswith("packs/")}
-    assert len(finished) == 4
+    assert len(finished) >= 2
     again = FaultyStore(scene.store)
     resumed = scene.reopened(again)
     point = resumed.backup("job", disk)
     sent = [key for key in again.puts if key.startswith("packs/")]
     assert len(sent) == 1
     assert resumed.restore(point) == disk
-    assert len(scene.packs()) == 5
+    assert len(scene.packs()) == len(finished) + 1
 
 
 @pytest.mark.parametrize("kind", ["passphrase", "key file", "recovery key"])

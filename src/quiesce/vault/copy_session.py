@@ -20,7 +20,7 @@ from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailur
 from quiesce.vault.contents import Clock
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.lease import LEASE_LIFE
-from quiesce.vault.records import LEASE_KEY, Records
+from quiesce.vault.records import LEASE_KEY, Records, retire_session
 from quiesce.vault.store import ObjectMissing, Store
 from quiesce.vault.writer import HEARTBEAT, SESSION_LIMIT
 
@@ -48,7 +48,7 @@ class CopySession:
         earlier = [i.key for i in store.list("sessions/") if i.key.startswith(self._prefix)]
         self.key = self._put()
         for key in earlier:
-            store.delete(key)
+            retire_session(store, key)
 
     def beat(self) -> None:
         """To be called now and then; renews the record every hour.
@@ -60,7 +60,7 @@ class CopySession:
         self.check()
         old = self.key
         self.key = self._put()
-        self._store.delete(old)
+        retire_session(self._store, old)
 
     def check(self) -> None:
         """To be called before what counts on the record.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from quiesce.model.failure import StorageFailure
 from quiesce.vault.keys import VaultKeys
 from quiesce.vault.sealed import SealError, read_sealed, seal
 from quiesce.vault.store import ObjectMissing, Put, Store
@@ -142,6 +143,16 @@ class Records:
             except (SealError, KeyError, ValueError, TypeError):
                 found[point_id] = info.modified_at
         return found
+
+
+def retire_session(store: Store, key: str) -> None:
+    """Remove the record of a session that has ended or has a newer one. Where it may not be
+    removed, by append-only credentials or a lock, it stays and delays garbage collection."""
+    try:
+        store.delete(key)
+    except StorageFailure as refused:
+        if refused.code not in ("storage.denied", "storage.locked"):
+            raise
 
 
 LEASE_KEY = "sessions/gc"

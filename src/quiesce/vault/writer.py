@@ -29,6 +29,7 @@ from quiesce.vault.manifest import DiskMapRef, Manifest, point_key, write_manife
 from quiesce.vault.pack import Kind, blob_id
 from quiesce.vault.packing import PackStream, close_quietly
 from quiesce.vault.reader import DiskMap
+from quiesce.vault.records import retire_session
 from quiesce.vault.store import ObjectMissing, Put
 
 _LOOSE_LIMIT = 1 << 16
@@ -328,7 +329,7 @@ class VaultPointWriter:
         self._session = contents.records.put_session(self._point_id, now, now)
         try:
             for key in earlier:
-                contents.store.delete(key)
+                retire_session(contents.store, key)
             contents.refresh(scan_unindexed=bool(earlier))
         except BaseException:
             # Else the record of a writer that never was holds back collection for 25 hours.
@@ -349,7 +350,7 @@ class VaultPointWriter:
             self._session = self._contents.records.put_session(self._point_id, self._started, now)
             self._beaten = now
         if old:
-            self._contents.store.delete(old)
+            retire_session(self._contents.store, old)
 
     def _check_session(self) -> None:
         """Garbage collection removes the record of a writer that it holds for dead before it

@@ -1,7 +1,8 @@
 """Object stores on loopback, as real as this machine can have them, and a way to them that can be
 made bad.
 
-    moto     speaks S3 (a Python package); heeds conditions, checks no signatures
+    moto     speaks S3 (a Python package); heeds conditions, but looks and writes in two steps, so
+             that its way lets one put through at a time; checks no signatures
     Azurite  Microsoft's own emulator of Azure Blob Storage (an npm package); checks signatures
     Google   moto again, behind a way that says the one condition in S3's words: Google's XML API is
              S3's but for that, and no emulator of it can be had from the registries
@@ -34,6 +35,11 @@ AZURITE_KEY = (  # the emulator's own, published by Microsoft
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 _START_SECONDS = 120
+OWNER = (
+    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, "
+    "SignedHeaders=host, Signature=0"
+)
+"""Whoever has an access key is the owner to moto, which checks no signature."""
 
 Asked = tuple[str, dict[str, str]]
 
@@ -85,6 +91,7 @@ class Way:
         self._target = urlsplit(target)
         self._translate = translate
         self._lock = threading.Lock()
+        self._one_put = threading.Lock()
         way = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -119,9 +126,10 @@ class Way:
         server = http.client.HTTPConnection(self._target.netloc, timeout=60)
         with contextlib.closing(server):
             path, headers = self._translate(handler.path, dict(handler.headers.items()))
-            server.request(handler.command, path, body, headers)
-            answer = server.getresponse()
-            data = answer.read()
+            with self._one_put if handler.command == "PUT" else contextlib.nullcontext():
+                server.request(handler.command, path, body, headers)
+                answer = server.getresponse()
+                data = answer.read()
             if isinstance(deed, Lost):
                 with self._lock:
                     self.seen.append(Seen(handler.command, handler.path, 0))
@@ -244,10 +252,7 @@ def _said_as_s3(path: str, headers: dict[str, str]) -> Asked:
         for name, value in headers.items()
         if not name.lower().startswith(("x-goog", "authorization"))
     }
-    kept["Authorization"] = (
-        "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, "
-        "SignedHeaders=host, Signature=0"
-    )
+    kept["Authorization"] = OWNER
     if any(name.lower() == "x-goog-if-generation-match" for name in headers):
         kept["If-None-Match"] = "*"
     place, mark, query = path.partition("?")
@@ -256,7 +261,8 @@ def _said_as_s3(path: str, headers: dict[str, str]) -> Asked:
 
 def _s3_buckets(url: str) -> tuple[Callable[[str], None], Callable[[str], None]]:
     def ask(method: str, path: str) -> bytes:
-        request = urllib.request.Request(f"{url}/{path}", method=method)
+        owner = {"Authorization": OWNER}
+        request = urllib.request.Request(f"{url}/{path}", method=method, headers=owner)
         return bytes(_direct().open(request).read())
 
     def remove(name: str) -> None:

@@ -85,6 +85,14 @@ def test_the_names_of_buckets_and_objects_say_nothing_about_the_reason() -> None
     assert explain(bulk, WHERE, "delete").code == "storage.denied"
 
 
+def test_a_lock_is_understood_from_a_deletion_in_bulk_as_well() -> None:
+    locked = GenericError(
+        "Bulk delete request failed for key vaults/one/packs/00/a: This operation is not permitted "
+        "as the blob is immutable due to a policy. (code: 409)"
+    )
+    assert explain(locked, WHERE, "delete").code == "storage.locked"
+
+
 def test_no_answer_is_no_refusal() -> None:
     error = GenericError("Error performing GET https://host/a in 2ms - HTTP error: error sending")
     failure = explain(error, WHERE, "read")

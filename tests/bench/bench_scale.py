@@ -71,7 +71,12 @@ class Watch:
             "peak_bytes": memory("VmHWM") - self.base_bytes,
             "kept_bytes": memory("VmRSS") - self.base_bytes,
         }
-        print(f"  {name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+        cost = self.steps[name]
+        print(
+            f"  {name}: {seconds:.1f} s, {cpu:.1f} s of processor time, "
+            f"{cost['peak_bytes'] / 1e6:.0f} MB",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
         return result
 
 

@@ -79,7 +79,11 @@ class Opener:
         if len(places) <= _FEW:
             places, kept = self._kept(places)
             for location, blob, frame in kept:
-                yield blob, self._prove(kind, location, blob, frame)
+                try:
+                    content = self._prove(kind, location, blob, frame)
+                except VaultFailure as failure:
+                    content = self._open_other_copy(kind, location, blob, failure)
+                yield blob, content
         places.sort()
         for group in _neighbours(places):
             yield from self._open_group(kind, group, keep=len(places) <= _FEW)

@@ -94,6 +94,9 @@ def test_completion_knows_the_commands(without_server: Cli, shell: str) -> None:
         "guest-then-host",
         "waagent",
         "server-proxy",
+        "rebuild-index",
+        "passphrase-file",
+        "without-key",
     ):
         assert word in script
 

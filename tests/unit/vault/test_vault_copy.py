@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cloud_scene import Place
 from copy_scene import DISKS, CopyScene, left_over
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore
@@ -246,3 +247,12 @@ def test_a_scene_without_points_is_copied_too(target: PaperStore, clock: FakeClo
     plan = plan_copy(empty.store, target, keys=empty.vault.contents.keys)
     execute_copy(plan)
     assert Vault.open(target, KEY).points() == ()
+
+
+def test_a_vault_is_copied_to_any_kind_of_store_and_back(copies: CopyScene, place: Place) -> None:
+    there, back = place.create(), PaperStore(copies.clock)
+    assert copies.copy(there).complete
+    assert copies.copy(there).packs == 0
+    assert copies.jobs_in(place.open()) == ALL
+    assert copies.copy(back, source=place.open(), keyless=True).complete
+    assert copies.jobs_in(back) == ALL

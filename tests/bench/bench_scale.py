@@ -175,6 +175,7 @@ def main() -> None:
     if chosen.one:
         print(json.dumps(work_on(chosen.folder, chosen.chunks[0])))
         return
+    chosen.folder.mkdir(parents=True, exist_ok=True)
     vaults = []
     work = chosen.folder.absolute() / "scale"
     for chunks in chosen.chunks:

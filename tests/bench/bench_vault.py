@@ -36,6 +36,7 @@ from typing import Any
 
 from vault_data import Disks, load
 from vault_table import table
+from vault_targets import targets_table
 from vault_tools import HERE, TOOLS, Lap, work_seconds
 
 ONCE = ("casync",)
@@ -125,7 +126,7 @@ def main() -> None:
             (chosen.folder / "vault.json").write_text(json.dumps(facts, indent=1) + "\n")
     finally:
         shutil.rmtree(folder)
-    print(table(facts))
+    print(table(facts), targets_table(facts), sep="\n\n")
 
 
 def all_facts(

@@ -149,6 +149,11 @@ class Composition:
         """:raise Failure: the session cannot be read any more"""
         return NbdSource.of(disk)
 
+    @property
+    def index_cache(self) -> Path:
+        """Where the indexes of vaults in the cloud are kept."""
+        return self._settings.index_cache
+
     def vault(self) -> Vault:
         """:raise Failure: see `open_vault`"""
         return open_vault(self._settings)

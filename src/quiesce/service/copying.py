@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from quiesce.model.failure import Evidence, InputFailure, NotFoundFailure, StorageFailure
 from quiesce.model.job import Job, TaskName
 from quiesce.model.units import size_text
@@ -27,7 +29,9 @@ def end(parts: Parts, job_id: str) -> None:
     end_by_task(parts, job_id, _COPY)
 
 
-def target_store(address: str, *, new: bool, planning: bool = False) -> Store:
+def target_store(
+    address: str, *, new: bool, planning: bool = False, cache_folder: Path | None = None
+) -> Store:
     """Where a copy goes. Unless it is `new` there must be a copy already: the empty folder of a
     file system that is not mounted must not be filled. For `planning` nothing is made.
 
@@ -35,7 +39,7 @@ def target_store(address: str, *, new: bool, planning: bool = False) -> Store:
     :raise StorageFailure, InputFailure: as `open_store`
     """
     try:
-        store = open_store(address)
+        store = open_store(address, cache_folder=cache_folder)
         store.stat(FORMAT_KEY)
         return store
     except StorageFailure as failure:
@@ -45,7 +49,7 @@ def target_store(address: str, *, new: bool, planning: bool = False) -> Store:
             # Not "from": that the place is empty is no cause, and what it means is said here.
             raise _no_copy(address, failure) from None
         if not planning:
-            return create_store(address)
+            return create_store(address, cache_folder=cache_folder)
         return store if isinstance(failure, ObjectMissing) else Nowhere(describe(address))
 
 
@@ -76,7 +80,8 @@ def _copy(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _COPY)
     request = from_json(CopyRequest, parts.book.request(job.id))
     contents = parts.points.vault.contents
-    target = target_store(request.to, new=request.new)
+    cache = parts.composition.index_cache
+    target = target_store(request.to, new=request.new, cache_folder=cache)
     plan = plan_copy(
         contents.store,
         target,

@@ -104,7 +104,8 @@ class Jobs:
         :raise PolicyFailure: policy.in-progress, another copy goes to the same place
         """
         request = replace(request, to=whole_address(request.to))
-        target_store(request.to, new=request.new, planning=True)
+        cache = self._parts.composition.index_cache
+        target_store(request.to, new=request.new, planning=True, cache_folder=cache)
         return self._start(JobKind.COPY, "", slot=f"copy:{request.to}", request=to_json(request))
 
     def cancel(self, job_id: str) -> Job:

@@ -3,6 +3,7 @@ job: see `Jobs`."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from quiesce.model.failure import AuthFailure, Evidence, InputFailure, PolicyFailure
@@ -66,6 +67,7 @@ class Upkeep:
         self._points = points
         self._book = book
         self._vms = vms
+        self._rotating = threading.Lock()
 
     def places(self) -> tuple[VaultPlace, ...]:
         """The server's vault, and every place that a copy was sent to, by the jobs that did."""
@@ -113,19 +115,20 @@ class Upkeep:
 
         :raise AuthFailure: as `rotate_server_key`
         """
-        before = {slot.id: slot for slot in self.slots()}
-        if dry_run:
-            old = self._in_use()
-            removed = tuple(slot for slot in before.values() if slot.id == old)
-            return SlotChange(removed=removed, left=len(before))
-        new, old = rotate_server_key(self._settings, self._points.vault)
-        slots = self.slots()
-        return SlotChange(
-            added=tuple(slot for slot in slots if slot.id == new),
-            removed=(before[old],),
-            left=len(slots),
-            executed=True,
-        )
+        with self._rotating:
+            before = {slot.id: slot for slot in self.slots()}
+            if dry_run:
+                old = self._in_use()
+                removed = tuple(slot for slot in before.values() if slot.id == old)
+                return SlotChange(removed=removed, left=len(before))
+            new, old = rotate_server_key(self._settings, self._points.vault)
+            slots = self.slots()
+            return SlotChange(
+                added=tuple(slot for slot in slots if slot.id == new),
+                removed=(before[old],),
+                left=len(slots),
+                executed=True,
+            )
 
     def _in_use(self) -> str:
         vault = self._points.vault
@@ -152,7 +155,12 @@ class Upkeep:
         contents = self._points.vault.contents
         plan = plan_copy(
             contents.store,
-            target_store(whole_address(request.to), new=request.new, planning=True),
+            target_store(
+                whole_address(request.to),
+                new=request.new,
+                planning=True,
+                cache_folder=self._settings.index_cache,
+            ),
             keys=contents.keys,
             vms=request.vms,
             points=request.points,

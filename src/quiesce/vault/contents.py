@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from quiesce.model.failure import Failure, VaultFailure
 from quiesce.vault.files import Buffer
@@ -27,6 +29,7 @@ from quiesce.vault.store import ObjectMissing, Store
 
 Clock = Callable[[], datetime]
 _INDEX_KIND = "index"
+_LOOKS = 256
 
 
 def utc_now() -> datetime:
@@ -89,6 +92,8 @@ class Contents:
             # A pack that is stored from here on may be missing from the list, and is there.
             known = self.index.count_packs()
             sizes = self.pack_sizes()
+            indexed = frozenset().union(*self._segments.values())
+            self._look_by_name(indexed, sizes)
             scanned = 0
             unreadable: tuple[str, ...] = ()
             if scan_unindexed or self._bad_segments:
@@ -96,13 +101,20 @@ class Contents:
             self.index.observe(
                 sizes,
                 packs=known,
-                indexed=frozenset().union(*self._segments.values()),
+                indexed=indexed,
                 garbage=garbage,
                 damaged=frozenset(
                     (pack, chunk) for pack, chunks in damage.items() for chunk in chunks
                 ),
             )
             return Refresh(tuple(sorted(self._bad_segments)), scanned, unreadable)
+
+    def _look_by_name(self, indexed: frozenset[bytes], sizes: dict[bytes, int]) -> None:
+        """A list may be late, a look by name is not: what is told of and not listed is looked for,
+        before a backup or a restore fails for a pack that is there."""
+        for name in islice(indexed - sizes.keys(), _LOOKS):
+            with contextlib.suppress(ObjectMissing):
+                sizes[name] = self.store.stat(pack_key(name)).size_bytes
 
     def pack_sizes(self) -> dict[bytes, int]:
         sizes = {}

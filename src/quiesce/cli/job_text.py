@@ -12,12 +12,14 @@ from quiesce.cli.diagnosis_text import show_diagnosis, show_mends
 from quiesce.cli.remote_failure import evidence_from_json, report_from_json
 from quiesce.diagnosis.phrases import explains, setback_title
 from quiesce.model.failure import FailureReport
+from quiesce.model.job import JobKind
 from quiesce.model.units import duration_text, rate_text, size_text
 
 
 def show_outcome(job: Json) -> None:
     """What somebody who waited for the job wants to know."""
-    what = f"{job['kind'].capitalize()} of {job['vm']}" if job["vm"] else job["kind"].capitalize()
+    kind = JobKind(job["kind"]).title
+    what = f"{kind} of {job['vm']}" if job["vm"] else kind
     took = _seconds(job["started_at"], job["ended_at"])
     line = Text(f"{screen.clean(what)}: ")
     line.append_text(screen.styled(job["status"]))

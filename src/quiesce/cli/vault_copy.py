@@ -100,10 +100,13 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
         view = as_json_value(copy_view(plan()))
         screen.emit(view, as_json=common.json, human=lambda: _plan(view))
         return ExitCode.OK
-    to = shlex.quote(wanted["to"])
+    words = ["--to", wanted["to"], *(("--without-key",) if without_key else ())]
+    words += [word for vm in wanted["vms"] for word in ("--vm", vm)]
+    words += [word for point in wanted["points"] for word in ("--point", point)]
+    words += ["--newest", str(wanted["newest"])] if wanted["newest"] else []
     go_on = (
         "What has arrived stays and is not sent twice. Go on: "
-        f"`quiesce vault copy{place.words} --to {to}`"
+        f"`quiesce vault copy{place.words} {shlex.join(words)}`"
     )
     with working("Copy vault", go_on=go_on, quiet=common.json) as (tell, cancelled):
         report = execute_copy(plan(), tell, cancelled)

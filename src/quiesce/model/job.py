@@ -15,6 +15,17 @@ class JobKind(StrEnum):
     BACKUP = "backup"
     RESTORE = "restore"
     VERIFY = "verify"
+    COLLECT = "gc"
+    COPY = "copy"
+    REBUILD = "rebuild-index"
+
+    @property
+    def title(self) -> str:
+        """As people call it."""
+        return _TITLES.get(self, self.value.capitalize())
+
+
+_TITLES = {JobKind.COLLECT: "Garbage collection", JobKind.REBUILD: "New index"}
 
 
 class TaskName(StrEnum):
@@ -22,6 +33,9 @@ class TaskName(StrEnum):
     TRANSFER = "Transfer data to vault"
     RESTORE = "Restore disks"
     VERIFY = "Verify vault"
+    COLLECT = "Collect garbage"
+    COPY = "Copy vault"
+    REBUILD = "Rebuild index"
 
 
 class TaskStatus(StrEnum):

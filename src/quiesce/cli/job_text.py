@@ -18,7 +18,7 @@ from quiesce.model.units import duration_text, rate_text, size_text
 
 def show_outcome(job: Json) -> None:
     """What somebody who waited for the job wants to know."""
-    kind = JobKind(job["kind"]).title
+    kind = JobKind(job["kind"]).label
     what = f"{kind} of {job['vm']}" if job["vm"] else kind
     took = _seconds(job["started_at"], job["ended_at"])
     line = Text(f"{screen.clean(what)}: ")

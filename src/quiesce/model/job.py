@@ -20,12 +20,12 @@ class JobKind(StrEnum):
     REBUILD = "rebuild-index"
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         """As people call it."""
-        return _TITLES.get(self, self.value.capitalize())
+        return _LABELS.get(self, self.value.capitalize())
 
 
-_TITLES = {JobKind.COLLECT: "Garbage collection", JobKind.REBUILD: "New index"}
+_LABELS = {JobKind.COLLECT: "Garbage collection", JobKind.REBUILD: "New index"}
 
 
 class TaskName(StrEnum):

@@ -108,7 +108,7 @@ JOB_COLUMNS = (
 def job_row(job: Job) -> Row:
     return {
         "id": job.id,
-        "what": job.kind.title,
+        "what": job.kind.label,
         "vm": job.vm or "–",
         "status": str(job.status),
         "trigger": job.trigger,

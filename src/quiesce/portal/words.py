@@ -73,7 +73,7 @@ def job_took(job: Job) -> str:
 
 
 def job_title(job: Job) -> str:
-    return f"{job.kind.title} of {job.vm or 'vault'}"
+    return f"{job.kind.label} of {job.vm or 'vault'}"
 
 
 def task_fraction(task: Task) -> float:

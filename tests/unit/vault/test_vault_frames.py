@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vault_scene import Scene, random_bytes
+from vault_scene import LABEL, Scene, random_bytes
 
 from quiesce.model.failure import Failure
+from quiesce.model.point import PointDisk
+from quiesce.model.snapshot import Route
 from quiesce.vault.config import CHUNK_BYTES
 from quiesce.vault.frames import FRAME_BYTES
 from quiesce.vault.keys import VaultKeys
@@ -22,6 +25,7 @@ from quiesce.vault.pack import (
     PackBuilder,
     PackError,
     Piece,
+    blob_id,
     blob_in,
     open_range,
     pack_name,
@@ -85,6 +89,51 @@ def test_a_chunk_of_a_frame_is_deduplicated_alone(scene: Scene) -> None:
     kinds = [entry.kind for entry in entries_of(new.read_bytes(), scene)]
     assert kinds.count(Kind.CHUNK) == 1
     assert scene.reopened().restore(point) == other
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 9])
+def test_every_level_gives_the_disk_back(scene: Scene, level: int) -> None:
+    disk = disk_of_text(*range(1, IN_A_FRAME + 3), tail=77) + random_bytes(1, 10 * CHUNK_BYTES)
+    writer = scene.vault.writer("web", "job", compression_level=level)
+    target = writer.disk("sda", len(disk))
+    stored = target.put(0, memoryview(disk))
+    row = PointDisk("sda", len(disk), "raw", "g", False)
+    point = writer.commit(
+        taken_at=scene.clock(), route=Route.HOST, consistency=LABEL, freeze=None, disks=(row,)
+    )
+    assert stored < 11 * CHUNK_BYTES
+    assert scene.reopened().restore(point) == disk
+
+
+def test_what_a_thread_puts_lies_side_by_side_whatever_others_put(scene: Scene) -> None:
+    at_once = 2 * IN_A_FRAME
+    disk = disk_of_text(*range(1, 12 * at_once + 1))
+    writer = scene.vault.writer("web", "job")
+    target = writer.disk("sda", len(disk))
+    view = memoryview(disk)
+
+    def put(number: int) -> None:
+        first = number * at_once
+        target.put(first, view[first * CHUNK_BYTES : (first + at_once) * CHUNK_BYTES])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(12)))
+    row = PointDisk("sda", len(disk), "raw", "g", False)
+    writer.commit(
+        taken_at=scene.clock(), route=Route.HOST, consistency=LABEL, freeze=None, disks=(row,)
+    )
+    (pack,) = scene.packs()
+    chunks = [entry for entry in entries_of(pack.read_bytes(), scene) if entry.kind is Kind.CHUNK]
+    keys = scene.vault.contents.keys
+    expected = {
+        blob_id(keys, Kind.CHUNK, view[at : at + CHUNK_BYTES]): at // CHUNK_BYTES
+        for at in range(0, len(disk), CHUNK_BYTES)
+    }
+    places = [expected[entry.id] for entry in chunks]
+    for start in range(0, len(places), at_once):
+        assert places[start : start + at_once] == list(
+            range(places[start], places[start] + at_once)
+        )
 
 
 @settings(
@@ -186,6 +235,16 @@ def opened(pack: memoryview, entry: Entry, chunk_bytes: int = CHUNK_BYTES) -> by
     cipher = KEYS.pack_cipher(bytes(pack[8:40]))
     stored = pack[entry.offset : entry.offset + entry.length]
     return bytes(blob_in(entry, open_range(cipher, entry, stored), chunk_bytes))
+
+
+def test_a_pack_waits_for_no_piece_that_failed() -> None:
+    builder = PackBuilder(KEYS, memoryview(bytearray(1024 * 1024)))
+    pieces = [Piece([bytes([n]) * 32], bytes(100), Codec.PLAIN, Kind.CHUNK) for n in range(3)]
+    firsts = builder.reserve(pieces)
+    assert firsts is not None
+    with pytest.raises(ValueError):
+        builder.fill(firsts, [pieces[0], pieces[1]._replace(data=bytes(99)), pieces[2]])
+    assert len(builder.seal()) > 300
 
 
 @pytest.mark.parametrize("plain_bytes", [BLOB_LIMIT_BYTES + 1, 1 << 40])

@@ -123,7 +123,7 @@ def explain(error: BaseException, where: str, doing: str) -> StorageFailure:
         return failure(
             "storage.object-archived", f"{where} was moved to storage that cannot be read at once."
         )
-    if status in (400, 403, 405, 409, 412) and _LOCKED.search(said):
+    if status in (403, 405, 409, 412) and _LOCKED.search(said):
         return failure("storage.locked", f"A retention lock holds {where} for now.")
     if _FULL.search(said) or status == 507:
         return failure("storage.full", f"The store has no space left for {where}.")

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.cloud import Clients, Connect
@@ -70,12 +70,7 @@ class ObjectStore:
         storage.no-conditional-put"""
         store = cls(connect, address, sleep)
         store._check(now=True)
-        try:
-            store._prove_conditional()
-        except StorageFailure as failure:
-            # Whoever may only read needs no proof; before the first put it is asked for again.
-            if failure.code != "storage.denied":
-                raise
+        store._prove_conditional()
         return store
 
     @classmethod
@@ -190,6 +185,11 @@ class ObjectStore:
                 if Answer.of(error).conflict:
                     raise
                 return self._whose(clients, key, data) if doubtful else Put.ALREADY_THERE
+            except PermissionDeniedError:
+                # Credentials that may create and not overwrite are told so before the condition.
+                if not _is_there(clients, key):
+                    raise
+                return self._whose(clients, key, data) if doubtful else Put.ALREADY_THERE
             except BaseError as error:
                 # Refused with a reason: nothing happened. Otherwise who knows.
                 status = Answer.of(error).status
@@ -273,6 +273,7 @@ class ObjectStore:
 
     def _prove_conditional(self) -> None:
         """Put the marker, as it is, once more: a server that takes it would overwrite anything.
+        Whoever may only read, or only create, is refused and could overwrite nothing.
 
         :raise StorageFailure: storage.no-conditional-put
         """
@@ -302,6 +303,14 @@ class ObjectStore:
 def _passes(failure: StorageFailure) -> bool:
     """Whether it may be over within seconds; a bucket does not come back so soon."""
     return failure.code in ("storage.throttled", "storage.unreachable", "storage.io-error")
+
+
+def _is_there(clients: Clients, key: str) -> bool:
+    try:
+        obstore.head(clients.reads, key)
+    except _REFUSALS:
+        return False
+    return True
 
 
 def _info(meta: Any) -> ObjectInfo:

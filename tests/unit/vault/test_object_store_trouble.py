@@ -140,6 +140,17 @@ def test_whoever_may_only_read_can_open_and_restore(place: Place, clock: FakeClo
     assert refused.value.code == "storage.denied"
 
 
+def test_credentials_that_may_create_and_not_overwrite_are_enough(
+    place: Place, store: ObjectStore
+) -> None:
+    store.put("points/one", b"1")
+    rules(place).append(Rule("PUT", "quiesce-store", DENIED, 1000))
+    rules(place).append(Rule("PUT", "points/one", DENIED, 1000))
+    host = place.open()
+    assert host.put("points/one", b"1") is Put.ALREADY_THERE
+    assert host.put("points/two", b"2") is Put.CREATED
+
+
 def test_whoever_may_not_delete_can_back_up(place: Place, clock: FakeClock) -> None:
     Scene.create(place.create(), clock)
     rules(place).append(Rule("DELETE", "/", DENIED, 1000))

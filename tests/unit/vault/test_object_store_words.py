@@ -64,6 +64,8 @@ def said(status: int, body: str, url: str = "https://host/bucket/a") -> GenericE
          "storage.full", False),
         (403, xml("InvalidObjectState", "The operation is not valid for the object's class"),
          "storage.object-archived", False),
+        (400, xml("InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required for "
+                  "Put Object requests with Object Lock parameters"), "storage.io-error", False),
         (400, xml("AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong"),
          "storage.io-error", False),
     ],

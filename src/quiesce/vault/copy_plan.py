@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quiesce.model.failure import (
     Evidence,
@@ -113,15 +114,15 @@ class Look:
         if self.there is None:
             yield Batch(plan.packs, plan.points)
             return
-        left = {pack.name: pack for pack in plan.packs}
+        known = {pack.name: pack for pack in plan.packs}
+        left = np.array([name in known for name in self.names], np.bool_)
         wanted = frozenset(plan.points)
         packs: list[PackToCopy] = []
         points: list[str] = []
         for point_id, bits in self.needs.items():
-            for number in np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8))):
-                pack = left.pop(self.names[int(number)], None)
-                if pack is not None:
-                    packs.append(pack)
+            now = self._needed(bits) & left
+            left &= ~now
+            packs += [known[self.names[int(number)]] for number in np.flatnonzero(now)]
             if point_id in wanted:
                 points.append(point_id)
             if len(packs) >= _BATCH_PACKS:
@@ -131,11 +132,16 @@ class Look:
 
     def hurt_by(self, point_id: str, bad: frozenset[bytes]) -> bytes | None:
         """One of these packs that the point needs."""
-        bits = self.needs.get(point_id, b"")
-        for number in np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8))):
+        if not bad or point_id not in self.needs:
+            return None
+        for number in np.flatnonzero(self._needed(self.needs[point_id])):
             if self.names[int(number)] in bad:
                 return self.names[int(number)]
         return None
+
+    def _needed(self, bits: bytes) -> NDArray[np.bool_]:
+        packed = np.frombuffer(bits, np.uint8)
+        return np.unpackbits(packed, count=len(self.names)).astype(np.bool_)
 
 
 def look(

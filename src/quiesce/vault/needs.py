@@ -22,8 +22,8 @@ _NODES, _LEAVES, _CHUNKS = 2, 1, 0
 
 
 class Needs:
-    """Gathered point by point. Parts of maps that points share are read once; about 100 bytes are
-    kept for each, which is 4 MB per TiB of different disks."""
+    """Gathered point by point. Parts of maps that points share are read once; some 150 bytes are
+    kept for each, which is 5 MB per TiB of different disks."""
 
     def __init__(
         self, source: Contents, snapshot: IndexSnapshot, there: IndexSnapshot | None

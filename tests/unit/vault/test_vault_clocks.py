@@ -55,3 +55,17 @@ def test_a_writer_keeps_what_it_counts_on_however_the_clocks_are_wrong(
         collector.collect(collector.plan_collect())
         clock.advance(minutes=30)
     assert Scene.at(store, clock).restore(point) == DISK
+
+
+def test_a_late_list_keeps_no_backup_and_no_restore_from_a_pack_that_is_there(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    Scene.create(store, clock)
+    seen = StaleLists(store, clock, 3600, lambda key: key.startswith("packs/"))
+    scene = Scene.at(seen, clock)
+    point = scene.backup("one", DISK)
+    other = Scene.at(seen, clock)
+    assert other.restore(point) == DISK
+    again = other.backup("two", DISK, base="one", changed={"sda": set()})
+    assert Scene.at(seen, clock).restore(again) == DISK

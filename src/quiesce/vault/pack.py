@@ -250,12 +250,20 @@ def read_footer(keys: VaultKeys, store: Store, name: bytes, size_bytes: int) -> 
     :raise PackError: what is wrong
     :raise StorageFailure: as `Store.get_range`
     """
+    return parse_rows(*open_footer(keys, store, name, size_bytes))
+
+
+def open_footer(keys: VaultKeys, store: Store, name: bytes, size_bytes: int) -> tuple[bytes, int]:
+    """The rows of a stored pack's footer as they are, and where they begin in the pack.
+
+    :raise PackError, StorageFailure: as `read_footer`
+    """
     key = pack_key(name)
     head = store.get_range(key, 0, HEAD_BYTES)
     trailer = store.get_range(key, max(0, size_bytes - _TRAILER.size), _TRAILER.size)
     start, length = _parse_trailer(trailer, size_bytes)
     stored = store.get_range(key, start, length)
-    return _parse_footer(head_cipher(keys, head), head, start, stored)
+    return _decrypt_rows(head_cipher(keys, head), head, start, stored), start
 
 
 def whole_footer(keys: VaultKeys, data: memoryview) -> list[Entry]:
@@ -266,7 +274,7 @@ def whole_footer(keys: VaultKeys, data: memoryview) -> list[Entry]:
     head = bytes(data[:HEAD_BYTES])
     start, length = _parse_trailer(bytes(data[-_TRAILER.size :]), len(data))
     stored = bytes(data[start : start + length])
-    return _parse_footer(head_cipher(keys, head), head, start, stored)
+    return parse_rows(_decrypt_rows(head_cipher(keys, head), head, start, stored), start)
 
 
 def _parse_trailer(trailer: bytes, size_bytes: int) -> tuple[int, int]:
@@ -278,7 +286,7 @@ def _parse_trailer(trailer: bytes, size_bytes: int) -> tuple[int, int]:
     return start, length
 
 
-def _parse_footer(cipher: AESGCM, head: bytes, start: int, stored: bytes) -> list[Entry]:
+def _decrypt_rows(cipher: AESGCM, head: bytes, start: int, stored: bytes) -> bytes:
     """:raise PackError: what is wrong"""
     if len(stored) < TAG_BYTES:
         raise PackError("footer is truncated")
@@ -288,6 +296,14 @@ def _parse_footer(cipher: AESGCM, head: bytes, start: int, stored: bytes) -> lis
         raise PackError("footer is not authentic") from inner
     if len(rows) % _ENTRY.size:
         raise PackError("footer has a broken row")
+    return rows
+
+
+def parse_rows(rows: bytes, start: int) -> list[Entry]:
+    """The rows of a footer that begins at `start`.
+
+    :raise PackError: what is wrong
+    """
     entries = []
     for blob, offset, length, codec, kind, place in _ENTRY.iter_unpack(rows):
         if offset < HEAD_BYTES or length < TAG_BYTES or offset + length > start:

@@ -8,7 +8,7 @@ time, as arrays.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +20,11 @@ from quiesce.model.job import Progress
 from quiesce.vault.contents import Contents
 from quiesce.vault.lease import leased
 from quiesce.vault.opening import newer
-from quiesce.vault.pack import Entry, NewerPackError, PackError, pack_key, read_footer
+from quiesce.vault.pack import NewerPackError, PackError, open_footer, pack_key
 from quiesce.vault.pack_check import stop_if
 from quiesce.vault.reserve import reserve_kept_afterwards
 from quiesce.vault.sealed import SealError
-from quiesce.vault.segment import (
-    PackedRows,
-    SegmentError,
-    join_segments,
-    read_segment,
-    write_segment,
-)
+from quiesce.vault.segment import SegmentError, join_segments, read_segment, rows_of_footer
 from quiesce.vault.store import ObjectMissing
 
 REBUILT_ROWS = 1 << 18
@@ -42,8 +36,9 @@ _Rows = tuple[list[tuple[bytes, int]], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """`unreadable`: packs whose footer cannot be read. What an old segment told of them was taken
-    over where there was one (`taken_over`); of the others nothing is known."""
+    """`unreadable`: packs whose footer cannot be read. `taken_over`: such packs, and packs that are
+    missing, of which an old segment tells: that must stay known, or an increment would be built on
+    what is not there."""
 
     packs: int
     rows: int
@@ -79,21 +74,21 @@ def rebuild_index(
             written.add(contents.put_segment(join_segments(group, frozenset())))
             group.clear()
 
-        for name, entries in _footers(contents, sizes):
+        for name, found in _footers(contents, sizes):
             stop_if(cancelled)
             done += sizes[name]
             on_progress(Progress(done, total, phase="index"))
-            if entries is None:
+            if found is None:
                 unreadable.append(name)
                 continue
-            if waiting + len(entries) > REBUILT_ROWS and group:
+            if waiting + len(found) > REBUILT_ROWS and group:
                 write()
                 waiting = 0
-            group.append(read_segment(write_segment([PackedRows(name, sizes[name], entries)])))
+            group.append(([(name, sizes[name])], found))
             packs += 1
-            rows += len(entries)
-            waiting += len(entries)
-        told = _told_by(contents, old, frozenset(unreadable))
+            rows += len(found)
+            waiting += len(found)
+        told = _told_by(contents, old, sizes.keys() - unreadable)
         group += told.values()
         if group:
             write()
@@ -114,13 +109,13 @@ def rebuild_index(
 
 def _footers(
     contents: Contents, sizes: Mapping[bytes, int]
-) -> Iterator[tuple[bytes, tuple[Entry, ...] | None]]:
-    """Each pack's entries, several packs read at a time; None where they cannot be read. A pack
+) -> Iterator[tuple[bytes, NDArray[Any] | None]]:
+    """Each pack's rows, several packs read at a time; None where they cannot be read. A pack
     that is gone meanwhile is left out."""
 
-    def read(name: bytes) -> tuple[Entry, ...] | None:
+    def read(name: bytes) -> NDArray[Any] | None:
         try:
-            return tuple(read_footer(contents.keys, contents.store, name, sizes[name]))
+            return rows_of_footer(*open_footer(contents.keys, contents.store, name, sizes[name]))
         except NewerPackError as inner:
             raise newer(pack_key(name), inner) from inner
         except PackError:
@@ -130,7 +125,7 @@ def _footers(
                 raise
             return None
 
-    waiting: deque[tuple[bytes, Future[tuple[Entry, ...] | None]]] = deque()
+    waiting: deque[tuple[bytes, Future[NDArray[Any] | None]]] = deque()
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="vault-footers") as pool:
         for name in [*sorted(sizes), b""]:
             if name:
@@ -143,18 +138,16 @@ def _footers(
                     continue
 
 
-def _told_by(
-    contents: Contents, segments: list[str], packs: frozenset[bytes]
-) -> dict[bytes, _Rows]:
-    """What old segments tell of these packs."""
+def _told_by(contents: Contents, segments: list[str], but_for: Set[bytes]) -> dict[bytes, _Rows]:
+    """What old segments tell of packs other than these."""
     found: dict[bytes, _Rows] = {}
-    for key in segments if packs else ():
+    for key in segments:
         try:
             names, rows = read_segment(contents.open_segment(key))
         except (ObjectMissing, SealError, SegmentError):
             continue
         for number, (name, size) in enumerate(names):
-            if name in packs and name not in found:
+            if name not in but_for and name not in found:
                 own = rows[rows["pack"] == number].copy()
                 own["pack"] = 0
                 found[name] = [(name, size)], own

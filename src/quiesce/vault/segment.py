@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quiesce.vault.pack import HEAD_BYTES, PACK_BYTES, TAG_BYTES, Codec, Entry, Kind
+from quiesce.vault.pack import HEAD_BYTES, PACK_BYTES, TAG_BYTES, Codec, Entry, Kind, PackError
 
 _COUNTS = struct.Struct("<II")
 _PACK = struct.Struct("<32sI")
 _ROW = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("rest", "V16"), ("pack", "<u4"), ("offset", "<u4"),
                  ("extent", "<u4")])  # fmt: skip
+_FOOTER_ROW = np.dtype([("hi", ">u8"), ("lo", ">u8"), ("rest", "V16"), ("offset", "<u4"),
+                        ("length", "<u4"), ("codec", "u1"), ("kind", "u1"), ("place", "u1"),
+                        ("zeros", "V5")])  # fmt: skip
+"""As in `pack`."""
 _LENGTH_BITS, _CODEC_SHIFT = 21, 30
 LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 _SPARE_BIT = 1 << 29
@@ -56,6 +60,33 @@ def write_segment(packs: Sequence[PackedRows]) -> bytes:
     row = struct.Struct("<32sIII")
     parts += [row.pack(*values) for values in rows]
     return b"".join(parts)
+
+
+def rows_of_footer(footer: bytes, start: int) -> NDArray[Any]:
+    """The rows of a pack's footer, which begins at `start`, as rows of a segment that tells of this
+    pack alone; not sorted yet.
+
+    :raise PackError: what is wrong
+    """
+    found = np.frombuffer(footer, _FOOTER_ROW)
+    lengths = found["length"].astype(np.uint64)
+    if len(found) and (
+        int(found["offset"].min()) < HEAD_BYTES
+        or not TAG_BYTES <= int(lengths.min()) <= int(lengths.max()) <= LENGTH_MASK
+        or int((found["offset"] + lengths).max()) > start
+        or int(found["codec"].max()) > max(Codec)
+        or int(found["kind"].max()) > max(Kind)
+    ):
+        raise PackError("footer has a row out of range")
+    rows = np.zeros(len(found), _ROW)
+    for field in ("hi", "lo", "rest", "offset"):
+        rows[field] = found[field]
+    rows["extent"] = (
+        found["length"]
+        | found["place"].astype(np.uint32) << np.uint32(_LENGTH_BITS)
+        | found["codec"].astype(np.uint32) << np.uint32(_CODEC_SHIFT)
+    )
+    return rows
 
 
 def extent(length: int, codec: Codec, place: int) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from unittest import mock
 
 import pytest
 from faulty_store import FaultyStore, Killed
+from hypothesis import given
+from hypothesis import strategies as st
 from paper_store import PaperStore
 from small_vault import small_disk, small_packs, small_scene
 from vault_scene import FakeClock, Scene
@@ -14,6 +17,14 @@ from vault_scene import FakeClock, Scene
 from quiesce.model.failure import Failure, JobFailure
 from quiesce.model.job import Progress
 from quiesce.vault import rebuild
+from quiesce.vault.pack import PackError, open_footer, parse_rows, read_footer
+from quiesce.vault.segment import (
+    LENGTH_MASK,
+    PackedRows,
+    read_segment,
+    rows_of_footer,
+    write_segment,
+)
 
 DISKS = {f"vm-{n}": small_disk(*range(100 * n + 1, 100 * n + 30, 2)) for n in range(4)}
 
@@ -124,6 +135,20 @@ def test_a_pack_whose_footer_is_damaged_is_told_of_by_the_old_index(
     assert (report.unreadable, report.taken_over) == ((key,), ())
 
 
+def test_a_missing_pack_stays_known_so_that_no_increment_is_built_on_it(
+    scene: Scene, paper: PaperStore
+) -> None:
+    for key in paper.keys("packs/"):
+        del paper.objects[key]
+    report = scene.reopened().vault.rebuild_index()
+    assert len(report.taken_over) > 1
+    fresh = scene.reopened()
+    assert set(fresh.vault.contents.index.missing_packs())
+    with pytest.raises(Failure) as caught:
+        fresh.vault.writer("vm-1", "next").disk("sda", 4096, base_generation="vm-1")
+    assert caught.value.code in ("vault.base-missing", "vault.pack-missing")
+
+
 def test_it_keeps_away_from_a_collection_and_can_be_cancelled(
     scene: Scene, paper: PaperStore
 ) -> None:
@@ -153,3 +178,30 @@ def test_a_backup_that_ends_meanwhile_is_in_the_index(scene: Scene, paper: Paper
     fresh = FaultyStore(paper)
     late = scene.reopened(fresh)
     assert late.restore(late.vault.points("late")[0]) == DISKS["vm-1"][::-1]
+
+
+def test_rows_of_a_footer_are_what_its_entries_say(scene: Scene, paper: PaperStore) -> None:
+    contents = scene.vault.contents
+    for name, size in contents.pack_sizes().items():
+        entries = tuple(read_footer(contents.keys, paper, name, size))
+        _, expected = read_segment(write_segment([PackedRows(name, size, entries)]))
+        rows = rows_of_footer(*open_footer(contents.keys, paper, name, size))
+        assert {row.tobytes() for row in rows} == {row.tobytes() for row in expected}
+
+
+@given(st.integers(0, 47), st.binary(min_size=1, max_size=8), st.integers(64, 200_000))
+def test_no_row_is_taken_from_a_footer_that_the_entries_would_refuse(
+    at: int, change: bytes, start: int
+) -> None:
+    """Two parsers of the same bytes agree on what is out of range."""
+    sound = struct.pack("<32sIIBBB5x", bytes(range(32)), 64, 1000, 2, 0, 3)
+    footer = bytearray(sound * 2)
+    footer[at : at + len(change)] = change
+    try:
+        entries = parse_rows(bytes(footer[:96]), start)
+    except PackError:
+        with pytest.raises(PackError):
+            rows_of_footer(bytes(footer[:96]), start)
+    else:
+        if all(entry.length <= LENGTH_MASK for entry in entries):
+            assert len(rows_of_footer(bytes(footer[:96]), start)) == len(entries)

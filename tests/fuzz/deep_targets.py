@@ -26,6 +26,7 @@ from deep_agent import (
 )
 from deep_http import Target
 from deep_storage import storage, storage_seeds
+from deep_vault import VAULT_JSON_TARGETS, VAULT_TARGETS
 from paper_inputs import bundle_seeds, look_through, papers_from, papers_seeds, read_through
 
 TARGETS: Mapping[str, tuple[Callable[[], Target], Callable[[], list[bytes]]]] = {
@@ -38,7 +39,8 @@ TARGETS: Mapping[str, tuple[Callable[[], Target], Callable[[], list[bytes]]]] = 
     "certificate": (certificate, certificate_seeds),
     "bundle": (lambda: read_through, bundle_seeds),
     "papers": (lambda: lambda data: look_through(papers_from(data)), papers_seeds),
+    **VAULT_TARGETS,
 }
 """How each is made, and its first inputs."""
-JSON_TARGETS = ("status", "report")
+JSON_TARGETS = ("status", "report", *VAULT_JSON_TARGETS)
 HTTP_TARGETS = ("storage", "wire", "plugin")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: azurite demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault bench-scale bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
+.PHONY: azurite demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault vault-proof bench-scale bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
 
 demo: system-demo $(STAMP)  ## back up and restore a real VM; EXIT=1 ends it instead of staying up
 	$(BIN)/python -m quiesce.lab.demo $(if $(EXIT),--exit)
@@ -49,6 +49,9 @@ fuzz-deep: $(VENV)/.fuzz  ## the same led by coverage, in process; SECONDS=60 pe
 
 docs: $(STAMP)  ## regenerate what is generated in docs/
 	$(BIN)/python -m quiesce.cli.main explain --reference > docs/reference/failures.md
+
+vault-proof: $(STAMP)  ## nothing committed is ever lost: every sweep, and random histories; SECONDS=600, ONLY="collection"
+	PYTHONPATH=tests/unit/vault $(BIN)/python tests/bench/vault_proof.py build/bench --seconds $(or $(SECONDS),600) $(if $(ONLY),--only "$(ONLY)")
 
 bench-vault: system-bench $(STAMP)  ## beside restic, borg, casync, qemu-img, zstd; QUICK=1: 1 GB, minutes
 	$(BIN)/python tests/bench/bench_vault.py build/bench $(if $(QUICK),--mib 1024)

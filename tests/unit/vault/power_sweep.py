@@ -126,7 +126,7 @@ def _after_power_cut(start: Start, steps: list[_Step], fate: Fate, to: Path) -> 
     return folder
 
 
-def power_sweep(work: Work, parent: Path) -> Covered:
+def power_sweep(work: Work, parent: Path, *, parts: int = PARTS) -> Covered:
     """A power cut after every call: nothing of what was not synced is kept, all, and some."""
     with small_packs():
         start = prepared(work, parent / "start")
@@ -143,7 +143,7 @@ def power_sweep(work: Work, parent: Path) -> Covered:
                 ("nothing kept", lambda: 0.0),
                 ("all kept", lambda: 1.0),
             ]
-            fates += [("a part kept", dice.random)] * PARTS
+            fates += [("a part kept", dice.random)] * parts
             for name, fate in fates:
                 covered.points += 1
                 covered.outcomes[name] += 1

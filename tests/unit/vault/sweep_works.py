@@ -239,3 +239,8 @@ WORKS = (
     Work("key added", two_points, run_key_added),
     Work("key replaced", two_points, run_key_replaced),
 )  # fmt: skip
+_ON_PAPER_ONLY = (with_damage, without_index, as_a_replica)
+WORKS_IN_A_FOLDER = tuple(
+    work for work in WORKS if work.beside is None and work.prepare not in _ON_PAPER_ONLY
+)
+"""Those that need nothing of the store but what every store has, in one process."""

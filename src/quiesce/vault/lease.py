@@ -28,8 +28,14 @@ class Lease:
         """:raise VaultFailure: vault.collect-running"""
         self._contents = contents
         self._holder = secrets.token_hex(16)
-        if not self._put():
-            at = self._current()[1]
+        try:
+            taken = self._put()
+        except StorageFailure:
+            self.release()  # it may be there all the same, and would stand for six hours
+            raise
+        holder, at = (self._holder, None) if taken else self._current()
+        # Ours also when only the second try of a put was answered.
+        if holder != self._holder:
             if at is not None and contents.clock() - at < LEASE_LIFE:
                 raise _running(at)
             contents.store.delete(LEASE_KEY)

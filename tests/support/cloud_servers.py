@@ -296,13 +296,15 @@ def _moto(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _running(command: list[str], url: str, log: Path) -> Iterator[None]:
+    # However the test run ends, its servers end with it.
+    command = ["setpriv", "--pdeathsig", "KILL", *command]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent)
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not _answers(url):
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{command[1]} did not start: {log.read_text()[-2000:]}")
+                pytest.fail(f"{command[4]} did not start: {log.read_text()[-2000:]}")
             time.sleep(0.1)
         yield
     finally:

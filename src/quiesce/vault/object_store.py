@@ -20,7 +20,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import obstore
@@ -206,19 +206,25 @@ class ObjectStore:
         return Put.CREATED if same and found.meta["size"] == len(data) else Put.ALREADY_THERE
 
     def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Page by page; a page that fails is asked for again, from the last key on."""
+        """Page by page. When one fails, the list begins anew behind the last key: only then, as
+        not every cloud can skip what comes before."""
+        pages: Iterator[Sequence[Any]] | None = None
         last: str | None = None
-        while True:
 
-            def ask(clients: Clients, after: str | None = last) -> list[ObjectInfo]:
-                pages = obstore.list(clients.reads, prefix or None, offset=after, chunk_size=_PAGE)
-                return [_info(meta) for meta in next(iter(pages), ())]
+        def ask(clients: Clients) -> Sequence[Any] | None:
+            nonlocal pages
+            listing, pages = pages, None
+            if listing is None:
+                listing = iter(
+                    obstore.list(clients.reads, prefix or None, offset=last, chunk_size=_PAGE)
+                )
+            page = next(listing, None)
+            pages = listing
+            return page
 
-            page = self._ask(ask, prefix, "list")
-            yield from page
-            if len(page) < _PAGE:
-                return
-            last = page[-1].key
+        while page := self._ask(ask, prefix, "list"):
+            yield from map(_info, page)
+            last = page[-1]["path"]
 
     def _ask(self, ask: Callable[[Clients], T], key: str, doing: str) -> T:
         where = f"{self._address}/{key}"

@@ -154,3 +154,18 @@ def test_damage_of_a_collected_pack_is_forgotten_and_that_of_others_is_not(
 
     (kept,) = scene.packs()
     assert [pack.hex() for _, pack in records.damaged_packs()] == [kept.name]
+
+
+@pytest.mark.parametrize("fault", [Fault.TWICE, Fault.AFTER])
+def test_a_lease_whose_answer_was_lost_keeps_nobody_out(scene: Scene, fault: Fault) -> None:
+    scene.backup("one", disk_of(1))
+    store = FaultyStore(LocalStore(scene.folder))
+    store.rules.append(Rule("put", fault, "sessions/gc"))
+    there = scene.reopened(store).vault
+    code = ""
+    try:
+        there.collect(there.plan_collect())
+    except Failure as failure:
+        code = failure.code
+    assert code == ("storage.io-error" if fault is Fault.AFTER else "")
+    scene.vault.collect(scene.vault.plan_collect())

@@ -121,7 +121,7 @@ def test_a_transfer_that_was_interrupted_sends_only_the_rest(tmp_path, vault):
 
 MEASURE = """
     import os, sys
-    task, sock, folder, size, here = sys.argv[1:]
+    task, sock, folder, size, here, level = sys.argv[1:]
     sys.path.insert(0, here)
     from pathlib import Path
     from test_transfer_qemu import *
@@ -132,7 +132,8 @@ MEASURE = """
     vault = Vault.open(LocalStore(Path(folder)), KeyFile(bytes(32)))
     before = peak()
     if task == "back up":
-        back_up(snapshot_of(Path(sock), int(size)), vault.writer("vm", "job"), open_nbd, workers=64)
+        writer = vault.writer("vm", "job", compression_level=int(level))
+        back_up(snapshot_of(Path(sock), int(size)), writer, open_nbd, workers=64)
     elif task == "verify":
         os.cpu_count = lambda: 64
         vault.verify("chunks")
@@ -144,9 +145,17 @@ MEASURE = """
 """
 
 
+def grown_by(task: str, sock: Path, vault: Path, size: int, *, level: int = 1) -> int:
+    """Bytes by which a process grows that does `task`, as on 64 cores."""
+    script = [sys.executable, "-c", textwrap.dedent(MEASURE), task]
+    where = [sock, vault, str(size), Path(__file__).parent, str(level)]
+    done = subprocess.run([*script, *where], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
 def test_memory_stays_bounded_whatever_the_disk_holds_on_any_number_of_cores(tmp_path, vault):
-    """2 GiB, of which half holds data, as on 64 cores; each task in a process of its own, which
-    grows by so much."""
+    """2 GiB, of which half holds data; each task in a process of its own."""
     image, sock = tmp_path / "disk", tmp_path / "nbd"
     dice = random.Random(3)
     with image.open("wb") as file:
@@ -154,13 +163,19 @@ def test_memory_stays_bounded_whatever_the_disk_holds_on_any_number_of_cores(tmp
         for start in range(0, 2 * GIB, 32 * MIB):
             file.seek(start)
             file.write(dice.randbytes(4 * MIB) + b"text" * (3 * MIB))
-    grown = {}
     with qemu_nbd(image, sock):
-        for task in ("back up", "restore", "verify"):
-            script = [sys.executable, "-c", textwrap.dedent(MEASURE), task]
-            where = [sock, tmp_path / "vault", str(2 * GIB), Path(__file__).parent]
-            done = subprocess.run([*script, *where], capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            grown[task] = int(done.stdout)
+        tasks = ("back up", "restore", "verify")
+        grown = {task: grown_by(task, sock, tmp_path / "vault", 2 * GIB) for task in tasks}
     print({task: f"{grew / 1e6:.0f} MB" for task, grew in grown.items()})
     assert max(grown.values()) <= 128e6, grown
+
+
+def test_the_slowest_compression_needs_no_more_memory_than_is_said_of_it(tmp_path, vault):
+    """17 MiB more for each of at most eight threads."""
+    image, sock = tmp_path / "disk", tmp_path / "nbd"
+    with image.open("wb") as file:
+        for number in range(64 * MIB // (128 * KIB)):
+            file.write(number.to_bytes(4, "big") * 4096 + b"text" * (28 * KIB))
+    with qemu_nbd(image, sock):
+        grown = grown_by("back up", sock, tmp_path / "vault", 64 * MIB, level=19)
+    assert grown <= 256e6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from pathlib import Path
 
 ALIGNED_BYTES = 4096
 """What O_DIRECT asks for on every common disk: offset, length and memory are multiples of it."""
@@ -15,6 +16,15 @@ RESERVE_BYTES = 1 << 30
 # Not os.posix_fallocate, which writes into every block where the file system cannot do it.
 _fallocate = ctypes.CDLL(None, use_errno=True).fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def can_pass(path: Path) -> bool:
+    """Whether the file at `path` can be written past the page cache."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
 
 
 class Output:

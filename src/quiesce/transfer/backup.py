@@ -3,7 +3,7 @@
     extents ─► whole chunks ─► crew: read 4 MiB ─► put as one run ─► commit
 
 Each thread of the crew reads a segment and hands it to the vault, which hashes,
-compresses and encrypts in the calling thread. With one thread more than cores, reading hides
+compresses and encrypts in the calling thread. With two threads more than cores, reading hides
 behind the others' work. Nothing exists until the one `commit` at the end; what was put before a
 crash is found again by the vault, so the same call simply runs once more.
 

@@ -25,9 +25,9 @@ Work = TypeVar("Work")
 
 
 def threads_for(cores: int | None = None) -> int:
-    """One thread per usable core and one more, whose reading hides behind the others' work:
-    measured 1.64 times the speed for 1 → 2 threads on two cores, 1.95 times for 1 → 3."""
-    return min(MAX_THREADS, (cores or len(os.sched_getaffinity(0))) + 1)
+    """One thread per usable core and two more, whose reading and writing hides behind the others'
+    work, also where each request takes 10 ms (docs/explanation/decisions/0019-the-data-path.md)."""
+    return min(MAX_THREADS, (cores or len(os.sched_getaffinity(0))) + 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Qcow2Server:
         self._folder = tempfile.TemporaryDirectory(prefix="quiesce-nbd-")
         socket = Path(self._folder.name) / "disk"
         self._said = Path(self._folder.name) / "stderr"
-        # As for raw files: past the cache is half the time, and durable at once.
+        # As for raw files: past the cache it takes half the time.
         cache = "none" if can_pass(image) else "writeback"
         command = ["qemu-nbd", "--format=qcow2", f"--cache={cache}", f"--socket={socket}"]
         try:

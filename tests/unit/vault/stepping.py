@@ -62,6 +62,8 @@ class Actor:
         self.error: BaseException | None = None
         self.done = False
         self.calls = 0
+        self.at: Call | None = None
+        """The call that it stands before, or has made last."""
         self._work = work
         self._allowed = 0
         self._still = False
@@ -194,6 +196,7 @@ class Host:
     def _before(self, call: Call) -> None:
         actor: Actor | None = getattr(_current, "actor", None)
         if actor is not None:
+            actor.at = call
             actor.stand_still(counts=True)
 
     def _take_fault(self, call: Call) -> Fault | None:

@@ -164,7 +164,7 @@ def _calls(work: Work, start: _Start) -> list[Call]:
     there = scene.reopened(watched)
     begun = len(watched.log)
     work.run(there)
-    calls = watched.log[begun:]
+    calls = watched.log[begun:]  # opening the vault is none of the work
     if end:
         end()
     history.sure = (history.sure | work.jobs_beside) - work.gone
@@ -177,7 +177,12 @@ def _broken(work: Work, start: _Start, call: Call, fault: Fault) -> str:
     end = work.beside(scene.reopened()) if work.beside else None
     store = FaultyStore(scene.store)
     there = scene.reopened(store)
-    store.faults = lambda now: fault if now.number == call.number else None
+
+    def here(now: Call) -> bool:
+        # Changes are counted apart: how much is read depends on the random names of packs.
+        return now.change == call.change if call.change else now.number == call.number
+
+    store.faults = lambda now: fault if here(now) else None
     outcome = "done"
     try:
         work.run(there)

@@ -176,9 +176,16 @@ class VaultMachine(RuleBasedStateMachine):
 
     @rule(host=st.integers(0, HOSTS - 1), hours=st.sampled_from([1, 3, 25, 30]))
     def collect_at_once_after_a_while(self, host: int, hours: int) -> None:
+        self._let_commit()
         self.clock.advance(hours=hours)
         self.begin_collection(host, 0)
         self.finish_last(host)
+
+    @rule(host=st.integers(0, HOSTS - 1), days=st.integers(2, 4))
+    def days_of_upkeep(self, host: int, days: int) -> None:
+        for _ in range(days):
+            self.collect_at_once_after_a_while(host, 30)
+            self.every_committed_point_restores()
 
     @precondition(lambda self: self.committed)
     @rule(host=st.integers(0, HOSTS - 1), which=st.integers(0, MOST_POINTS))
@@ -258,7 +265,15 @@ class VaultMachine(RuleBasedStateMachine):
 
     @rule(minutes=st.sampled_from([1, 30, 60, 3 * 60, 12 * 60, 25 * 60, 30 * 60]))
     def wait(self, minutes: int) -> None:
+        self._let_commit()
         self.clock.advance(minutes=minutes)
+
+    def _let_commit(self) -> None:
+        """Nobody stands still for hours between the last look at its session and its commit: what
+        becomes of it then is a stated limit of the vault."""
+        for actor in self.actors:
+            if actor.at is not None and str(actor.at).startswith("put points/"):
+                actor.go(1)
 
     @rule(host=st.integers(0, HOSTS - 1), minutes=st.integers(-WRONG_BY_MINUTES, WRONG_BY_MINUTES))
     def clock_jumps(self, host: int, minutes: int) -> None:

@@ -17,6 +17,7 @@ from quiesce.vault.collect_plan import CollectPlan, plan_collect
 from quiesce.vault.config import FORMAT_KEY, VaultConfig, read_config, write_config
 from quiesce.vault.contents import Clock, Contents, utc_now
 from quiesce.vault.deletion import DeletionPlan, execute_deletion, plan_deletion
+from quiesce.vault.disk_writer import Base
 from quiesce.vault.diskmap import ID_BYTES, ZERO_ID, ids_of
 from quiesce.vault.forecast import Forecast, forecast
 from quiesce.vault.keys import KeyMaterial, VaultKeys, unlock, wrap
@@ -40,7 +41,7 @@ from quiesce.vault.slots import add_slot, list_slots, new_slot_key, read_slots, 
 from quiesce.vault.store import ObjectMissing, Put, Store
 from quiesce.vault.verify import VerifyOptions, verify_vault
 from quiesce.vault.verify_report import VerifyMode, VerifyReport
-from quiesce.vault.writer import Base, VaultPointWriter
+from quiesce.vault.writer import VaultPointWriter
 
 _POINT_ID = re.compile(rf"[0-9a-f]{{{POINT_ID_DIGITS}}}\Z")
 

@@ -12,7 +12,8 @@ from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
 from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.writer import VaultDiskWriter, VaultPointWriter
+from quiesce.vault.disk_writer import VaultDiskWriter
+from quiesce.vault.writer import VaultPointWriter
 
 
 def put_all(target: VaultDiskWriter, disk: bytes) -> None:

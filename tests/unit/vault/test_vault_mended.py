@@ -14,7 +14,8 @@ from quiesce.model.snapshot import Route
 from quiesce.vault import LocalStore
 from quiesce.vault.config import CHUNK_BYTES
 from quiesce.vault.contents import Contents
-from quiesce.vault.writer import VaultDiskWriter, VaultPointWriter
+from quiesce.vault.disk_writer import VaultDiskWriter
+from quiesce.vault.writer import VaultPointWriter
 
 DISK = disk_of(1, 2, 3)
 

@@ -197,6 +197,7 @@ def writer_beside(scene: Scene) -> Callable[[], None]:
     """A backup in another process, begun before, committed after."""
     writer = scene.vault.writer("web", "beside")
     put_all(writer, BIG)
+    writer._stream.flush()  # else it is chance which packs the others see
 
     def end() -> None:
         commit(scene, writer, "beside", BIG)

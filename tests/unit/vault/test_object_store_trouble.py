@@ -11,6 +11,7 @@ from cloud_servers import Cut, Lost, Reply, Rule, Way
 from vault_scene import FakeClock, Scene, disk_of, random_bytes
 
 from quiesce.model.failure import Failure, StorageFailure
+from quiesce.vault import object_store
 from quiesce.vault.address import parse_address
 from quiesce.vault.cloud import connector
 from quiesce.vault.object_store import ObjectStore
@@ -97,15 +98,25 @@ def test_an_answer_that_breaks_off_is_asked_for_again(place: Place, store: Objec
     assert store.get_range(PACK, 1000, 2_000_000) == pack[1000:2_001_000]
 
 
-def test_a_list_of_many_pages_survives_a_page_that_fails(place: Place, store: ObjectStore) -> None:
-    names = [f"sessions/{number:04}" for number in range(1200)]
+def test_a_list_of_many_pages_survives_pages_that_fail(
+    place: Place, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"sessions/{number:02}" for number in range(35)]
     for name in names:
         store.put(name, b"")
-    rules(place).append(Rule("GET", "sessions", Reply(500)))
+    assert place.cloud is not None
+    paged = Way(f"http://{place.cloud.way._target.netloc}", _in_pages_of_ten)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", paged.url)
+    monkeypatch.setattr(object_store, "_PAGE", 10)
+    store._renew(store._clients)
+
+    paged.rules.append(Rule("GET", "list-type", Reply(500)))
     listing = store.list("sessions/")
-    first = next(listing).key
-    rules(place).append(Rule("GET", "sessions", Reply(500)))
-    assert sorted([first, *(info.key for info in listing)]) == names
+    first = [next(listing).key for _ in range(10)]
+    paged.rules.append(Rule("GET", "list-type", Reply(500)))
+    assert [*first, *(info.key for info in listing)] == names
+    assert len([seen for seen in paged.seen if seen.status == 200]) >= 4
+    paged.close()
 
 
 def test_a_server_that_is_down_is_told_as_such(
@@ -241,6 +252,10 @@ def test_a_server_that_would_overwrite_is_refused_before_anything_is_written(
     written = {seen.path.rpartition("/")[2] for seen in careless.seen if seen.method == "PUT"}
     assert written == {"quiesce-store"}
     careless.close()
+
+
+def _in_pages_of_ten(path: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+    return (f"{path}&max-keys=10" if "list-type" in path else path), headers
 
 
 def _without_condition(path: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:

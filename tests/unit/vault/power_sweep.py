@@ -126,7 +126,9 @@ def _after_power_cut(start: Start, steps: list[_Step], fate: Fate, to: Path) -> 
     return folder
 
 
-def power_sweep(work: Work, parent: Path, *, parts: int = PARTS) -> Covered:
+def power_sweep(
+    work: Work, parent: Path, *, parts: int = PARTS, only_after_the_end: bool = False
+) -> Covered:
     """A power cut after every call: nothing of what was not synced is kept, all, and some."""
     with small_packs():
         start = prepared(work, parent / "start")
@@ -138,7 +140,7 @@ def power_sweep(work: Work, parent: Path, *, parts: int = PARTS) -> Covered:
         steps = [step for step in journal.steps if step.path != "reserve"]
         covered = Covered(work.name, len(steps), len(steps))
         dice = random.Random(len(steps))
-        for cut in range(len(steps) + 1):
+        for cut in range(len(steps) if only_after_the_end else 0, len(steps) + 1):
             fates: list[tuple[str, Fate]] = [
                 ("nothing kept", lambda: 0.0),
                 ("all kept", lambda: 1.0),

@@ -39,6 +39,21 @@ from quiesce.model.diagnosis import FactValue, Verdict
         ),
         ("extension.enable-failed", {"extension_runtime": False}, "extension.runtime-missing"),
         (
+            "agent.silent",
+            {"failed_route": "guest", "waagent_unit": "failed", "extension_runtime": False},
+            "extension.runtime-missing",
+        ),
+        (
+            "agent.not-running",
+            {
+                "failed_route": "host",
+                "qga_port": "closed",
+                "vm_power": "running",
+                "extension_runtime": False,
+            },
+            "agent.not-running",
+        ),
+        (
             "agent.no-extensions",
             {
                 "waagent_extensions__enabled": True,

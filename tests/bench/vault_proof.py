@@ -19,7 +19,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from faulty_store import DEATHS
@@ -67,7 +66,7 @@ def main() -> int:
         f"{'FAILED' if failure else '0 losses'}"
     )
     report = {
-        "sweeps": {name: [asdict(covered) for covered in rows] for name, rows in swept.items()},
+        "sweeps": {name: [vars(covered) for covered in rows] for name, rows in swept.items()},
         "points": points,
         "losses": losses,
         "machine": {"seed": options.seed, "failure": failure, **TOLD},

@@ -25,9 +25,9 @@ from vault_scene import LABEL, FakeClock, Scene
 
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
-from quiesce.vault import config, packing, repack
-from quiesce.vault.references import References
-from quiesce.vault.repack import live_bytes
+from quiesce.vault.format import config, packing, repack
+from quiesce.vault.upkeep.references import References
+from quiesce.vault.upkeep.repack import live_bytes
 
 CHUNK, CHUNKS = 4096, 3_000
 DAILY, HOT = CHUNKS // 50, CHUNKS // 10

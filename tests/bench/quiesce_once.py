@@ -24,8 +24,8 @@ from pathlib import Path
 from quiesce.block.file import FileSource
 from quiesce.model.extent import Extent, ExtentKind
 from quiesce.vault import LocalStore, Passphrase, Vault
-from quiesce.vault.verify_packs import verify_packs
-from quiesce.vault.verify_report import VerifyReport
+from quiesce.vault.upkeep.verify_packs import verify_packs
+from quiesce.vault.upkeep.verify_report import VerifyReport
 
 
 class ListedSource(FileSource):

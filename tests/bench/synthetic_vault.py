@@ -29,10 +29,16 @@ from numpy.typing import NDArray
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, Route
 from quiesce.vault import KeyFile, LocalStore, Vault
-from quiesce.vault.diskmap import FANOUT, ID_BYTES, PART_BYTES
-from quiesce.vault.keys import VaultKeys
-from quiesce.vault.manifest import DiskMapRef, Manifest, point_id_of, point_key, write_manifest
-from quiesce.vault.pack import (
+from quiesce.vault.format.diskmap import FANOUT, ID_BYTES, PART_BYTES
+from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.manifest import (
+    DiskMapRef,
+    Manifest,
+    point_id_of,
+    point_key,
+    write_manifest,
+)
+from quiesce.vault.format.pack import (
     END_MAGIC,
     HEAD_BYTES,
     MAGIC,
@@ -41,15 +47,15 @@ from quiesce.vault.pack import (
     blob_id,
     pack_key,
 )
-from quiesce.vault.packing import PACK_BYTES, PackStream
-from quiesce.vault.segment import (
+from quiesce.vault.format.segment import (
     SEGMENT_ROWS,
     extent,
     join_segments,
     read_segment,
     write_segment,
 )
-from quiesce.vault.store import ObjectInfo
+from quiesce.vault.points.packing import PACK_BYTES, PackStream
+from quiesce.vault.stores.store import ObjectInfo
 
 KEY = KeyFile(bytes(range(32)))
 CHUNKS_OF_A_VM = 100_000

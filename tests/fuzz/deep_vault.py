@@ -18,11 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "vault"))
 from paper_store import PaperStore
 
 from quiesce.model.failure import AuthFailure, Failure, VaultFailure
-from quiesce.vault.config import VaultConfig, parse_config, write_config
-from quiesce.vault.diskmap import PART_BYTES
-from quiesce.vault.keys import KeyFile, VaultKeys, unlock
-from quiesce.vault.manifest import DiskMapRef, ManifestError, read_manifest
-from quiesce.vault.pack import (
+from quiesce.vault.contents.records import Records
+from quiesce.vault.format.config import VaultConfig, parse_config, write_config
+from quiesce.vault.format.diskmap import PART_BYTES
+from quiesce.vault.format.keys import KeyFile, VaultKeys, unlock
+from quiesce.vault.format.manifest import DiskMapRef, ManifestError, read_manifest
+from quiesce.vault.format.pack import (
     END_MAGIC,
     HEAD_BYTES,
     MAGIC,
@@ -35,10 +36,14 @@ from quiesce.vault.pack import (
     open_range,
     whole_footer,
 )
-from quiesce.vault.reader import DiskMap
-from quiesce.vault.records import Records
-from quiesce.vault.sealed import SealError, seal, unseal
-from quiesce.vault.segment import SegmentError, entries_in_segment, join_segments, read_segment
+from quiesce.vault.format.sealed import SealError, seal, unseal
+from quiesce.vault.format.segment import (
+    SegmentError,
+    entries_in_segment,
+    join_segments,
+    read_segment,
+)
+from quiesce.vault.points.reader import DiskMap
 
 _KEYS = VaultKeys(bytes(32))
 _HEAD = MAGIC + bytes(HEAD_BYTES - len(MAGIC))
@@ -90,7 +95,7 @@ def blob() -> Target:
 
 
 def _encrypted(entry: Entry, data: bytes) -> bytes:
-    from quiesce.vault.pack import _bound, _nonce
+    from quiesce.vault.format.pack import _bound, _nonce
 
     return _CIPHER.encrypt(_nonce(entry.offset), data, _bound(entry))
 

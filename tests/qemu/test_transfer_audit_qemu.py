@@ -19,8 +19,8 @@ from quiesce.model.snapshot import Consistency, ConsistencyLabel, Snapshot
 from quiesce.transfer.audit import Sample
 from quiesce.transfer.backup import back_up
 from quiesce.transfer.digest import digest
-from quiesce.vault.keys import KeyFile
-from quiesce.vault.store import LocalStore
+from quiesce.vault.format.keys import KeyFile
+from quiesce.vault.stores.store import LocalStore
 from quiesce.vault.vault import Vault
 
 T1, T2, T3 = "000000000001", "000000000002", "000000000003"

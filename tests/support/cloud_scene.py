@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cloud_servers import Cloud, azure_cloud, google_cloud, s3_cloud
 
-from quiesce.vault.address import create_store, open_store
-from quiesce.vault.store import Store
+from quiesce.vault.places import create_store, open_store
+from quiesce.vault.stores.store import Store
 
 STARTERS = {"s3": s3_cloud, "az": azure_cloud, "gs": google_cloud}
 CLOUDS = tuple(STARTERS)

@@ -22,7 +22,7 @@ from quiesce.service.vault_views import (
     VmPrune,
 )
 from quiesce.service.views import VaultView
-from quiesce.vault.forecast import Forecast
+from quiesce.vault.upkeep.forecast import Forecast
 
 _CONFLICT = problem_responses(HTTPStatus.CONFLICT)
 _NOT_FOUND_OR_CONFLICT = problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)

@@ -18,7 +18,7 @@ from quiesce.model.failure import ExitCode, InputFailure
 from quiesce.model.units import size_text
 
 if TYPE_CHECKING:
-    from quiesce.vault.copying import CopyPlan, CopyReport
+    from quiesce.vault.copy.copying import CopyPlan, CopyReport
 
 
 def copy(
@@ -77,8 +77,8 @@ def copy(
 def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, common: Common) -> int:
     from quiesce.service.copying import target_store
     from quiesce.service.vault_views import copy_view
-    from quiesce.vault.address import open_store
-    from quiesce.vault.copying import execute_copy, plan_copy, shortfall
+    from quiesce.vault.copy.copying import execute_copy, plan_copy, shortfall
+    from quiesce.vault.places import open_store
 
     contents = None if without_key else place.open().contents
     source = open_store(place.at) if contents is None else contents.store
@@ -142,7 +142,7 @@ def _unfit(unfit: Any) -> str:
 
 
 def _report(report: CopyReport, to: str) -> None:
-    from quiesce.vault.copying import shortfall
+    from quiesce.vault.copy.copying import shortfall
 
     for note in report.notes:
         screen.say(note, "yellow")

@@ -33,7 +33,7 @@ def create(
 
     A server makes its own vault at its first start.
     """
-    from quiesce.vault.address import create_store
+    from quiesce.vault.places import create_store
     from quiesce.vault.vault import Vault
 
     made: list[MadeKey] = []

@@ -124,7 +124,7 @@ def rotate(
 
 def _added(made: MadeKey, vault: Vault | None, common: Common) -> Json:
     from quiesce.service.vault_views import SlotChange, slot_views
-    from quiesce.vault.slots import list_slots
+    from quiesce.vault.format.slots import list_slots
 
     try:
         if vault is None:
@@ -145,9 +145,9 @@ def _added(made: MadeKey, vault: Vault | None, common: Common) -> Json:
 
 def _slots_at(place: Place) -> Any:
     from quiesce.service.vault_views import slot_views
-    from quiesce.vault.address import open_store
-    from quiesce.vault.config import read_config
-    from quiesce.vault.slots import list_slots
+    from quiesce.vault.format.config import read_config
+    from quiesce.vault.format.slots import list_slots
+    from quiesce.vault.places import open_store
 
     store = open_store(place.at)
     read_config(store)  # there is a vault
@@ -156,7 +156,7 @@ def _slots_at(place: Place) -> Any:
 
 def _remove_here(vault: Vault, place: Place, slot: str, *, dry_run: bool) -> Any:
     from quiesce.service.vault_views import SlotChange, slot_views
-    from quiesce.vault.slots import check_removable, list_slots
+    from quiesce.vault.format.slots import check_removable, list_slots
 
     store = vault.contents.store
     found = check_removable(store, slot)
@@ -178,8 +178,8 @@ def _rotate_here(
     common: Common,
 ) -> None:
     from quiesce.service.vault_views import SlotChange, slot_views
-    from quiesce.vault.address import open_store
-    from quiesce.vault.slots import list_slots, slot_opened_by
+    from quiesce.vault.format.slots import list_slots, slot_opened_by
+    from quiesce.vault.places import open_store
     from quiesce.vault.vault import Vault
 
     key = place.key()

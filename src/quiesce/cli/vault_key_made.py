@@ -16,7 +16,7 @@ from quiesce.cli.vault_place import text_of
 from quiesce.model.failure import InputFailure
 
 if TYPE_CHECKING:
-    from quiesce.vault.keys import KeyMaterial
+    from quiesce.vault.format.keys import KeyMaterial
 
 Kind = Literal["passphrase", "key-file", "recovery"]
 NEW_PASSPHRASE = "QUIESCE_VAULT_NEW_PASSPHRASE"
@@ -70,7 +70,7 @@ def make_key(kind: Kind, *, to: Path | None, passphrase_file: Path | None) -> Ma
     :raise InputFailure: input.usage, input.file-exists, input.file-unwritable,
         input.passphrase-short, input.passphrase-differs
     """
-    from quiesce.vault.keys import KeyFile, RecoveryKey
+    from quiesce.vault.format.keys import KeyFile, RecoveryKey
 
     if (to is not None) != (kind == "key-file"):
         raise InputFailure(

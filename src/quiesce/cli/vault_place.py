@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
 
 if TYPE_CHECKING:
-    from quiesce.vault.keys import KeyMaterial
+    from quiesce.vault.format.keys import KeyMaterial
     from quiesce.vault.vault import Vault
 
 PASSPHRASE = "QUIESCE_VAULT_PASSPHRASE"
@@ -51,7 +51,7 @@ class Place:
         :raise VaultFailure: vault.locked, when there is no key and nobody to be asked
         :raise AuthFailure: auth.key-wrong, auth.key-unavailable
         """
-        from quiesce.vault.address import open_store
+        from quiesce.vault.places import open_store
         from quiesce.vault.vault import Vault
 
         return Vault.open(open_store(self.at), self.key())
@@ -68,7 +68,7 @@ class Place:
 
     def key(self) -> KeyMaterial:
         """From a file, the environment, or whoever sits there."""
-        from quiesce.vault.keys import Passphrase
+        from quiesce.vault.format.keys import Passphrase
 
         if self.key_file is not None:
             return key_of_text(text_of(self.key_file), self.key_file)
@@ -108,7 +108,7 @@ def key_of_text(text: str, path: Path) -> KeyMaterial:
 
     :raise AuthFailure: auth.key-invalid
     """
-    from quiesce.vault.keys import KeyFile, RecoveryKey
+    from quiesce.vault.format.keys import KeyFile, RecoveryKey
 
     with suppress(AuthFailure):
         return KeyFile.parse(text)
@@ -124,7 +124,7 @@ def key_of_text(text: str, path: Path) -> KeyMaterial:
 
 def _typed(at: str) -> KeyMaterial:
     """What somebody types: a recovery key looks like one, everything else is a passphrase."""
-    from quiesce.vault.keys import Passphrase, RecoveryKey
+    from quiesce.vault.format.keys import Passphrase, RecoveryKey
 
     if not sys.stdin.isatty():
         raise VaultFailure(

@@ -88,9 +88,9 @@ def _forecast(cost: Any, common: Common) -> int:
 
 
 def _cost(place: Place, mode: Mode, sample: int | None, without_key: bool) -> Any:
-    from quiesce.vault.address import open_store
-    from quiesce.vault.forecast import forecast_packs
-    from quiesce.vault.sampling import SAMPLE_CHUNKS
+    from quiesce.vault.places import open_store
+    from quiesce.vault.upkeep.forecast import forecast_packs
+    from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 
     if without_key:
         return as_json_value(forecast_packs(open_store(place.at)))
@@ -107,11 +107,11 @@ def _here(
     common: Common,
 ) -> int:
     from quiesce.service.verify import damaged, told
-    from quiesce.vault.address import open_store
-    from quiesce.vault.budget import Budget
-    from quiesce.vault.sampling import SAMPLE_CHUNKS
-    from quiesce.vault.verify_packs import verify_packs
-    from quiesce.vault.verify_report import Verdict
+    from quiesce.vault.places import open_store
+    from quiesce.vault.upkeep.budget import Budget
+    from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
+    from quiesce.vault.upkeep.verify_packs import verify_packs
+    from quiesce.vault.upkeep.verify_report import Verdict
 
     budget = Budget(limits["seconds"], limits["size_bytes"], limits["requests"])
     vault = None if without_key else place.open()

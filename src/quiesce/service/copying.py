@@ -10,11 +10,12 @@ from quiesce.model.units import size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import CopyRequest
 from quiesce.service.work import Parts, end_by_task, only_task
-from quiesce.vault.address import create_store, describe, open_store
-from quiesce.vault.config import FORMAT_KEY
-from quiesce.vault.copying import CopyReport, execute_copy, plan_copy, shortfall
-from quiesce.vault.nowhere import Nowhere
-from quiesce.vault.store import ObjectMissing, Store
+from quiesce.vault.copy.copying import CopyReport, execute_copy, plan_copy, shortfall
+from quiesce.vault.format.config import FORMAT_KEY
+from quiesce.vault.places import create_store, open_store
+from quiesce.vault.stores.address import describe
+from quiesce.vault.stores.nowhere import Nowhere
+from quiesce.vault.stores.store import ObjectMissing, Store
 
 _COPY = TaskName.COPY
 

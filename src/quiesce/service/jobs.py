@@ -15,7 +15,7 @@ from quiesce.service.requests import CopyRequest, RestoreRequest, VerifyRequest
 from quiesce.service.restore import plan_targets
 from quiesce.service.work import Parts
 from quiesce.service.workflow import Workflows
-from quiesce.vault.verify_report import Cursor, VerifyMode
+from quiesce.vault.upkeep.verify_report import Cursor, VerifyMode
 
 _TASKS = {
     JobKind.BACKUP: (TaskName.TAKE_SNAPSHOT, TaskName.TRANSFER),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quiesce.model.job import Job, TaskName
 from quiesce.service.work import Parts, end_by_task, only_task, warn
-from quiesce.vault.rebuild import RebuildReport
+from quiesce.vault.upkeep.rebuild import RebuildReport
 
 _REBUILD = TaskName.REBUILD
 

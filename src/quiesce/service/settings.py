@@ -140,7 +140,7 @@ class Settings(BaseSettings):
         if not address:
             return ""
         # Imported here: the command line reads settings, and has no need for a vault's libraries.
-        from quiesce.vault.address import describe
+        from quiesce.vault.stores.address import describe
 
         try:
             return describe(address)
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
 
     @property
     def vault_address(self) -> str:
-        """As `quiesce.vault.address` has it; never with a secret."""
+        """As `quiesce.vault.stores.address` has it; never with a secret."""
         return self.vault or str(self.vault_folder or self.data_folder / "vault")
 
     @property

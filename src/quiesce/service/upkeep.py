@@ -29,12 +29,12 @@ from quiesce.service.vault_views import (
     slot_views,
 )
 from quiesce.service.vms import Vms
-from quiesce.vault.copying import plan_copy
-from quiesce.vault.forecast import Forecast
-from quiesce.vault.keys import KeyFile, KeyMaterial, Passphrase, RecoveryKey
-from quiesce.vault.sampling import SAMPLE_CHUNKS
-from quiesce.vault.slots import check_removable, list_slots, slot_opened_by
-from quiesce.vault.store import Store
+from quiesce.vault.copy.copying import plan_copy
+from quiesce.vault.format.keys import KeyFile, KeyMaterial, Passphrase, RecoveryKey
+from quiesce.vault.format.slots import check_removable, list_slots, slot_opened_by
+from quiesce.vault.stores.store import Store
+from quiesce.vault.upkeep.forecast import Forecast
+from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 
 PASSPHRASE_LEAST = 12
 """Characters: who has a copy of the vault can try passphrases offline, if slowly."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
 from quiesce.service.home import write_secret
 from quiesce.service.settings import Settings
-from quiesce.vault.address import create_store, open_store
-from quiesce.vault.files import sync_folder
-from quiesce.vault.keys import KeyFile
-from quiesce.vault.slots import slot_opened_by
-from quiesce.vault.store import Store
+from quiesce.vault.format.keys import KeyFile
+from quiesce.vault.format.slots import slot_opened_by
+from quiesce.vault.places import create_store, open_store
+from quiesce.vault.stores.files import sync_folder
+from quiesce.vault.stores.store import Store
 from quiesce.vault.vault import Vault
 
 
@@ -25,7 +25,7 @@ def open_vault(settings: Settings) -> Vault:
     :raise AuthFailure: auth.key-unavailable, auth.key-wrong, auth.key-invalid
     :raise VaultFailure: vault.not-a-vault and others of `Vault.open`
     :raise StorageFailure: storage.vanished, storage.not-empty, storage.denied, and for a vault in
-        the cloud those of `quiesce.vault.address`
+        the cloud those of `quiesce.vault.stores.address`
     """
     key_file = settings.vault_key_file
     if key_file.exists():

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from quiesce.service.views import DeletionPlan, VaultView
-from quiesce.vault.collect_plan import CollectPlan
-from quiesce.vault.copy_plan import CopyPlan, Unfit
-from quiesce.vault.slots import Slot
+from quiesce.vault.copy.plan import CopyPlan, Unfit
+from quiesce.vault.format.slots import Slot
+from quiesce.vault.upkeep.collect_plan import CollectPlan
 from quiesce.vault.vault import Vault
 
 

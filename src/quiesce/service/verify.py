@@ -7,10 +7,10 @@ from quiesce.model.job import Job, TaskName
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
 from quiesce.service.work import Parts, end_by_task, only_task
-from quiesce.vault.budget import Budget
-from quiesce.vault.health import PointHealth
-from quiesce.vault.sampling import SAMPLE_CHUNKS
-from quiesce.vault.verify_report import Verdict, VerifyReport
+from quiesce.vault.upkeep.budget import Budget
+from quiesce.vault.upkeep.health import PointHealth
+from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
+from quiesce.vault.upkeep.verify_report import Verdict, VerifyReport
 
 _VERIFY = TaskName.VERIFY
 _SHOWN_OBJECTS = 50

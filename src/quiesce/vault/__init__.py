@@ -1,7 +1,7 @@
 """Recovery points at rest. See docs/explanation/vault-format.md."""
 
-from quiesce.vault.keys import KdfCost, KeyFile, KeyMaterial, Passphrase, RecoveryKey
-from quiesce.vault.store import LocalStore, Store
+from quiesce.vault.format.keys import KdfCost, KeyFile, KeyMaterial, Passphrase, RecoveryKey
+from quiesce.vault.stores.store import LocalStore, Store
 from quiesce.vault.vault import Vault, VaultStatus
 
 __all__ = [

@@ -11,17 +11,13 @@ from dataclasses import dataclass
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
-from quiesce.vault.budget import UNLIMITED, Budget
-from quiesce.vault.collect import execute_collect
-from quiesce.vault.collect_plan import CollectPlan, plan_collect
-from quiesce.vault.config import FORMAT_KEY, VaultConfig, read_config, write_config
-from quiesce.vault.contents import Clock, Contents, utc_now
-from quiesce.vault.deletion import DeletionPlan, execute_deletion, plan_deletion
-from quiesce.vault.disk_writer import Base
-from quiesce.vault.diskmap import ID_BYTES, ZERO_ID, ids_of
-from quiesce.vault.forecast import Forecast, forecast
-from quiesce.vault.keys import KeyMaterial, VaultKeys, unlock, wrap
-from quiesce.vault.manifest import (
+from quiesce.vault.contents.contents import Clock, Contents, utc_now
+from quiesce.vault.contents.opening import newer
+from quiesce.vault.contents.reserve import keep_reserve
+from quiesce.vault.format.config import FORMAT_KEY, VaultConfig, read_config, write_config
+from quiesce.vault.format.diskmap import ID_BYTES, ZERO_ID, ids_of
+from quiesce.vault.format.keys import KeyMaterial, VaultKeys, unlock, wrap
+from quiesce.vault.format.manifest import (
     POINT_ID_DIGITS,
     Manifest,
     ManifestError,
@@ -30,18 +26,22 @@ from quiesce.vault.manifest import (
     point_key,
     read_manifest,
 )
-from quiesce.vault.opening import newer
-from quiesce.vault.reader import DiskMap, VaultDiskReader
-from quiesce.vault.rebuild import RebuildReport, rebuild_index
-from quiesce.vault.repack import REPACK_BELOW, REPACK_BYTES
-from quiesce.vault.reserve import keep_reserve
-from quiesce.vault.sampling import SAMPLE_CHUNKS
-from quiesce.vault.sealed import LIMIT_BYTES, NewerSealError, SealError
-from quiesce.vault.slots import add_slot, list_slots, new_slot_key, read_slots, remove_slot
-from quiesce.vault.store import ObjectMissing, Put, Store
-from quiesce.vault.verify import VerifyOptions, verify_vault
-from quiesce.vault.verify_report import VerifyMode, VerifyReport
-from quiesce.vault.writer import VaultPointWriter
+from quiesce.vault.format.sealed import LIMIT_BYTES, NewerSealError, SealError
+from quiesce.vault.format.slots import add_slot, list_slots, new_slot_key, read_slots, remove_slot
+from quiesce.vault.points.disk_writer import Base
+from quiesce.vault.points.reader import DiskMap, VaultDiskReader
+from quiesce.vault.points.writer import VaultPointWriter
+from quiesce.vault.stores.store import ObjectMissing, Put, Store
+from quiesce.vault.upkeep.budget import UNLIMITED, Budget
+from quiesce.vault.upkeep.collect import execute_collect
+from quiesce.vault.upkeep.collect_plan import CollectPlan, plan_collect
+from quiesce.vault.upkeep.deletion import DeletionPlan, execute_deletion, plan_deletion
+from quiesce.vault.upkeep.forecast import Forecast, forecast
+from quiesce.vault.upkeep.rebuild import RebuildReport, rebuild_index
+from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES
+from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
+from quiesce.vault.upkeep.verify import VerifyOptions, verify_vault
+from quiesce.vault.upkeep.verify_report import VerifyMode, VerifyReport
 
 _POINT_ID = re.compile(rf"[0-9a-f]{{{POINT_ID_DIGITS}}}\Z")
 
@@ -217,8 +217,8 @@ class Vault:
     def plan_collect(
         self, repack_below: float = REPACK_BELOW, *, repack_bytes: int = REPACK_BYTES
     ) -> CollectPlan:
-        """What garbage collection would do now. See `quiesce.vault.collect_plan`. Packs of which
-        less than `repack_below` is needed are copied out of, `repack_bytes` at most in one run.
+        """What garbage collection would do now; see `quiesce.vault.upkeep.collect_plan`. Packs of
+        which less than `repack_below` is needed are copied out of, `repack_bytes` at most a run.
 
         :raise VaultFailure: vault.collect-refused
         """
@@ -245,7 +245,7 @@ class Vault:
         on_progress: Callable[[Progress], None] = lambda progress: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> RebuildReport:
-        """All index segments anew, from the packs. See `quiesce.vault.rebuild`.
+        """All index segments anew, from the packs. See `quiesce.vault.upkeep.rebuild`.
 
         :raise VaultFailure: vault.collect-running
         :raise JobFailure: job.cancelled

@@ -13,7 +13,7 @@ from quiesce.service.requests import CopyRequest
 from quiesce.service.service import Service
 from quiesce.service.vault_key import open_vault, rotate_server_key
 from quiesce.vault import KeyFile, LocalStore, Vault
-from quiesce.vault.slots import list_slots
+from quiesce.vault.format.slots import list_slots
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from vault_scene import KEY, FakeClock, Scene, disk_of
 
 from quiesce.model.point import RecoveryPoint
 from quiesce.vault import Vault
-from quiesce.vault.copying import CopyReport, execute_copy, plan_copy
-from quiesce.vault.store import Store
+from quiesce.vault.copy.copying import CopyReport, execute_copy, plan_copy
+from quiesce.vault.stores.store import Store
 
 DISKS = {
     "web-1": disk_of(1, 2, 3, 0),

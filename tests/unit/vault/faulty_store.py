@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from quiesce.model.failure import Evidence, StorageFailure
-from quiesce.vault.files import Buffer
-from quiesce.vault.store import ObjectInfo, Put, Store
+from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.store import ObjectInfo, Put, Store
 
 
 class Fault(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vault_scene import random_bytes
 
 from quiesce.vault import KeyFile
-from quiesce.vault.config import CHUNK_BYTES
+from quiesce.vault.format.config import CHUNK_BYTES
 
 KEY = KeyFile(bytes(range(32)))
 PASSPHRASE = "golden passphrase"

@@ -12,8 +12,8 @@ from small_vault import small_disk, small_scene
 from vault_scene import KEY, FakeClock, Scene
 
 from quiesce.model.failure import Failure
-from quiesce.vault.manifest import point_id_of
-from quiesce.vault.sealed import seal, unseal
+from quiesce.vault.format.manifest import point_id_of
+from quiesce.vault.format.sealed import seal, unseal
 
 DISKS = {
     "one": small_disk(1, 2, 3, 0, 5),

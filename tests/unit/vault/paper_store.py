@@ -8,9 +8,9 @@ from copy import copy
 from datetime import datetime, timedelta
 
 from quiesce.model.failure import Evidence, StorageFailure
-from quiesce.vault.contents import Clock, utc_now
-from quiesce.vault.files import Buffer
-from quiesce.vault.store import ObjectInfo, ObjectMissing, Put, Store, check_key
+from quiesce.vault.contents.contents import Clock, utc_now
+from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.store import ObjectInfo, ObjectMissing, Put, Store, check_key
 
 
 class PaperStore:

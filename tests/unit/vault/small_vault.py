@@ -8,8 +8,8 @@ from unittest import mock
 
 from vault_scene import FakeClock, Scene, random_bytes
 
-from quiesce.vault import config, packing
-from quiesce.vault.store import Store
+from quiesce.vault.format import config, packing
+from quiesce.vault.stores.store import Store
 
 SMALL_CHUNK = 4096
 SMALL_PACK = 40 * 1024

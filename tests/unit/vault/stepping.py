@@ -22,7 +22,7 @@ from vault_scene import KEY, FakeClock, Scene
 
 from quiesce.model.failure import Failure
 from quiesce.vault import Vault
-from quiesce.vault.store import Store
+from quiesce.vault.stores.store import Store
 
 _STUCK_SECONDS = 120
 _current = threading.local()

@@ -18,9 +18,9 @@ from small_vault import small_packs, small_scene
 from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure
-from quiesce.vault.collect_plan import CollectPlan
-from quiesce.vault.pack import pack_key, pack_name
-from quiesce.vault.references import References
+from quiesce.vault.format.pack import pack_key, pack_name
+from quiesce.vault.upkeep.collect_plan import CollectPlan
+from quiesce.vault.upkeep.references import References
 
 ERRORS = (
     Fault.BEFORE, Fault.AFTER, Fault.PARTIAL, Fault.TWICE, Fault.ECHO, Fault.THROTTLED,

@@ -11,9 +11,10 @@ from vault_scene import KEY, LABEL, Scene
 
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
-from quiesce.vault import KeyFile, compaction
-from quiesce.vault.copying import execute_copy, plan_copy
-from quiesce.vault.writer import VaultPointWriter
+from quiesce.vault import KeyFile
+from quiesce.vault.copy.copying import execute_copy, plan_copy
+from quiesce.vault.points.writer import VaultPointWriter
+from quiesce.vault.upkeep import compaction
 
 OLD = small_disk(1, 2, 3, 4, 5, 0, 7, tail=100)
 NEW = small_disk(1, 22, 3, 23, 5, 25, 0, tail=100)

@@ -8,7 +8,7 @@ from paper_store import PaperStore, StaleLists
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
-from quiesce.vault.store import ObjectMissing, Put
+from quiesce.vault.stores.store import ObjectMissing, Put
 
 WITHOUT_EFFECT = {
     Fault.BEFORE: "storage.io-error",

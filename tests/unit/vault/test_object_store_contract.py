@@ -11,8 +11,8 @@ from cloud_scene import Place
 from vault_scene import FakeClock, Scene, disk_of, random_bytes
 
 from quiesce.model.failure import StorageFailure
-from quiesce.vault.pack import PACK_BYTES
-from quiesce.vault.store import ObjectMissing, Put
+from quiesce.vault.format.pack import PACK_BYTES
+from quiesce.vault.stores.store import ObjectMissing, Put
 
 PACK = "packs/00/" + "a" * 64
 

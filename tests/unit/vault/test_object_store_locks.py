@@ -12,7 +12,7 @@ from cloud_scene import Clouds, Place, place_in
 from cloud_servers import OWNER
 from vault_scene import FakeClock, Scene, disk_of
 
-from quiesce.vault.address import parse_address
+from quiesce.vault.stores.address import parse_address
 
 NEVER_TWICE = (
     "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule>"

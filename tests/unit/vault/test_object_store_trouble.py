@@ -11,11 +11,11 @@ from cloud_servers import Cut, Lost, Reply, Rule, Way
 from vault_scene import FakeClock, Scene, disk_of, random_bytes
 
 from quiesce.model.failure import Failure, StorageFailure
-from quiesce.vault import object_store
-from quiesce.vault.address import parse_address
-from quiesce.vault.cloud import connector
-from quiesce.vault.object_store import ObjectStore
-from quiesce.vault.store import ObjectMissing, Put
+from quiesce.vault.stores import object_store
+from quiesce.vault.stores.address import parse_address
+from quiesce.vault.stores.cloud import connector
+from quiesce.vault.stores.object_store import ObjectStore
+from quiesce.vault.stores.store import ObjectMissing, Put
 
 PACK = "packs/00/" + "a" * 64
 SLOW_DOWN = Reply(503, "<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>")

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 
-from quiesce.vault.cloud_failures import Answer, explain
-from quiesce.vault.store import ObjectMissing
+from quiesce.vault.stores.cloud_failures import Answer, explain
+from quiesce.vault.stores.store import ObjectMissing
 
 WHERE = "s3://bucket/packs/00/a"
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from quiesce.model.failure import InputFailure
 from quiesce.vault import LocalStore
-from quiesce.vault.address import create_store, describe, open_store, parse_address
+from quiesce.vault.places import create_store, open_store
+from quiesce.vault.stores.address import describe, parse_address
 
 
 @pytest.mark.parametrize(

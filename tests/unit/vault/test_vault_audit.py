@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from vault_scene import Scene, disk_of
 
-from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.diskmap import FANOUT
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.format.diskmap import FANOUT
 
 CHUNKS = (1, 2, 0, 3)
 

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.vault import LocalStore
-from quiesce.vault.cache import CachingStore, IndexCache
-from quiesce.vault.sealed import content_name
+from quiesce.vault.contents.cache import CachingStore, IndexCache
+from quiesce.vault.format.sealed import content_name
 
 
 @pytest.fixture

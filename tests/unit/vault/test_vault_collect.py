@@ -11,9 +11,9 @@ from vault_scene import LABEL, Scene, disk_of
 from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
-from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.disk_writer import VaultDiskWriter
-from quiesce.vault.writer import VaultPointWriter
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.points.disk_writer import VaultDiskWriter
+from quiesce.vault.points.writer import VaultPointWriter
 
 
 def put_all(target: VaultDiskWriter, disk: bytes) -> None:

@@ -15,7 +15,7 @@ from vault_scene import KEY, FakeClock, Scene, disk_of
 from quiesce.model.failure import Failure
 from quiesce.model.job import Progress
 from quiesce.vault import KeyFile, LocalStore, Vault
-from quiesce.vault.copying import execute_copy, plan_copy
+from quiesce.vault.copy.copying import execute_copy, plan_copy
 
 ALL = set(DISKS)
 
@@ -232,7 +232,7 @@ def test_a_folder_is_copied_to_a_folder(tmp_path: Path, clock: FakeClock) -> Non
 def test_points_come_in_batches_the_newest_first(
     copies: CopyScene, target: PaperStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quiesce.vault.copy_plan._BATCH_PACKS", 1)
+    monkeypatch.setattr("quiesce.vault.copy.plan._BATCH_PACKS", 1)
     dying = FaultyStore(target)
     dying.rules.append(Rule("put", Fault.BEFORE, "packs/", at=2))
     with pytest.raises(Failure):

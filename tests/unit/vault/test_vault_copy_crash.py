@@ -24,7 +24,7 @@ def copies() -> CopyScene:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that some points are committed while packs of others are still to come."""
-    monkeypatch.setattr("quiesce.vault.copy_plan._BATCH_PACKS", 1)
+    monkeypatch.setattr("quiesce.vault.copy.plan._BATCH_PACKS", 1)
 
 
 def calls_of(copies: CopyScene, where: str, keyless: bool) -> int:

@@ -9,8 +9,8 @@ from paper_store import PaperStore
 from vault_scene import FakeClock, disk_of
 
 from quiesce.model.failure import Failure
-from quiesce.vault.copying import plan_copy, shortfall
-from quiesce.vault.pack import pack_key
+from quiesce.vault.copy.copying import plan_copy, shortfall
+from quiesce.vault.format.pack import pack_key
 
 ALL = set(DISKS)
 

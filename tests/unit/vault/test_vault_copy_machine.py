@@ -15,7 +15,7 @@ from vault_scene import KEY, FakeClock, Scene
 
 from quiesce.model.failure import Failure
 from quiesce.vault import Vault
-from quiesce.vault.copying import execute_copy, plan_copy
+from quiesce.vault.copy.copying import execute_copy, plan_copy
 
 VMS = ("web", "db")
 CHUNKS = st.lists(st.integers(0, 6), min_size=1, max_size=6)

@@ -14,8 +14,8 @@ from vault_scene import KEY, FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.vault import LocalStore, Vault
-from quiesce.vault.slots import list_slots
-from quiesce.vault.store import ObjectMissing, Put
+from quiesce.vault.format.slots import list_slots
+from quiesce.vault.stores.store import ObjectMissing, Put
 
 NEW = disk_of(1, 7, 3, 8)
 

@@ -9,8 +9,8 @@ from vault_scene import KEY, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.vault import Vault
-from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.verify_report import Verdict, VerifyMode
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.upkeep.verify_report import Verdict, VerifyMode
 
 
 def flip(path: Path, at: int) -> None:

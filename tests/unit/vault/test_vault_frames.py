@@ -14,10 +14,10 @@ from vault_scene import LABEL, Scene, random_bytes
 from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
-from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.frames import FRAME_BYTES
-from quiesce.vault.keys import VaultKeys
-from quiesce.vault.pack import (
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.format.frames import FRAME_BYTES
+from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.pack import (
     BLOB_LIMIT_BYTES,
     Codec,
     Entry,

@@ -15,12 +15,12 @@ from vault_scene import Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.vault import LocalStore
-from quiesce.vault.config import parse_config
-from quiesce.vault.keys import KeyFile, RecoveryKey, VaultKeys, unlock
-from quiesce.vault.manifest import ManifestError, read_manifest
-from quiesce.vault.pack import PackError, whole_footer
-from quiesce.vault.sealed import SealError, seal, unseal
-from quiesce.vault.segment import SegmentError, read_segment
+from quiesce.vault.format.config import parse_config
+from quiesce.vault.format.keys import KeyFile, RecoveryKey, VaultKeys, unlock
+from quiesce.vault.format.manifest import ManifestError, read_manifest
+from quiesce.vault.format.pack import PackError, whole_footer
+from quiesce.vault.format.sealed import SealError, seal, unseal
+from quiesce.vault.format.segment import SegmentError, read_segment
 
 KEYS = VaultKeys(bytes(32))
 JSON = st.recursive(

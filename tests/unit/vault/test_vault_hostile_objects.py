@@ -12,7 +12,7 @@ from small_vault import SMALL_CHUNK, small_disk
 from vault_scene import FakeClock, Scene
 
 from quiesce.diagnosis.catalogue import catalogue
-from quiesce.vault.manifest import point_id_of
+from quiesce.vault.format.manifest import point_id_of
 
 MORE = small_disk(1, 2, 51, 0, 5)
 EVERYTHING = {"sda": set(range(len(MORE) // SMALL_CHUNK))}

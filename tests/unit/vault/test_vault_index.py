@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quiesce.vault.index import ChunkIndex
-from quiesce.vault.pack import HEAD_BYTES, Codec, Entry, Kind
-from quiesce.vault.segment import PackedRows, read_segment, write_segment
+from quiesce.vault.contents.index import ChunkIndex
+from quiesce.vault.format.pack import HEAD_BYTES, Codec, Entry, Kind
+from quiesce.vault.format.segment import PackedRows, read_segment, write_segment
 
 IDS = [bytes([hi]) * 8 + bytes([lo]) * 8 + bytes(16) for hi in range(4) for lo in range(3)]
 """Few of them share their first 64 bits, none their first 128."""

@@ -8,9 +8,9 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quiesce.vault.index import ChunkIndex
-from quiesce.vault.pack import HEAD_BYTES, Codec, Entry, Kind
-from quiesce.vault.segment import PackedRows, read_segment, write_segment
+from quiesce.vault.contents.index import ChunkIndex
+from quiesce.vault.format.pack import HEAD_BYTES, Codec, Entry, Kind
+from quiesce.vault.format.segment import PackedRows, read_segment, write_segment
 
 FEW_HALVES = [bytes([n]) * 8 for n in range(3)]
 """Halves of ids, so few that ids share them."""

@@ -10,7 +10,7 @@ from kill_sweep import kill_sweep
 from power_sweep import power_sweep
 from sweep_works import WORKS_IN_A_FOLDER
 
-from quiesce.vault import store
+from quiesce.vault.stores import store
 
 WORKS = {work.name: work for work in WORKS_IN_A_FOLDER}
 

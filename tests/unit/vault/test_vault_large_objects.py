@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quiesce.vault.store import LocalStore, Put
+from quiesce.vault.stores.store import LocalStore, Put
 
 MIB = 1 << 20
 

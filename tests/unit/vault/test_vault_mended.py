@@ -12,10 +12,10 @@ from quiesce.model.failure import Failure, StorageFailure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
 from quiesce.vault import LocalStore
-from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.contents import Contents
-from quiesce.vault.disk_writer import VaultDiskWriter
-from quiesce.vault.writer import VaultPointWriter
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.points.disk_writer import VaultDiskWriter
+from quiesce.vault.points.writer import VaultPointWriter
 
 DISK = disk_of(1, 2, 3)
 

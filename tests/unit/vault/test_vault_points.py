@@ -14,8 +14,8 @@ from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
 from quiesce.vault import KeyFile, LocalStore, Passphrase, RecoveryKey, Vault
-from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.keys import KdfCost
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.format.keys import KdfCost
 
 CHEAP = KdfCost(time_cost=1, memory_kib=64, lanes=1)
 

@@ -16,15 +16,15 @@ from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure, JobFailure
 from quiesce.model.job import Progress
-from quiesce.vault import rebuild
-from quiesce.vault.pack import PackError, open_footer, parse_rows, read_footer
-from quiesce.vault.segment import (
+from quiesce.vault.format.pack import PackError, open_footer, parse_rows, read_footer
+from quiesce.vault.format.segment import (
     LENGTH_MASK,
     PackedRows,
     read_segment,
     rows_of_footer,
     write_segment,
 )
+from quiesce.vault.upkeep import rebuild
 
 DISKS = {f"vm-{n}": small_disk(*range(100 * n + 1, 100 * n + 30, 2)) for n in range(4)}
 

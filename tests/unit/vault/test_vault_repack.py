@@ -13,10 +13,10 @@ from vault_scene import LABEL, FakeClock, Scene
 from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
-from quiesce.vault.disk_writer import VaultDiskWriter
-from quiesce.vault.pack import pack_key
-from quiesce.vault.store import Store
-from quiesce.vault.writer import VaultPointWriter
+from quiesce.vault.format.pack import pack_key
+from quiesce.vault.points.disk_writer import VaultDiskWriter
+from quiesce.vault.points.writer import VaultPointWriter
+from quiesce.vault.stores.store import Store
 
 OLD = small_disk(*range(1, 40, 2))
 KEPT = small_disk(1, 3, *range(101, 140, 2))

@@ -11,7 +11,7 @@ from vault_scene import KEY, FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.vault import KdfCost, KeyFile, Passphrase, RecoveryKey, Vault
-from quiesce.vault.slots import list_slots, remove_slot, slot_opened_by
+from quiesce.vault.format.slots import list_slots, remove_slot, slot_opened_by
 
 CHEAP = KdfCost(1, 64, 1)
 

@@ -10,7 +10,7 @@ from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.vault import LocalStore
-from quiesce.vault.reserve import LARGEST_BYTES
+from quiesce.vault.contents.reserve import LARGEST_BYTES
 
 MIB = 1024 * 1024
 

@@ -14,11 +14,11 @@ from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure, InputFailure, JobFailure
 from quiesce.model.job import Progress
-from quiesce.vault.budget import Budget, Meter
-from quiesce.vault.forecast import forecast_packs
-from quiesce.vault.reader import DiskMap
-from quiesce.vault.verify_packs import verify_packs
-from quiesce.vault.verify_report import Cursor, Verdict, VerifyMode, VerifyReport
+from quiesce.vault.points.reader import DiskMap
+from quiesce.vault.upkeep.budget import Budget, Meter
+from quiesce.vault.upkeep.forecast import forecast_packs
+from quiesce.vault.upkeep.verify_packs import verify_packs
+from quiesce.vault.upkeep.verify_report import Cursor, Verdict, VerifyMode, VerifyReport
 
 WEB = small_disk(*range(1, 60, 2))
 MAIL = small_disk(*range(101, 130, 2))

@@ -26,8 +26,8 @@ from vault_scene import LABEL, FakeClock, Scene
 from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
-from quiesce.vault.collect import CollectPlan
-from quiesce.vault.copying import execute_copy, plan_copy
+from quiesce.vault.copy.copying import execute_copy, plan_copy
+from quiesce.vault.upkeep.collect import CollectPlan
 
 HOSTS = 3
 WRONG_BY_MINUTES = 60

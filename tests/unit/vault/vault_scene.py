@@ -10,9 +10,9 @@ from pathlib import Path
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, MountFreeze, Route
 from quiesce.vault import KeyFile, Vault
-from quiesce.vault.config import CHUNK_BYTES
-from quiesce.vault.contents import Clock
-from quiesce.vault.store import Store
+from quiesce.vault.contents.contents import Clock
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.stores.store import Store
 
 KEY = KeyFile(bytes(range(32)))
 LABEL = ConsistencyLabel(Consistency.CRASH, "no agent")

@@ -1,0 +1,105 @@
+"""One garbage collection of a vault at a time.
+
+The lease is an object that is created if absent. Who holds it renews it while the work goes on;
+one that was not renewed for `LEASE_LIFE` is of a collection that died, and is taken over. Objects
+never change, so renewing is deleting and creating: whoever finds another's lease in the place of
+its own has lost it and stops, which a collection may do anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailure
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.records import LEASE_KEY
+from quiesce.vault.format.sealed import SealError
+from quiesce.vault.stores.store import ObjectMissing, Put
+
+LEASE_LIFE = timedelta(hours=6)
+_RENEWED_AFTER = timedelta(hours=1)
+
+
+class Lease:
+    def __init__(self, contents: Contents) -> None:
+        """:raise VaultFailure: vault.collect-running"""
+        self._contents = contents
+        self._holder = secrets.token_hex(16)
+        try:
+            taken = self._put()
+        except StorageFailure:
+            self.release()  # it may be there all the same, and would stand for six hours
+            raise
+        holder, at = (self._holder, None) if taken else self._current()
+        # Ours also when only the second try of a put was answered.
+        if holder != self._holder:
+            if at is not None and contents.clock() - at < LEASE_LIFE:
+                raise _running(at)
+            contents.store.delete(LEASE_KEY)
+            if not self._put():
+                raise _running(contents.clock())
+
+    def beat(self) -> None:
+        """To be called before every step that changes anything, and between long ones.
+
+        :raise VaultFailure: vault.collect-running, when somebody has taken the lease over
+        """
+        if self._contents.clock() - self._renewed_at < _RENEWED_AFTER:
+            return
+        holder, at = self._current()
+        if holder != self._holder:
+            raise _running(at or self._contents.clock())
+        self._contents.store.delete(LEASE_KEY)
+        if not self._put():
+            raise _running(self._contents.clock())
+
+    def release(self) -> None:
+        with contextlib.suppress(Failure):
+            if self._current()[0] == self._holder:
+                self._contents.store.delete(LEASE_KEY)
+
+    def _put(self) -> bool:
+        self._renewed_at = self._contents.clock()
+        values = {"at": self._renewed_at, "holder": self._holder}
+        try:
+            put = self._contents.records.put(LEASE_KEY, "lease", values)
+        except StorageFailure as full:
+            if full.code != "storage.full":
+                raise
+            self._contents.store.give_back_reserve()
+            put = self._contents.records.put(LEASE_KEY, "lease", values)
+        return put is Put.CREATED
+
+    def _current(self) -> tuple[str, datetime | None]:
+        """Its holder and time; no time when there is no lease. One that cannot be read has the
+        store's time."""
+        try:
+            values = self._contents.records.read(LEASE_KEY, "lease")
+            return str(values.get("holder", "")), datetime.fromisoformat(values["at"])
+        except ObjectMissing:
+            return "", None
+        except (SealError, KeyError, TypeError, ValueError):
+            return "", self._contents.store.stat(LEASE_KEY).modified_at
+
+
+@contextlib.contextmanager
+def leased(contents: Contents) -> Iterator[Lease]:
+    """:raise VaultFailure: vault.collect-running"""
+    lease = Lease(contents)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _running(since: datetime) -> VaultFailure:
+    return VaultFailure(
+        "vault.collect-running",
+        "Another garbage collection is being executed on this vault.",
+        evidence=[Evidence(f"its lease is of {since.isoformat()}", LEASE_KEY)],
+        remedy="Wait for it. The lease of one that died is taken over after six hours.",
+        retryable=True,
+    )

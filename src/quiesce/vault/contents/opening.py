@@ -1,0 +1,241 @@
+"""From ids to proven plain bytes: read neighbours at once, decrypt, unpack, compare with the id."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from quiesce.model.failure import Evidence, Failure, VaultFailure
+from quiesce.vault.contents.index import ChunkIndex
+from quiesce.vault.contents.index_runs import Location
+from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.pack import (
+    HEAD_BYTES,
+    Codec,
+    Entry,
+    Kind,
+    NewerPackError,
+    PackError,
+    blob_id,
+    blob_in,
+    head_cipher,
+    open_range,
+    pack_key,
+)
+from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.store import Store
+
+_CIPHERS = 1024
+_GAP_BYTES = 256 * 1024
+"""A hole that is read along rather than skipped. Threads of one backup store their segments side
+by side; measured: a restore takes 40 % of the reads for a quarter more bytes."""
+_READ_BYTES = 2 * 1024 * 1024
+_FEW = 4
+_KEPT_FRAMES = 16
+"""Frames kept of at most 1 MiB each, when only `_FEW` blobs are asked for at once: small reads
+come back to the same frame, long ones do not."""
+
+Opened = tuple[bytes, Buffer]
+
+
+def newer(what: str, inner: ValueError) -> VaultFailure:
+    return VaultFailure(
+        "vault.version-unsupported",
+        f"{what} was written by a newer Quiesce than this one.",
+        evidence=[Evidence(str(inner), what)],
+        remedy="Upgrade Quiesce on this machine; nothing was changed.",
+    )
+
+
+class Opener:
+    """Opens blobs of one vault wherever the index finds them. Thread-safe."""
+
+    def __init__(self, store: Store, keys: VaultKeys, index: ChunkIndex, chunk_bytes: int) -> None:
+        self._store = store
+        self._keys = keys
+        self._index = index
+        self._chunk_bytes = chunk_bytes
+        self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
+        self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, kind: Kind, ids: Iterable[bytes]) -> Iterator[Opened]:
+        """(id, content) of each blob, in the order they lie in packs. A frame is opened once for
+        all of its chunks that are wanted.
+
+        :raise VaultFailure: vault.pack-missing, vault.corrupt-chunk
+        :raise ObjectMissing: a pack vanished meanwhile
+        """
+        places: list[tuple[Location, bytes]] = []
+        for blob in ids:
+            location = self._index.locate(blob)
+            if location is None:
+                raise self._unplaced(blob)
+            places.append((location, blob))
+        if len(places) <= _FEW:
+            places, kept = self._kept(places)
+            for location, blob, frame in kept:
+                try:
+                    content = self._prove(kind, location, blob, frame)
+                except VaultFailure as failure:
+                    content = self._open_other_copy(kind, location, blob, failure)
+                yield blob, content
+        places.sort()
+        for group in _neighbours(places):
+            yield from self._open_group(kind, group, keep=len(places) <= _FEW)
+
+    def _open_group(
+        self, kind: Kind, group: Sequence[tuple[Location, bytes]], *, keep: bool
+    ) -> Iterator[Opened]:
+        first, last = group[0][0], group[-1][0]
+        key = pack_key(self._index.name_of(first.pack))
+        stored = memoryview(
+            self._store.get_range(key, first.offset, last.offset + last.length - first.offset)
+        )
+        at, plain = -1, b""
+        for location, blob in group:
+            try:
+                if location.offset != at:
+                    start = location.offset - first.offset
+                    piece = stored[start : start + location.length]
+                    plain = self._unpack(kind, location, blob, piece)
+                    at = location.offset
+                    if keep and location.codec is Codec.FRAME:
+                        self._keep(location, plain)
+                content = self._prove(kind, location, blob, plain)
+            except VaultFailure as failure:
+                content = self._open_other_copy(kind, location, blob, failure)
+            yield blob, content
+
+    def _unpack(self, kind: Kind, place: Location, blob: bytes, stored: Buffer) -> bytes:
+        try:
+            return open_range(self.cipher(place.pack), _entry(kind, place, blob), stored)
+        except PackError as inner:
+            raise self._corrupt(kind, place, blob, inner) from inner
+
+    def _prove(self, kind: Kind, place: Location, blob: bytes, plain: bytes) -> Buffer:
+        try:
+            content = blob_in(_entry(kind, place, blob), plain, self._chunk_bytes)
+            if blob_id(self._keys, kind, content) != blob:
+                raise PackError("content does not have its id")
+        except PackError as inner:
+            raise self._corrupt(kind, place, blob, inner) from inner
+        return content
+
+    def _open_other_copy(
+        self, kind: Kind, bad: Location, blob: bytes, failure: VaultFailure
+    ) -> Buffer:
+        """Any copy that opens serves.
+
+        :raise VaultFailure: `failure`, when none does
+        """
+        for place in self._index.copies(blob):
+            if place == bad:
+                continue
+            key = pack_key(self._index.name_of(place.pack))
+            with contextlib.suppress(Failure):
+                stored = self._store.get_range(key, place.offset, place.length)
+                return self._prove(kind, place, blob, self._unpack(kind, place, blob, stored))
+        raise failure
+
+    def cipher(self, pack: int) -> AESGCM:
+        """:raise VaultFailure: vault.corrupt-chunk, vault.version-unsupported"""
+        with self._lock:
+            cipher = self._ciphers.get(pack)
+            if cipher is not None:
+                self._ciphers.move_to_end(pack)
+                return cipher
+        key = pack_key(self._index.name_of(pack))
+        try:
+            cipher = head_cipher(self._keys, self._store.get_range(key, 0, HEAD_BYTES))
+        except NewerPackError as inner:
+            raise newer(key, inner) from inner
+        except PackError as inner:
+            raise VaultFailure(
+                "vault.corrupt-chunk",
+                f"The header of {key} is damaged.",
+                evidence=[Evidence(str(inner), f"{self._store.address}/{key}")],
+            ) from inner
+        with self._lock:
+            self._ciphers[pack] = cipher
+            if len(self._ciphers) > _CIPHERS:
+                self._ciphers.popitem(last=False)
+        return cipher
+
+    def _kept(
+        self, places: list[tuple[Location, bytes]]
+    ) -> tuple[list[tuple[Location, bytes]], list[tuple[Location, bytes, bytes]]]:
+        """Places that must be read, and those whose frame is at hand."""
+        rest, kept = [], []
+        with self._lock:
+            for location, blob in places:
+                frame = self._frames.get((location.pack, location.offset))
+                if frame is None:
+                    rest.append((location, blob))
+                else:
+                    self._frames.move_to_end((location.pack, location.offset))
+                    kept.append((location, blob, frame))
+        return rest, kept
+
+    def _keep(self, location: Location, frame: bytes) -> None:
+        with self._lock:
+            self._frames[location.pack, location.offset] = frame
+            if len(self._frames) > _KEPT_FRAMES:
+                self._frames.popitem(last=False)
+
+    def _corrupt(self, kind: Kind, place: Location, blob: bytes, inner: PackError) -> VaultFailure:
+        key = pack_key(self._index.name_of(place.pack))
+        return VaultFailure(
+            "vault.corrupt-chunk",
+            f"A {'chunk' if kind is Kind.CHUNK else 'map part'} in {key} is damaged.",
+            evidence=[
+                Evidence(
+                    f"bytes {place.offset}–{place.offset + place.length}: {inner}",
+                    f"{self._store.address}/{key}",
+                    raw=blob.hex(),
+                )
+            ],
+        )
+
+    def _unplaced(self, blob: bytes) -> VaultFailure:
+        missing = self._index.missing_packs()
+        evidence = [Evidence("no stored pack holds it whole", "index", raw=blob.hex())]
+        evidence += [
+            Evidence("missing or truncated", f"{self._store.address}/{pack_key(name)}")
+            for name in missing[:8]
+        ]
+        return VaultFailure(
+            "vault.pack-missing",
+            "A pack that this recovery point needs is missing from the vault.",
+            evidence=evidence,
+        )
+
+
+def _entry(kind: Kind, place: Location, blob: bytes) -> Entry:
+    return Entry(blob, place.offset, place.length, place.codec, kind, place.place)
+
+
+def _neighbours(
+    places: Sequence[tuple[Location, bytes]],
+) -> Iterator[Sequence[tuple[Location, bytes]]]:
+    """Sorted places in groups that are read at once."""
+    at = 0
+    while at < len(places):
+        end = at + 1
+        first, last = places[at][0], places[at][0]
+        while end < len(places):
+            following = places[end][0]
+            if (
+                following.pack != first.pack
+                or following.offset - (last.offset + last.length) > _GAP_BYTES
+                or following.offset + following.length - first.offset > _READ_BYTES
+            ):
+                break
+            last = following
+            end += 1
+        yield places[at:end]
+        at = end

@@ -1,0 +1,171 @@
+"""Small records that let writers, deletion and garbage collection work side by side.
+
+Each is a sealed object (its kind and name bound) that holds JSON with an `at` time (UTC):
+    sessions/<point id>-<random>   kind "session"   a running writer: started_at, at (last sign)
+    deleted/<point id>             kind "deleted"   this point is deleted; its manifest goes later
+    garbage/<random>               kind "garbage"   packs [hex] that nothing referred to at `at`
+    damage/<random>                kind "damage"    pack hex, chunks [hex]: found damaged
+    sessions/gc                    kind "lease"     a garbage collection is being executed
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from quiesce.model.failure import StorageFailure
+from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.sealed import SealError, read_sealed, seal
+from quiesce.vault.stores.store import ObjectMissing, Put, Store
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a session began of which that is not known, or that is to count as older than any mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    key: str
+    started_at: datetime
+    at: datetime
+
+    @property
+    def point_id(self) -> str:
+        """The point that this writer makes, as the record's key says."""
+        return self.key.partition("/")[2].rpartition("-")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageMark:
+    key: str
+    at: datetime
+    packs: tuple[bytes, ...]
+
+
+class Records:
+    """Reads and writes records. A damaged record is passed over where that is the safe side and
+    raised as `SealError` where it is not."""
+
+    def __init__(self, store: Store, keys: VaultKeys) -> None:
+        self._store = store
+        self._keys = keys
+
+    def put(self, key: str, kind: str, values: dict[str, Any]) -> Put:
+        plain = json.dumps(values, sort_keys=True, default=_plain).encode()
+        return self._store.put(key, seal(self._keys, kind, key, plain))
+
+    def read(self, key: str, kind: str) -> dict[str, Any]:
+        """:raise SealError: damaged · :raise ObjectMissing: gone"""
+        plain = read_sealed(self._store, self._keys, kind, key, key)
+        try:
+            values = json.loads(plain)
+        except (ValueError, RecursionError) as inner:
+            raise SealError("not JSON") from inner
+        if not isinstance(values, dict):
+            raise SealError("not a record")
+        return values
+
+    def session_keys(self, point_id: str) -> list[str]:
+        mark = f"sessions/{point_id}-"
+        return [info.key for info in self._store.list("sessions/") if info.key.startswith(mark)]
+
+    def put_session(self, point_id: str, started_at: datetime, at: datetime) -> str:
+        key = f"sessions/{point_id}-{secrets.token_hex(8)}"
+        self.put(key, "session", {"started_at": started_at, "at": at})
+        return key
+
+    def sessions(self) -> list[Session]:
+        """All session records. One that cannot be read counts as started long ago and signed
+        just when the store says it was written: it delays collection, which is the safe side."""
+        found = []
+        for info in self._store.list("sessions/"):
+            if info.key == LEASE_KEY:
+                continue
+            try:
+                values = self.read(info.key, "session")
+                started, at = _time(values["started_at"]), _time(values["at"])
+            except ObjectMissing:
+                continue
+            except (SealError, KeyError, ValueError, TypeError):
+                started, at = LONG_AGO, info.modified_at
+            found.append(Session(info.key, started, at))
+        return found
+
+    def garbage(self) -> list[GarbageMark]:
+        """All garbage marks. One that cannot be read is passed over: its packs are then never
+        deleted by it; but a writer that started after it may refer to them, so `collect` never
+        acts on a mark it cannot read either."""
+        found = []
+        for info in self._store.list("garbage/"):
+            try:
+                values = self.read(info.key, "garbage")
+                packs = tuple(bytes.fromhex(name) for name in values["packs"])
+                found.append(GarbageMark(info.key, _time(values["at"]), packs))
+            except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
+                continue
+        return found
+
+    def damage(self) -> dict[bytes, frozenset[bytes]]:
+        """Pack → ids of blobs in it that were found damaged."""
+        found: dict[bytes, frozenset[bytes]] = {}
+        for info in self._store.list("damage/"):
+            try:
+                values = self.read(info.key, "damage")
+                pack = bytes.fromhex(values["pack"])
+                chunks = frozenset(bytes.fromhex(chunk) for chunk in values["chunks"])
+            except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
+                continue
+            found[pack] = found.get(pack, frozenset()) | chunks
+        return found
+
+    def damaged_packs(self) -> list[tuple[str, bytes]]:
+        """Readable damage records: their keys, and the pack that each is about."""
+        found = []
+        for info in self._store.list("damage/"):
+            try:
+                found.append((info.key, bytes.fromhex(self.read(info.key, "damage")["pack"])))
+            except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
+                continue
+        return found
+
+    def deleted(self) -> dict[str, datetime]:
+        """Point id → when it was deleted. A damaged record still hides its point (its name is
+        its meaning), with the store's time."""
+        found = {}
+        for info in self._store.list("deleted/"):
+            point_id = info.key.rpartition("/")[2]
+            try:
+                found[point_id] = _time(self.read(info.key, "deleted")["at"])
+            except ObjectMissing:
+                continue
+            except (SealError, KeyError, ValueError, TypeError):
+                found[point_id] = info.modified_at
+        return found
+
+
+def retire_session(store: Store, key: str) -> None:
+    """Remove the record of a session that has ended or has a newer one. Where it may not be
+    removed, by append-only credentials or a lock, it stays and delays garbage collection."""
+    try:
+        store.delete(key)
+    except StorageFailure as refused:
+        if refused.code not in ("storage.denied", "storage.locked"):
+            raise
+
+
+LEASE_KEY = "sessions/gc"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(f"{type(value).__name__} in a record")
+
+
+def _time(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("a time without zone")
+    return at

@@ -1,0 +1,1 @@
+"""A replica of a vault in another store."""

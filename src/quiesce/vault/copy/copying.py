@@ -1,0 +1,357 @@
+"""Copying a vault to another store: a replica with the same id and the same keys.
+
+Packs travel as they are and are proven by their names; nothing is decrypted that is not read for
+choosing points. Order of writes in the target: session record · key slots and `format` · packs ·
+index segments for exactly these packs · manifests, last · session record deleted. So the target is
+a whole vault whenever it is one, and what was not finished is gone on with: what has arrived is
+not sent twice. Points come in batches, the newest first.
+
+What the source has lost is named with the points that it costs; the rest goes on. Deleted points
+are not copied, and deleting a point at the source deletes nothing at the target: a copy is there
+for the day on which somebody deletes everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from quiesce.model.failure import Evidence, Failure, PolicyFailure, StorageFailure, VaultFailure
+from quiesce.model.job import Progress
+from quiesce.vault.contents.contents import Clock, Contents, utc_now
+from quiesce.vault.contents.records import LONG_AGO
+from quiesce.vault.contents.reserve import LARGEST_BYTES
+from quiesce.vault.copy.packs import (
+    UNREADABLE,
+    Bad,
+    Pace,
+    carry_packs,
+    packs_at_once_between,
+)
+from quiesce.vault.copy.plan import Batch, CopyPlan, Filters, Look, Unfit, look
+from quiesce.vault.copy.session import (
+    CopySession,
+    refuse_beside_collection,
+    session_if_writable,
+)
+from quiesce.vault.format.config import FORMAT_KEY, parse_config
+from quiesce.vault.format.keys import SLOT_LIMIT_BYTES, VaultKeys
+from quiesce.vault.format.manifest import point_key
+from quiesce.vault.format.pack import pack_key
+from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
+from quiesce.vault.format.segment import PackedRows
+from quiesce.vault.stores.store import ObjectMissing, Put, Store
+
+__all__ = ["CopyPlan", "CopyReport", "execute_copy", "plan_copy", "shortfall"]
+
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What was done. `points` are ids of those that arrived now, `unfit` those that could not,
+    `bad` the source's objects that are damaged or missing."""
+
+    vault_id: str
+    points: tuple[str, ...] = ()
+    points_there: int = 0
+    packs: int = 0
+    size_bytes: int = 0
+    unfit: tuple[Unfit, ...] = ()
+    bad: tuple[Bad, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """The target has everything that was asked for."""
+        return not self.unfit and not self.bad
+
+
+def plan_copy(
+    source: Store,
+    target: Store,
+    *,
+    keys: VaultKeys | None,
+    vms: tuple[str, ...] = (),
+    points: tuple[str, ...] = (),
+    newest: int | None = None,
+    contents: Contents | None = None,
+    clock: Clock = utc_now,
+) -> CopyPlan:
+    """What a copy would carry now. `keys` are the source's, opened; without them everything is
+    copied. `newest` counts for each VM. Who has the source open already gives its `contents`, or
+    its index is in memory twice.
+
+    :raise VaultFailure: vault.not-a-vault and others of `read_config`, of the source
+    :raise PolicyFailure: vault.copy-other-vault
+    :raise InputFailure: vault.copy-needs-key
+    :raise NotFoundFailure: vault.point-unknown, vault.vm-unknown
+    """
+    return look(source, target, keys, contents, Filters(vms, points, newest), clock).plan
+
+
+def execute_copy(
+    plan: CopyPlan,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    *,
+    clock: Clock = utc_now,
+    packs_at_once: int | None = None,
+) -> CopyReport:
+    """Carry the plan out, as things are now. Idempotent, and goes on wherever an earlier one from
+    and to the same places was stopped.
+
+    :raise JobFailure: job.cancelled · :raise StorageFailure: storage.full and others
+    :raise VaultFailure: vault.session-expired, vault.collect-running
+    :raise PolicyFailure: vault.copy-other-vault, vault.copy-onto-itself
+    """
+    pace = Pace(0, on_progress)
+    pace.phase = "Looking for what is missing"
+    pace.show()
+    with _signs_of_life(plan, clock) as (in_target, in_source):
+        # Looked up again: only what was seen after the sessions began is sure to stay.
+        now = look(plan.source, plan.target, plan.keys, plan.contents, plan.filters, clock)
+        _check_room(now.plan)
+        _make_vault(now.plan)
+        at_once = packs_at_once or packs_at_once_between(plan.source, plan.target)
+        copy = _Copy(now, in_target, in_source, pace, cancelled, at_once)
+        report = copy.run()
+    if in_source is None:
+        note = "The source cannot be written: a garbage collection there sees nothing of the copy."
+        report = replace(report, notes=(*report.notes, note))
+    return report
+
+
+@contextlib.contextmanager
+def _signs_of_life(
+    plan: CopyPlan, clock: Clock
+) -> Iterator[tuple[CopySession, CopySession | None]]:
+    # Before anything is written: another vault's target must stay as it is.
+    _refuse_other_vault(plan)
+    between = f"{plan.source.address}\0{plan.target.address}"
+    target = CopySession(plan.target, plan.keys, between=between, began=LONG_AGO, clock=clock)
+    source = None
+    try:
+        with contextlib.suppress(ObjectMissing):
+            plan.source.stat(target.key)
+            raise PolicyFailure(
+                "vault.copy-onto-itself",
+                f"{plan.source.address} and {plan.target.address} are the same store.",
+                evidence=[Evidence("what was written to the one is in the other", target.key)],
+            )
+        refuse_beside_collection(plan.target, clock)
+        source = session_if_writable(plan.source, plan.keys, between=between, clock=clock)
+        yield target, source
+    finally:
+        target.leave()
+        if source is not None:
+            source.leave()
+
+
+def _refuse_other_vault(plan: CopyPlan) -> None:
+    """:raise PolicyFailure: vault.copy-other-vault"""
+    with contextlib.suppress(ObjectMissing):
+        stored = plan.target.get(FORMAT_KEY, limit_bytes=SLOT_LIMIT_BYTES)
+        there = parse_config(stored, plan.target.address)
+        if there.vault_id != plan.vault_id:
+            raise PolicyFailure(
+                "vault.copy-other-vault",
+                f"{plan.target.address} holds another vault by now.",
+                evidence=[Evidence(f"vault {there.vault_id}", plan.target.address)],
+            )
+
+
+def _check_room(plan: CopyPlan) -> None:
+    free = plan.target.free_bytes()
+    if free is not None and free < plan.size_bytes:
+        raise StorageFailure(
+            "storage.full",
+            f"{plan.target.address} has no room for this copy.",
+            evidence=[
+                Evidence(f"{plan.size_bytes} bytes to copy, {free} free", plan.target.address)
+            ],
+            remedy="Free space there, or copy less: `--vm`, `--newest`. Nothing was copied.",
+        )
+
+
+def _make_vault(plan: CopyPlan) -> None:
+    """The keys before the format: what is a vault can be opened."""
+    for key in plan.slots:
+        with contextlib.suppress(ObjectMissing):  # removed just now: not to be copied then
+            plan.target.put(key, plan.source.get(key, limit_bytes=SLOT_LIMIT_BYTES))
+    if plan.makes_vault:
+        stored = plan.source.get(FORMAT_KEY, limit_bytes=SLOT_LIMIT_BYTES)
+        if plan.target.put(FORMAT_KEY, stored) is Put.ALREADY_THERE:
+            _refuse_other_vault(plan)
+
+
+class _Copy:
+    """One copy being carried out."""
+
+    def __init__(
+        self,
+        now: Look,
+        in_target: CopySession,
+        in_source: CopySession | None,
+        pace: Pace,
+        cancelled: Callable[[], bool],
+        packs_at_once: int,
+    ) -> None:
+        self._now = now
+        self._plan = now.plan
+        self._in_target = in_target
+        self._in_source = in_source
+        self._pace = pace
+        self._cancelled = cancelled
+        self._packs_at_once = packs_at_once
+        self._packs = 0
+        self._arrived: list[str] = []
+        self._unfit = list(now.plan.unfit)
+        self._bad: dict[str, Bad] = {}
+        self._bad_packs: frozenset[bytes] = frozenset()
+        self._gone = 0
+
+    def run(self) -> CopyReport:
+        plan = self._plan
+        self._pace.total_bytes = plan.size_bytes
+        self._pace.phase = "Copying packs"
+        index = sum(info.size_bytes for info in plan.source.list("index/"))
+        plan.target.keep_reserve(min(LARGEST_BYTES, 1024 * 1024 + index))
+        for batch in self._now.batches():
+            try:
+                self._carry(batch)
+            except Failure:
+                # What has arrived is found by the next try at once.
+                with contextlib.suppress(Failure):
+                    self._save_index()
+                raise
+            self._save_index()
+            self._copy_segments()
+            self._in_target.check()
+            for point_id in batch.points:
+                self._commit(point_id)
+        self._pace.phase = "Done"
+        self._pace.show()
+        notes = plan.notes
+        if self._gone:
+            notes = (*notes, f"{self._gone} points were deleted at the source meanwhile.")
+        return CopyReport(
+            vault_id=plan.vault_id,
+            points=tuple(self._arrived),
+            points_there=plan.points_there,
+            packs=self._packs,
+            size_bytes=self._pace.done_bytes - self._lost_bytes(),
+            unfit=tuple(self._unfit),
+            bad=tuple(self._bad.values()),
+            notes=notes,
+        )
+
+    def _lost_bytes(self) -> int:
+        return sum(p.size_bytes for p in self._plan.packs if p.name in self._bad_packs)
+
+    def _carry(self, batch: Batch) -> None:
+        there = self._now.there
+        for carried in carry_packs(
+            self._plan.source,
+            self._plan.target,
+            batch.packs,
+            keys=self._plan.keys,
+            at_once=self._packs_at_once,
+            while_waiting=self._beat,
+            cancelled=self._cancelled,
+        ):
+            pack = carried.pack
+            self._pace.done_bytes += pack.size_bytes
+            if carried.bad is not None:
+                self._bad[carried.bad.object] = carried.bad
+                self._bad_packs |= {pack.name}
+                continue
+            self._packs += 1
+            if there is not None:
+                rows = PackedRows(pack.name, pack.size_bytes, carried.entries)
+                there.index.add_pack(rows, saved=False)
+
+    def _beat(self) -> None:
+        self._pace.show()
+        self._in_target.beat()
+        if self._in_source is not None:
+            self._in_source.beat()
+
+    def _save_index(self) -> None:
+        if self._now.there is not None:
+            self._now.there.save_index()
+
+    def _copy_segments(self) -> None:
+        for key in self._plan.segments:
+            stored = self._sealed(key, name=key.rpartition("/")[2])
+            if stored is not None:
+                self._plan.target.put(key, stored)
+
+    def _commit(self, point_id: str) -> None:
+        pack = self._now.hurt_by(point_id, self._bad_packs)
+        if pack is not None:
+            bad = self._bad[pack_key(pack)]
+            self._leave_out(point_id, bad.code, f"It needs {bad.object}, which is damaged.")
+            return
+        key = point_key(point_id)
+        known = len(self._bad)
+        stored = self._sealed(key)
+        if stored is None:
+            if len(self._bad) > known:
+                self._leave_out(point_id, "vault.corrupt-manifest", "Its manifest is damaged.")
+            else:
+                self._gone += 1
+            return
+        if self._plan.target.put(key, stored) is Put.ALREADY_THERE:
+            self._replace_if_broken(key, stored)
+        self._arrived.append(point_id)
+
+    def _leave_out(self, point_id: str, code: str, reason: str) -> None:
+        self._unfit.append(Unfit(point_id, self._now.vms.get(point_id, ""), code, reason))
+
+    def _sealed(self, key: str, *, name: str = "") -> bytes | None:
+        """A sealed object of the source, whole; None when it is gone or damaged, which is noted.
+        A segment is named by its own checksum."""
+        try:
+            stored = self._plan.source.get(key, limit_bytes=LIMIT_BYTES)
+            check(stored)
+            if name and content_name(stored) != name:
+                raise SealError("its checksum is not its name")
+        except ObjectMissing:
+            return None
+        except (SealError, StorageFailure) as broken:
+            if isinstance(broken, StorageFailure) and broken.code not in UNREADABLE:
+                raise
+            code = "vault.corrupt-index" if name else "vault.corrupt-manifest"
+            self._bad[key] = Bad(code, key, str(broken))
+            return None
+        return stored
+
+    def _replace_if_broken(self, key: str, stored: bytes) -> None:
+        target = self._plan.target
+        with contextlib.suppress(ObjectMissing):
+            try:
+                check(target.get(key, limit_bytes=LIMIT_BYTES))
+                return
+            except SealError:
+                target.delete(key)
+        target.put(key, stored)
+
+
+def shortfall(report: CopyReport) -> VaultFailure | None:
+    """What stands between a report and a whole copy; None when nothing does."""
+    if report.complete:
+        return None
+    return VaultFailure(
+        "vault.copy-incomplete",
+        f"{len(report.points)} points were copied and {len(report.unfit)} were not: the source is "
+        "damaged.",
+        evidence=[
+            *(
+                Evidence(f"point {u.point_id} of {u.vm or 'an unknown VM'}: {u.reason}", "source")
+                for u in report.unfit[:_SHOWN]
+            ),
+            *(Evidence(f"{bad.detail} [{bad.code}]", bad.object) for bad in report.bad[:_SHOWN]),
+        ],
+    )

@@ -1,0 +1,161 @@
+"""Carrying packs from one store to another, each proven by its name while it travels."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from quiesce.model.failure import JobFailure, StorageFailure
+from quiesce.model.job import Progress
+from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.pack import PACK_BYTES, Entry, PackError, pack_key, whole_footer
+from quiesce.vault.stores.store import ObjectMissing, Store
+
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 2, 4
+"""Each takes its pack in memory: at most 128 MiB together. Two keep a local disk busy, since one
+reads while the other writes; an object store answers late, and needs several."""
+UNREADABLE = frozenset({"storage.io-error", "storage.object-too-large"})
+"""Of one object: a bad sector is as much damage as a turned bit."""
+_WINDOW_SECONDS = 10.0
+_LOOK_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class PackToCopy:
+    """`replaces`: the target has something under this name that is not the pack."""
+
+    name: bytes
+    size_bytes: int
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """One object of the source that cannot be copied since it is damaged or missing there."""
+
+    code: str
+    object: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What became of one pack. `entries` say what lies in it, when there is a key; `bad` why it
+    was not carried."""
+
+    pack: PackToCopy
+    entries: tuple[Entry, ...] = ()
+    bad: Bad | None = None
+
+
+def packs_at_once_between(source: Store, target: Store) -> int:
+    wanted = max(source.uploads_at_once, target.uploads_at_once)
+    return max(_LEAST_AT_ONCE, min(_MOST_AT_ONCE, wanted))
+
+
+class Pace:
+    """How far a copy is: bytes done of those to do, and the rate of the last ten seconds."""
+
+    def __init__(
+        self,
+        total_bytes: int,
+        show: Callable[[Progress], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total_bytes = total_bytes
+        self.done_bytes = 0
+        self.phase = ""
+        self._show = show
+        self._monotonic = monotonic
+        self._samples = deque([(monotonic(), 0)])
+
+    def show(self) -> None:
+        now = self._monotonic()
+        self._samples.append((now, self.done_bytes))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW_SECONDS:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        rate = (self.done_bytes - before) / (now - since) if now > since else 0.0
+        self._show(Progress(self.done_bytes, self.total_bytes, self.done_bytes, rate, self.phase))
+
+
+def carry_packs(
+    source: Store,
+    target: Store,
+    packs: Sequence[PackToCopy],
+    *,
+    keys: VaultKeys | None,
+    at_once: int,
+    while_waiting: Callable[[], None],
+    cancelled: Callable[[], bool],
+) -> Iterator[Carried]:
+    """In no order; each is durable in the target when it is yielded, unless it is `bad`. What the
+    target refuses ends everything. `while_waiting` is called a few times a second.
+
+    :raise JobFailure: job.cancelled, once the packs under way have arrived
+    :raise StorageFailure: the target's, or the source's when it is not about one object
+    """
+    waiting = deque(packs)
+    under_way: set[Future[Carried]] = set()
+    with ThreadPoolExecutor(at_once, thread_name_prefix="vault-copy") as pool:
+        try:
+            while waiting or under_way:
+                if cancelled():
+                    raise JobFailure("job.cancelled", "The job was cancelled.")
+                while waiting and len(under_way) < at_once:
+                    under_way.add(pool.submit(_carry, source, target, waiting.popleft(), keys))
+                done, under_way = wait(under_way, _LOOK_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+                while_waiting()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+def _carry(source: Store, target: Store, pack: PackToCopy, keys: VaultKeys | None) -> Carried:
+    key = pack_key(pack.name)
+    data, problem = b"", ""
+    # Read again once: a bit may turn on the way, and is then no damage of the source.
+    for _ in range(2):
+        try:
+            data = source.get(key, limit_bytes=PACK_BYTES)
+        except ObjectMissing:
+            return Carried(pack, bad=Bad("vault.pack-missing", key, "missing"))
+        except StorageFailure as failure:
+            if failure.code not in UNREADABLE:
+                raise
+            problem = f"cannot be read: {failure.message}"
+            continue
+        if blake3(data).digest() == pack.name:
+            break
+        problem = "its BLAKE3 is not its name"
+    else:
+        return Carried(pack, bad=Bad("vault.corrupt-chunk", key, problem))
+    entries: tuple[Entry, ...] = ()
+    if keys is not None:
+        try:
+            entries = tuple(whole_footer(keys, memoryview(data)))
+        except PackError as inner:
+            return Carried(pack, bad=Bad("vault.corrupt-chunk", key, str(inner)))
+    if pack.replaces and not _is_whole(target, pack):
+        target.delete(key)
+    target.put(key, data)
+    return Carried(pack, entries)
+
+
+def _is_whole(target: Store, pack: PackToCopy) -> bool:
+    """Somebody else may have mended it meanwhile; what is whole must not vanish for a moment."""
+    try:
+        return blake3(target.get(pack_key(pack.name), limit_bytes=PACK_BYTES)).digest() == pack.name
+    except ObjectMissing:
+        return False
+    except StorageFailure as failure:
+        if failure.code not in UNREADABLE:
+            raise
+        return False

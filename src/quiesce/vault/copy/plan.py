@@ -1,0 +1,365 @@
+"""What a copy of a vault to another store would carry; looked up, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quiesce.model.failure import (
+    Evidence,
+    InputFailure,
+    NotFoundFailure,
+    PolicyFailure,
+    VaultFailure,
+)
+from quiesce.model.point import RecoveryPoint
+from quiesce.vault.contents.contents import Clock, Contents
+from quiesce.vault.copy.needs import Needs, Packs
+from quiesce.vault.copy.packs import PackToCopy
+from quiesce.vault.format.config import VaultConfig, read_config
+from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.manifest import Manifest
+from quiesce.vault.format.pack import pack_name
+from quiesce.vault.stores.store import Store
+from quiesce.vault.vault import Vault
+
+_BATCH_PACKS = 256
+"""Points are committed whenever so many packs have arrived, so that a copy that takes days leaves
+points behind from its first hours on, the newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which points: of these VMs (all, when empty), of these ids (all), and of each VM only the
+    `newest`."""
+
+    vms: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    newest: int | None = None
+
+    @property
+    def any(self) -> bool:
+        return bool(self.vms or self.points or self.newest is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A point that cannot be copied, and why. `vm` is empty when its manifest cannot be read."""
+
+    point_id: str
+    vm: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPlan:
+    """What would be carried; nothing has happened yet.
+
+    `points` are ids, newest first where a key tells; `points_there` has the target already.
+    `segments` and `slots` are keys of objects. `unfit` are points that cannot be copied as far as
+    is known before any pack is read; without a key nothing is known of that. `makes_vault`: the
+    target holds no vault yet. `notes` are sentences. `contents` are the source's, where they are
+    open already.
+    """
+
+    source: Store
+    target: Store
+    keys: VaultKeys | None = field(repr=False)
+    contents: Contents | None = field(repr=False)
+    filters: Filters
+    vault_id: str
+    makes_vault: bool
+    slots: tuple[str, ...]
+    points: tuple[str, ...]
+    points_there: int
+    packs: tuple[PackToCopy, ...]
+    segments: tuple[str, ...]
+    unfit: tuple[Unfit, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(pack.size_bytes for pack in self.packs)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return not (self.makes_vault or self.slots or self.points or self.packs or self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Packs, and the points that are whole once these and the batches before have arrived."""
+
+    packs: tuple[PackToCopy, ...]
+    points: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A plan, and what it takes to carry it out. `there` is None without a key."""
+
+    plan: CopyPlan
+    there: Contents | None
+    needs: Mapping[str, bytes]
+    """Point id → one bit for each pack of `names` that it needs and the target lacks."""
+    names: tuple[bytes, ...]
+    vms: Mapping[str, str]
+
+    def batches(self) -> Iterator[Batch]:
+        plan = self.plan
+        if self.there is None:
+            yield Batch(plan.packs, plan.points)
+            return
+        known = {pack.name: pack for pack in plan.packs}
+        left = np.array([name in known for name in self.names], np.bool_)
+        wanted = frozenset(plan.points)
+        packs: list[PackToCopy] = []
+        points: list[str] = []
+        for point_id, bits in self.needs.items():
+            now = self._needed(bits) & left
+            left &= ~now
+            packs += [known[self.names[int(number)]] for number in np.flatnonzero(now)]
+            if point_id in wanted:
+                points.append(point_id)
+            if len(packs) >= _BATCH_PACKS:
+                yield Batch(tuple(packs), tuple(points))
+                packs, points = [], []
+        yield Batch(tuple(packs), tuple(points))
+
+    def hurt_by(self, point_id: str, bad: frozenset[bytes]) -> bytes | None:
+        """One of these packs that the point needs."""
+        if not bad or point_id not in self.needs:
+            return None
+        for number in np.flatnonzero(self._needed(self.needs[point_id])):
+            if self.names[int(number)] in bad:
+                return self.names[int(number)]
+        return None
+
+    def _needed(self, bits: bytes) -> NDArray[np.bool_]:
+        packed = np.frombuffer(bits, np.uint8)
+        return np.unpackbits(packed, count=len(self.names)).astype(np.bool_)
+
+
+def look(
+    source: Store,
+    target: Store,
+    keys: VaultKeys | None,
+    contents: Contents | None,
+    filters: Filters,
+    clock: Clock,
+) -> Look:
+    """See `copying.plan_copy`."""
+    config = read_config(source)
+    if filters.any and keys is None:
+        raise InputFailure(
+            "vault.copy-needs-key",
+            "Points cannot be chosen without the vault's key: their VMs and times are encrypted.",
+        )
+    if filters.newest is not None and filters.newest < 1:
+        raise InputFailure("input.invalid", "The number of newest points is 1 or more.")
+    makes_vault = _check_target(config, source, target)
+    slots_here, slots_there = _keys(source, "keys/"), _keys(target, "keys/")
+    notes = []
+    if not makes_vault and slots_there - slots_here:
+        notes.append(
+            f"{len(slots_there - slots_here)} keys open the target and not the source, since they "
+            "were removed at the source, or added at the target."
+        )
+    plan = CopyPlan(
+        source=source,
+        target=target,
+        keys=keys,
+        contents=contents,
+        filters=filters,
+        vault_id=config.vault_id,
+        makes_vault=makes_vault,
+        slots=tuple(sorted(slots_here - slots_there)),
+        points=(),
+        points_there=0,
+        packs=(),
+        segments=(),
+        unfit=(),
+        notes=tuple(notes),
+    )
+    if keys is None:
+        return _keyless(plan)
+    return _keyed(plan, keys, config, clock)
+
+
+def _check_target(config: VaultConfig, source: Store, target: Store) -> bool:
+    """Whether the target holds no vault yet."""
+    try:
+        there = read_config(target)
+    except VaultFailure as failure:
+        if failure.code != "vault.not-a-vault":
+            raise
+        return True
+    if there.vault_id != config.vault_id:
+        raise PolicyFailure(
+            "vault.copy-other-vault",
+            f"{target.address} holds another vault than {source.address}.",
+            evidence=[
+                Evidence(f"vault {config.vault_id}", source.address),
+                Evidence(f"vault {there.vault_id}", target.address),
+            ],
+        )
+    return False
+
+
+def _keys(store: Store, prefix: str) -> set[str]:
+    return {info.key for info in store.list(prefix)}
+
+
+def _sizes(store: Store, prefix: str) -> dict[str, int]:
+    return {info.key: info.size_bytes for info in store.list(prefix)}
+
+
+def _keyless(plan: CopyPlan) -> Look:
+    """A verbatim replica. Points are listed first and packs last, so that what a listed point
+    needs is among the listed packs."""
+    source, target = plan.source, plan.target
+    points, deleted = _sizes(source, "points/"), _deleted(source) | _deleted(target)
+    points_there = _sizes(target, "points/")
+    segments = _keys(source, "index/") - _keys(target, "index/")
+    sizes, there = _sizes(source, "packs/"), _sizes(target, "packs/")
+    packs = tuple(
+        PackToCopy(name, size, key in there)
+        for key, size in sorted(sizes.items())
+        if there.get(key) != size and (name := pack_name(key)) is not None
+    )
+    alive = {key: size for key, size in points.items() if _id(key) not in deleted}
+    here = [key for key, size in alive.items() if points_there.get(key) == size]
+    notes = (
+        *plan.notes,
+        "Without the key it is not known which points the packs belong to: everything is copied, "
+        "and of a pack that is lost at the source nothing is noticed.",
+    )
+    plan = replace(
+        plan,
+        points=tuple(_id(key) for key in sorted(alive) if key not in here),
+        points_there=len(here),
+        packs=packs,
+        segments=tuple(sorted(segments)),
+        notes=notes,
+    )
+    return Look(plan, None, {}, (), {})
+
+
+def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -> Look:
+    source, target = plan.source, plan.target
+    contents = plan.contents or Contents(source, keys, config.chunk_bytes, clock)
+    vault = Vault(contents, config)
+    # Packs that no segment tells of too: the source may have lost its index.
+    vault.contents.refresh(scan_unindexed=True)
+    manifests, damaged = vault.read_all_manifests(fresh=True)
+    there = Contents(target, keys, config.chunk_bytes, clock)
+    there.refresh(scan_unindexed=True)
+    chosen = _chosen(manifests, damaged, plan.filters)
+    unfit = [
+        Unfit(point_id, "", failure.code, failure.message)
+        for point_id, failure in damaged.items()
+        if not plan.filters.points or point_id in plan.filters.points
+    ]
+    deleted = _deleted(target)
+    dropped = [m for m in chosen if m.point.id in deleted]
+    chosen = [m for m in chosen if m.point.id not in deleted]
+    points_here, points_there = _sizes(source, "points/"), _sizes(target, "points/")
+    arrived = {
+        m.point.id
+        for m in chosen
+        if points_there.get(key := f"points/{m.point.id}") == points_here.get(key)
+    }
+    # What the target has lost of points that it has already is brought again.
+    walked = chosen if there.index.any_damage else [m for m in chosen if m.point.id not in arrived]
+    snapshot = vault.contents.index.snapshot()
+    needs = Needs(vault.contents, snapshot, there.index.snapshot())
+    bits: dict[str, bytes] = {}
+    wanted = np.zeros(len(snapshot.names), np.bool_)
+    for manifest in walked:
+        try:
+            packs = needs.of(manifest)
+        except VaultFailure as failure:
+            point = manifest.point
+            unfit.append(Unfit(point.id, point.vm, failure.code, _why(failure)))
+            continue
+        wanted[packs] = True
+        bits[manifest.point.id] = _bits(packs, len(snapshot.names))
+    stored = there.pack_sizes()
+    notes = list(plan.notes)
+    if dropped:
+        notes.append(f"{len(dropped)} points were deleted at the target and stay deleted there.")
+    plan = replace(
+        plan,
+        points=tuple(point_id for point_id in bits if point_id not in arrived),
+        points_there=len(arrived),
+        packs=tuple(
+            PackToCopy(snapshot.names[n], snapshot.sizes[n], snapshot.names[n] in stored)
+            for n in (int(number) for number in np.flatnonzero(wanted))
+        ),
+        unfit=tuple(unfit),
+        notes=tuple(notes),
+    )
+    return Look(plan, there, bits, snapshot.names, {m.point.id: m.point.vm for m in chosen})
+
+
+def _chosen(
+    manifests: Sequence[Manifest], damaged: Mapping[str, VaultFailure], filters: Filters
+) -> list[Manifest]:
+    """Newest first.
+
+    :raise NotFoundFailure: vault.point-unknown, vault.vm-unknown
+    """
+    known = {m.point.id for m in manifests} | set(damaged)
+    for point_id in filters.points:
+        if point_id not in known:
+            raise NotFoundFailure(
+                "vault.point-unknown", f"The vault has no recovery point {point_id!r}."
+            )
+    vms = {m.point.vm for m in manifests}
+    for vm in filters.vms:
+        if vm not in vms:
+            raise NotFoundFailure(
+                "vault.vm-unknown",
+                f"The vault has no recovery point of a VM {vm!r}.",
+                evidence=[Evidence(f"it has points of {', '.join(sorted(vms)[:20])}", "vault")],
+            )
+    newest_first = sorted(manifests, key=lambda m: _age(m.point), reverse=True)
+    counts: dict[str, int] = {}
+    chosen = []
+    for manifest in newest_first:
+        point = manifest.point
+        if filters.vms and point.vm not in filters.vms:
+            continue
+        if filters.points and point.id not in filters.points:
+            continue
+        counts[point.vm] = counts.get(point.vm, 0) + 1
+        if filters.newest is None or counts[point.vm] <= filters.newest:
+            chosen.append(manifest)
+    return chosen
+
+
+def _age(point: RecoveryPoint) -> tuple[object, ...]:
+    return (point.taken_at, point.id)
+
+
+def _bits(packs: Packs, count: int) -> bytes:
+    mask = np.zeros(count, np.bool_)
+    mask[packs] = True
+    return np.packbits(mask).tobytes()
+
+
+def _why(failure: VaultFailure) -> str:
+    facts = "; ".join(item.fact for item in failure.evidence[:3])
+    return f"{failure.message} ({facts})" if facts else failure.message
+
+
+def _deleted(store: Store) -> set[str]:
+    return {_id(info.key) for info in store.list("deleted/")}
+
+
+def _id(key: str) -> str:
+    return key.rpartition("/")[2]

@@ -1,0 +1,131 @@
+"""A copy's sign of life in a store: garbage collection there leaves to it what it counts on.
+
+It is a session record as writers have (`sessions/copy-<what copies>-<random>`). In the target it
+states that it began long ago: a collection then deletes nothing, neither packs that arrive before
+their points, nor packs that were marked when nothing needed them and are needed by points that
+come now. In the source it states when it began, as a writer's does. Without the key no readable
+record can be made; one that cannot be read counts as begun long ago, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from datetime import datetime, timedelta
+
+from blake3 import blake3
+
+from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailure
+from quiesce.vault.contents.contents import Clock
+from quiesce.vault.contents.lease import LEASE_LIFE
+from quiesce.vault.contents.records import LEASE_KEY, Records, retire_session
+from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.points.writer import HEARTBEAT, SESSION_LIMIT
+from quiesce.vault.stores.store import ObjectMissing, Store
+
+_KEYLESS = b"A copy is under way that has no key of this vault.\n"
+_CANNOT_WRITE = frozenset({"storage.read-only", "storage.denied", "storage.locked"})
+
+
+class CopySession:
+    """Written when made; a record that an earlier copy from and to the same places left behind
+    when it died is removed."""
+
+    def __init__(
+        self, store: Store, keys: VaultKeys | None, *, between: str, began: datetime, clock: Clock
+    ) -> None:
+        """`between` says what is copied to where; `began` is what the record states.
+
+        :raise StorageFailure: as `Store.put`
+        """
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._began = began
+        name = blake3(f"{socket.gethostname()}\0{between}".encode()).hexdigest()[:16]
+        self._prefix = f"sessions/copy-{name}-"
+        earlier = [i.key for i in store.list("sessions/") if i.key.startswith(self._prefix)]
+        self.key = self._put()
+        for key in earlier:
+            retire_session(store, key)
+
+    def beat(self) -> None:
+        """To be called now and then; renews the record every hour.
+
+        :raise VaultFailure: vault.session-expired
+        """
+        if self._clock() - self._beaten < HEARTBEAT:
+            return
+        self.check()
+        old = self.key
+        self.key = self._put()
+        retire_session(self._store, old)
+
+    def check(self) -> None:
+        """To be called before what counts on the record.
+
+        :raise VaultFailure: vault.session-expired
+        """
+        late = self._clock() - self._beaten
+        inner: Failure | None = None
+        if late < SESSION_LIMIT:
+            try:
+                self._store.stat(self.key)
+                return
+            except ObjectMissing as missing:
+                inner = missing
+        raise VaultFailure(
+            "vault.session-expired",
+            "This copy gave no sign for so long, or another one took its place, that its target no "
+            "longer keeps what it has brought.",
+            evidence=[Evidence(f"last sign {late} ago", f"{self._store.address}/{self.key}")],
+            remedy="Copy again; what has arrived and is still there is not sent twice.",
+            retryable=True,
+        ) from inner
+
+    def leave(self) -> None:
+        # A record that stays only delays garbage collection.
+        with contextlib.suppress(Failure):
+            self._store.delete(self.key)
+
+    def _put(self) -> str:
+        key = self._prefix + secrets.token_hex(8)
+        self._beaten = self._clock()
+        if self._keys is None:
+            self._store.put(key, _KEYLESS)
+        else:
+            values = {"started_at": self._began, "at": self._beaten}
+            Records(self._store, self._keys).put(key, "session", values)
+        return key
+
+
+def session_if_writable(
+    store: Store, keys: VaultKeys | None, *, between: str, clock: Clock
+) -> CopySession | None:
+    """In the source: None when nothing can be written there."""
+    try:
+        return CopySession(store, keys, between=between, began=clock(), clock=clock)
+    except StorageFailure as refused:
+        if refused.code not in _CANNOT_WRITE:
+            raise
+        return None
+
+
+def refuse_beside_collection(store: Store, clock: Clock) -> None:
+    """A collection that began before the session was seen may still delete what the copy counts
+    on; one that begins later does not.
+
+    :raise VaultFailure: vault.collect-running
+    """
+    try:
+        since = store.stat(LEASE_KEY).modified_at
+    except ObjectMissing:
+        return
+    if clock() - since < LEASE_LIFE + timedelta(hours=1):
+        raise VaultFailure(
+            "vault.collect-running",
+            "A garbage collection is being executed on the target of this copy.",
+            evidence=[Evidence(f"its lease is of {since.isoformat()}", LEASE_KEY)],
+            retryable=True,
+        )

@@ -1,0 +1,1 @@
+"""Recovery points, written and read."""

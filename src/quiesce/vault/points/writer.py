@@ -1,0 +1,192 @@
+"""Writing a recovery point: its disks, then the manifest, last and at once.
+
+Order of writes, each durable before the next: session record · packs · index segments ·
+manifest (put if absent: from here on the point exists) · session record deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from quiesce.model.failure import Evidence, Failure, VaultFailure
+from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.records import retire_session
+from quiesce.vault.format.manifest import DiskMapRef, Manifest, point_key, write_manifest
+from quiesce.vault.points.disk_writer import Base, VaultDiskWriter
+from quiesce.vault.points.packing import PackStream, close_quietly
+from quiesce.vault.stores.store import ObjectMissing, Put
+
+HEARTBEAT = timedelta(hours=1)
+SESSION_LIMIT = timedelta(hours=24)
+"""A writer that has given no sign for so long is dead to garbage collection."""
+
+
+class VaultPointWriter:
+    """A point in the making; fulfils `quiesce.transfer.ports.PointWriter`."""
+
+    def __init__(
+        self,
+        contents: Contents,
+        *,
+        vm: str,
+        job_id: str,
+        point_id: str,
+        find_base: Callable[[str, str], Base],
+        find_committed: Callable[[], RecoveryPoint | None],
+        compression_level: int,
+    ) -> None:
+        self._contents = contents
+        self._vm = vm
+        self._job_id = job_id
+        self._point_id = point_id
+        self._find_base = find_base
+        self._find_committed = find_committed
+        self._disks: dict[str, VaultDiskWriter] = {}
+        self._lock = threading.Lock()
+        self._session = self._earlier = ""
+        self._committed = find_committed()
+        if self._committed is None:
+            self._join()
+        self._stream = PackStream(contents, compression_level, self._beat)
+
+    @property
+    def committed(self) -> RecoveryPoint | None:
+        return self._committed
+
+    def disk(self, name: str, size_bytes: int, *, base_generation: str = "") -> VaultDiskWriter:
+        """:raise VaultFailure: vault.base-missing: read the disk in full instead"""
+        if name in self._disks:
+            raise ValueError(f"disk {name!r} is being written already")
+        base = self._find_base(name, base_generation) if base_generation else None
+        writer = VaultDiskWriter(self._contents, self._stream, name, size_bytes, base)
+        self._disks[name] = writer
+        return writer
+
+    def commit(
+        self,
+        *,
+        taken_at: datetime,
+        route: Route,
+        consistency: ConsistencyLabel,
+        freeze: FreezeReport | None,
+        disks: tuple[PointDisk, ...],
+    ) -> RecoveryPoint:
+        """:raise VaultFailure: vault.session-expired · :raise StorageFailure: as `Store.put`"""
+        if self._committed is not None:
+            return self._committed
+        maps = self._finish_disks(disks)
+        self._stream.flush()
+        self._contents.save_index()
+        point = RecoveryPoint(
+            id=self._point_id,
+            vm=self._vm,
+            job_id=self._job_id,
+            taken_at=taken_at,
+            committed_at=self._contents.clock(),
+            route=route,
+            consistency=consistency,
+            freeze=freeze,
+            disks=disks,
+        )
+        stored = write_manifest(self._contents.keys, Manifest(point, maps))
+        self._check_session()
+        if self._contents.store.put(point_key(self._point_id), stored) is Put.ALREADY_THERE:
+            # Our own manifest whose answer was lost, or the same job run twice at once: what is
+            # there is whole, and it is this job's point.
+            found = self._find_committed()
+            if found is not None:
+                point = found
+        self._committed = point
+        self._leave()
+        return point
+
+    def abandon(self) -> None:
+        if self._committed is None:
+            close_quietly(self._stream, self._contents)
+        self._leave()
+
+    def _finish_disks(self, disks: Sequence[PointDisk]) -> tuple[DiskMapRef, ...]:
+        if {disk.name for disk in disks} != self._disks.keys() or len(disks) != len(self._disks):
+            raise ValueError("the disks of the point are not those that were written")
+        maps = []
+        for disk in disks:
+            writer = self._disks[disk.name]
+            if disk.size_bytes != writer.size_bytes:
+                raise ValueError(f"disk {disk.name!r} was written with another size")
+            maps.append(writer.finish())
+        return tuple(maps)
+
+    def _join(self) -> None:
+        """Tell garbage collection that this writer lives, then learn what the vault holds.
+
+        In this order: whatever is marked as garbage after the record was stored is not deleted
+        before this session ends, and whatever was marked before is seen and not referred to.
+        """
+        contents = self._contents
+        earlier = contents.records.session_keys(self._point_id)
+        now = contents.clock()
+        self._started = self._beaten = now
+        self._session = contents.records.put_session(self._point_id, now, now)
+        try:
+            for key in earlier:
+                retire_session(contents.store, key)
+            contents.refresh(scan_unindexed=bool(earlier))
+        except BaseException:
+            # Else the record of a writer that never was holds back collection for 25 hours.
+            with contextlib.suppress(Failure):
+                contents.store.delete(self._session)
+            raise
+
+    def _beat(self) -> None:
+        now = self._contents.clock()
+        if not self._session or now - self._beaten < HEARTBEAT:
+            return
+        with self._lock:
+            if not self._session or now - self._beaten < HEARTBEAT:
+                return
+            self._check_session()
+            # A list that is late may not show the new record yet: the one before stays till then.
+            old, self._earlier = self._earlier, self._session
+            self._session = self._contents.records.put_session(self._point_id, self._started, now)
+            self._beaten = now
+        if old:
+            retire_session(self._contents.store, old)
+
+    def _check_session(self) -> None:
+        """Garbage collection removes the record of a writer that it holds for dead before it
+        deletes anything that writer could refer to."""
+        late = self._contents.clock() - self._beaten
+        inner: Failure | None = None
+        if late < SESSION_LIMIT:
+            try:
+                self._contents.store.stat(self._session)
+                return
+            except ObjectMissing as missing:
+                inner = missing
+        raise VaultFailure(
+            "vault.session-expired",
+            "This backup gave no sign for so long that the vault no longer keeps its place.",
+            evidence=[Evidence(f"last sign {late} ago", self._session)],
+            remedy="Run the backup again; what it has stored is used where it still exists.",
+            retryable=True,
+        ) from inner
+
+    def _leave(self) -> None:
+        self._stream.close()
+        # A record that stays only delays garbage collection, which removes it.
+        with contextlib.suppress(Failure):
+            if self._committed is None or self._is_listed():
+                for key in filter(None, (self._earlier, self._session)):
+                    self._contents.store.delete(key)
+        self._session = self._earlier = ""
+
+    def _is_listed(self) -> bool:
+        """Whether lists show the point already. Until then the record stands for it: collection
+        must not see the one gone and the other not yet there."""
+        key = point_key(self._point_id)
+        return any(info.key == key for info in self._contents.store.list("points/"))

@@ -1,0 +1,1 @@
+"""What keeps a vault well: deletion, collection, repacking, verification, a new index."""

@@ -1,0 +1,170 @@
+"""Executing a garbage collection: see `collect_plan` for what it does and why it is safe."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
+
+from quiesce.model.failure import StorageFailure
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.lease import leased
+from quiesce.vault.contents.records import GarbageMark
+from quiesce.vault.contents.reserve import reserve_kept_afterwards
+from quiesce.vault.format.manifest import point_key
+from quiesce.vault.format.pack import pack_key
+from quiesce.vault.upkeep.collect_plan import (
+    MARGIN,
+    CollectPlan,
+    LockedObject,
+    Look,
+    ReadManifests,
+    look,
+)
+from quiesce.vault.upkeep.compaction import Beat, layout, rewrite_segments
+from quiesce.vault.upkeep.pack_check import stop_if
+from quiesce.vault.upkeep.repack import Copied, copy_out
+
+
+def execute_collect(
+    contents: Contents,
+    plan: CollectPlan,
+    read_manifests: ReadManifests,
+    *,
+    level: int = 1,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> CollectPlan:
+    """Do what was planned, as far as it is still right now: never more. What was done. It may end
+    anywhere, and does so soon after `cancelled` says so.
+
+    :raise VaultFailure: vault.collect-running, vault.collect-refused
+    :raise JobFailure: job.cancelled
+    """
+    with reserve_kept_afterwards(contents), leased(contents) as lease:
+
+        def beat() -> None:
+            stop_if(cancelled)
+            lease.beat()
+
+        contents.store.give_back_reserve()
+        removal = _Removal(contents, beat)
+        for key in plan.expired_sessions:
+            removal.delete(key)
+        # Looked up again after the dead writers' records are gone: what they have committed by
+        # now counts, and they can commit no more.
+        wanted = plan.repack
+        seen = look(contents, read_manifests, wanted.below, wanted.limit_bytes, beat)
+        now = seen.plan
+        contents.save_index()
+        mark = tuple(pack for pack in now.mark if pack in plan.mark)
+        repack = tuple(pack for pack in now.repack.packs if pack in wanted.packs)
+        _put_mark(contents, seen, (*mark, *repack))
+        manifests = tuple(point for point in now.manifests if point in plan.manifests)
+        for point_id in manifests:
+            if removal.delete(point_key(point_id)):
+                removal.delete(f"deleted/{point_id}")
+        delete = frozenset(now.delete) & frozenset(plan.delete)
+        deleted = _delete_packs(contents, delete, removal)
+        ripe = frozenset(now.ripe_marks) & frozenset(plan.ripe_marks)
+        revive = frozenset(now.revive) & frozenset(plan.revive)
+        _settle_marks([m for m in seen.marks if m.key in ripe], seen.sizes, revive, removal)
+        for info in contents.store.list("tmp/"):
+            if info.modified_at < contents.clock() - MARGIN:
+                removal.delete(info.key)
+        # Last, when what could be freed is free.
+        copied = _copy_out(contents, seen, repack, level, beat)
+        contents.refresh()
+        _forget_damage(contents, removal)
+        return replace(
+            now,
+            mark=mark,
+            mark_bytes=sum(seen.sizes[name] for name in mark),
+            delete=tuple(sorted(deleted)),
+            delete_bytes=sum(seen.sizes[name] for name in deleted),
+            manifests=manifests,
+            ripe_marks=tuple(sorted(ripe)),
+            revive=tuple(sorted(revive)),
+            expired_sessions=plan.expired_sessions,
+            repack=replace(now.repack, packs=repack),
+            locked=tuple(removal.locked),
+            copied_bytes=copied.stored_bytes,
+            left=copied.left,
+        )
+
+
+def _put_mark(contents: Contents, seen: Look, packs: Sequence[bytes]) -> None:
+    marked = {pack for mark in seen.marks for pack in mark.packs}
+    new = [pack.hex() for pack in packs if pack not in marked]
+    if new:
+        values = {"at": contents.clock(), "packs": new}
+        contents.records.put(f"garbage/{secrets.token_hex(16)}", "garbage", values)
+    contents.index.retire(packs)
+
+
+def _copy_out(
+    contents: Contents, seen: Look, packs: Sequence[bytes], level: int, beat: Beat
+) -> Copied:
+    if not packs:
+        return Copied(0, ())
+    return copy_out(contents, seen.snapshot, seen.references.live, packs, level=level, beat=beat)
+
+
+class _Removal:
+    """Deletes objects; what a retention lock keeps is noted, and stays."""
+
+    def __init__(self, contents: Contents, beat: Beat) -> None:
+        self.contents = contents
+        self.beat = beat
+        self.locked: list[LockedObject] = []
+
+    def delete(self, key: str) -> bool:
+        """Whether it is gone."""
+        self.beat()
+        try:
+            self.contents.store.delete(key)
+        except StorageFailure as failure:
+            if failure.code != "storage.locked":
+                raise
+            self.locked.append(LockedObject(key, str(failure)))
+            return False
+        return True
+
+
+def _delete_packs(contents: Contents, packs: Set[bytes], removal: _Removal) -> frozenset[bytes]:
+    """Those that are gone. Index segments come first, so that none tells of what is not there."""
+    told = rewrite_segments(contents, packs, beat=removal.beat) if packs else frozenset()
+    if not packs and layout(contents).untidy:
+        rewrite_segments(contents, packs, beat=removal.beat)
+    for pack in sorted(packs & told):
+        why = "an index segment that tells of it is kept by a retention lock"
+        removal.locked.append(LockedObject(pack_key(pack), why))
+    return frozenset(pack for pack in sorted(packs - told) if removal.delete(pack_key(pack)))
+
+
+def _settle_marks(
+    marks: Iterable[GarbageMark],
+    stored: Mapping[bytes, int],
+    revive: Set[bytes],
+    removal: _Removal,
+) -> None:
+    """Remove ripe marks of which no pack was listed when this run began. Until then the mark stays:
+    a list that is late may still show a deleted pack, and nobody must refer to that. Packs that are
+    needed after all are taken out of theirs."""
+    for mark in marks:
+        rest = [pack for pack in mark.packs if pack in stored and pack not in revive]
+        trimmed = any(pack in revive for pack in mark.packs)
+        if rest and trimmed:
+            values = {"at": mark.at, "packs": [pack.hex() for pack in rest]}
+            key = f"garbage/{secrets.token_hex(16)}"
+            removal.contents.records.put(key, "garbage", values)
+        if not rest or trimmed:
+            removal.delete(mark.key)
+
+
+def _forget_damage(contents: Contents, removal: _Removal) -> None:
+    """Records of packs that are neither stored nor told of by the index: those are collected. A
+    pack that is told of and missing may come back from a copy, as damaged as it was."""
+    known = frozenset(contents.pack_sizes()).union(*contents.segments().values())
+    for key, pack in contents.records.damaged_packs():
+        if pack not in known:
+            removal.delete(key)

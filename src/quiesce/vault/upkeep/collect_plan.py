@@ -1,0 +1,208 @@
+"""Garbage collection in two phases, beside running writers and without locks on them.
+
+Phase 1 marks packs that no point refers to, and packs that are to be copied out of (`repack`), with
+the time. A writer that starts afterwards sees the mark and does not refer to such a pack. Phase 2,
+in a later run, deletes a marked pack only if
+ · the mark is older than `MARGIN` (readers of a point just deleted come to their end), and
+ · every living writer started after the mark, clocks off and lists late by up to `CLOCK_SKEW` (all
+   others, which may refer to it, have committed, given up, or been silent for `SESSION_LIMIT`), and
+ · still nothing is served from it, looked up after the writers were listed.
+A silent writer's record is removed first, so that it can no longer commit should it wake up.
+A deleted point still counts until every living writer started after its deletion, since it
+may be the base of one.
+
+If it cannot be known what a point refers to (damaged manifest or map), nothing is deleted.
+Crash-safe order: index segments without the packs, then the packs, and the mark in a later run,
+when no list shows them any more. A pack that a retention lock keeps stays marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from quiesce.model.failure import Evidence, VaultFailure
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.index import IndexSnapshot
+from quiesce.vault.contents.records import GarbageMark, Session
+from quiesce.vault.format.manifest import Manifest, point_key
+from quiesce.vault.format.pack import pack_name
+from quiesce.vault.points.writer import SESSION_LIMIT
+from quiesce.vault.upkeep.compaction import Beat, no_beat
+from quiesce.vault.upkeep.references import References
+from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES, Repacking, choose
+
+MARGIN = timedelta(hours=24)
+CLOCK_SKEW = timedelta(hours=3)
+"""Two clocks that are wrong by an hour each, one fast and one slow, and lists an hour late."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedObject:
+    """An object that a retention lock keeps; `why` says until when, in the store's words."""
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectPlan:
+    """What a collection would do now; nothing has happened yet.
+
+    `mark`: packs to be marked as garbage. `delete`: packs to be deleted, marked long ago. `revive`:
+    packs marked long ago that are needed after all. `ripe_marks`: records of such marks.
+    `manifests`: deleted points whose manifest goes. `expired_sessions`: records of dead writers.
+    `waiting_bytes` are marked and not yet ripe. `repack`: packs that are marked too, and copied
+    out of.
+
+    As the account of what was done, besides: `locked` could not be deleted and are tried again,
+    `copied_bytes` are newly stored, `left` are packs that could not be copied out of, and why.
+    """
+
+    planned_at: datetime
+    mark: tuple[bytes, ...]
+    mark_bytes: int
+    delete: tuple[bytes, ...]
+    delete_bytes: int
+    ripe_marks: tuple[str, ...]
+    revive: tuple[bytes, ...]
+    waiting_bytes: int
+    manifests: tuple[str, ...]
+    expired_sessions: tuple[str, ...]
+    repack: Repacking
+    locked: tuple[LockedObject, ...] = ()
+    copied_bytes: int = 0
+    left: tuple[tuple[bytes, str], ...] = ()
+
+
+ReadManifests = Callable[[], tuple[tuple[Manifest, ...], Mapping[str, VaultFailure]]]
+"""All manifests in the store now, those of deleted points too, and failures by point id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A plan, and what it was made from: `sizes` are of all packs listed."""
+
+    plan: CollectPlan
+    snapshot: IndexSnapshot
+    references: References
+    sizes: Mapping[bytes, int]
+    marks: tuple[GarbageMark, ...]
+
+
+def plan_collect(
+    contents: Contents,
+    read_manifests: ReadManifests,
+    *,
+    repack_below: float = REPACK_BELOW,
+    repack_bytes: int = REPACK_BYTES,
+) -> CollectPlan:
+    """`repack_below` 0 repacks nothing.
+
+    :raise VaultFailure: vault.collect-refused when a point cannot be read
+    """
+    return look(contents, read_manifests, repack_below, repack_bytes, no_beat).plan
+
+
+def look(
+    contents: Contents, read_manifests: ReadManifests, below: float, limit: int, beat: Beat
+) -> Look:
+    # Sessions before manifests: a writer that is gone from the one has committed to the other.
+    sessions = contents.records.sessions()
+    manifests, damaged = read_manifests()
+    now = contents.clock()
+    committed = {manifest.point.id for manifest in manifests}
+    living = [s for s in sessions if _lives(s, now) and s.point_id not in committed]
+    oldest = min((s.started_at for s in living), default=datetime.max.replace(tzinfo=now.tzinfo))
+
+    def all_began_after(at: datetime) -> bool:
+        return oldest > at + CLOCK_SKEW
+
+    deleted = contents.records.deleted()
+    gone = {point_id for point_id, at in deleted.items() if all_began_after(at)}
+    contents.refresh(scan_unindexed=True)
+    snapshot = contents.index.snapshot()
+    references = _references(contents, snapshot, manifests, damaged, deleted.keys(), gone, beat)
+    served = references.live_packs()
+
+    marks = tuple(contents.records.garbage())
+    ripe = [m for m in marks if m.at + MARGIN <= now and all_began_after(m.at)]
+    marked = frozenset(pack for mark in marks for pack in mark.packs)
+    stored = {name: info for info in contents.store.list("packs/") if (name := pack_name(info.key))}
+    sizes = {name: info.size_bytes for name, info in stored.items()}
+    # A pack that cannot be told to be whole is evidence and perhaps mendable: it stays.
+    present = zip(snapshot.names, snapshot.present, strict=True)
+    whole = {name for name, here in present if here} & stored.keys()
+    garbage = whole - served
+    # A writer's own new packs are not referred to yet: marking them would be vain.
+    fresh = min(oldest, now) - CLOCK_SKEW
+    settled = {name for name in whole if name in marked or stored[name].modified_at < fresh}
+    repack = choose(
+        snapshot,
+        references.live,
+        sizes,
+        settled & served,
+        below=below,
+        limit_bytes=_room(contents, limit),
+    )
+    mark = (garbage & settled) - marked
+    ripe_packs = {name for m in ripe for name in m.packs}
+    delete = ripe_packs & garbage
+    plan = CollectPlan(
+        planned_at=now,
+        mark=tuple(sorted(mark)),
+        mark_bytes=sum(sizes[name] for name in mark),
+        delete=tuple(sorted(delete)),
+        delete_bytes=sum(sizes[name] for name in delete),
+        ripe_marks=tuple(m.key for m in ripe),
+        revive=tuple(sorted((ripe_packs & served).difference(repack.packs, repack.later))),
+        waiting_bytes=sum(sizes[name] for name in (marked & garbage) - delete),
+        manifests=tuple(sorted(gone)),
+        expired_sessions=tuple(s.key for s in sessions if s not in living),
+        repack=repack,
+    )
+    return Look(plan, snapshot, references, sizes, marks)
+
+
+def _lives(session: Session, now: datetime) -> bool:
+    return session.at > now - SESSION_LIMIT - CLOCK_SKEW
+
+
+def _references(
+    contents: Contents,
+    snapshot: IndexSnapshot,
+    manifests: Iterable[Manifest],
+    damaged: Mapping[str, VaultFailure],
+    deleted: Set[str],
+    gone: Set[str],
+    beat: Beat,
+) -> References:
+    references = References(contents, snapshot)
+    for point_id, failure in damaged.items():
+        if point_id not in deleted:
+            raise _refused(point_id) from failure
+    for manifest in manifests:
+        beat()
+        if manifest.point.id not in gone:
+            try:
+                references.add([manifest])
+            except VaultFailure as inner:
+                raise _refused(manifest.point.id) from inner
+    return references
+
+
+def _room(contents: Contents, limit_bytes: int) -> int:
+    """What is copied is stored twice for a day or two; half of the free space is left alone."""
+    free = contents.store.free_bytes()
+    return limit_bytes if free is None else min(limit_bytes, free // 2)
+
+
+def _refused(point_id: str) -> VaultFailure:
+    return VaultFailure(
+        "vault.collect-refused",
+        f"Nothing is collected while it is unknown what recovery point {point_id} refers to.",
+        evidence=[Evidence("its manifest or map cannot be read", point_key(point_id))],
+        remedy=f"Mend the vault from a copy, or give the point up: "
+        f"`quiesce point delete {point_id}`.",
+    )

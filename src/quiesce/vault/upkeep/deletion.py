@@ -1,0 +1,85 @@
+"""Deleting recovery points: a plan with its figures, then its execution.
+
+Execution stores one small record per point; from then on the point is gone for everybody.
+Manifest and data are removed later by garbage collection (`collect`), which waits for writers
+that took the point as their base. Points do not depend on each other: any may be deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from quiesce.model.failure import NotFoundFailure, StorageFailure
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.reserve import reserve_kept_afterwards
+from quiesce.vault.format.manifest import Manifest
+from quiesce.vault.upkeep.references import References
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionPlan:
+    """What a deletion removes; nothing has happened yet.
+
+    `freed_bytes` are packs that only these points need; what they share with points that stay
+    is not counted. `unreadable` names those of the points whose manifest or map is damaged: then
+    `freed_bytes` is too low.
+    """
+
+    point_ids: tuple[str, ...]
+    points_left: int
+    freed_bytes: int
+    unreadable: tuple[str, ...]
+    planned_at: datetime
+
+
+def plan_deletion(
+    contents: Contents,
+    manifests: Sequence[Manifest],
+    damaged: Sequence[str],
+    point_ids: Sequence[str],
+) -> DeletionPlan:
+    """`manifests` are all readable points, `damaged` the ids of the others.
+
+    :raise NotFoundFailure: vault.point-unknown
+    """
+    wanted = tuple(dict.fromkeys(point_ids))
+    known = {manifest.point.id for manifest in manifests} | set(damaged)
+    for point_id in wanted:
+        if point_id not in known:
+            raise NotFoundFailure(
+                "vault.point-unknown", f"The vault has no recovery point {point_id!r}."
+            )
+    contents.refresh()
+    snapshot = contents.index.snapshot()
+    references = References(contents, snapshot)
+    unreadable = {point_id for point_id in wanted if point_id in damaged}
+    unreadable |= references.add_readable(m for m in manifests if m.point.id not in wanted)
+    needed = references.live_packs()
+    unreadable |= references.add_readable(m for m in manifests if m.point.id in wanted)
+    sizes = dict(zip(snapshot.names, snapshot.sizes, strict=True))
+    return DeletionPlan(
+        point_ids=wanted,
+        points_left=len(known) - len(wanted),
+        freed_bytes=sum(sizes[pack] for pack in references.live_packs() - needed),
+        unreadable=tuple(sorted(unreadable.intersection(wanted))),
+        planned_at=contents.clock(),
+    )
+
+
+def execute_deletion(contents: Contents, plan: DeletionPlan) -> None:
+    """Idempotent. Works in a store without a free byte, too: that is when it is wanted most."""
+    with reserve_kept_afterwards(contents):
+        try:
+            _delete(contents, plan)
+        except StorageFailure as full:
+            if full.code != "storage.full":
+                raise
+            contents.store.give_back_reserve()
+            _delete(contents, plan)
+
+
+def _delete(contents: Contents, plan: DeletionPlan) -> None:
+    for point_id in plan.point_ids:
+        contents.records.put(f"deleted/{point_id}", "deleted", {"at": contents.clock()})

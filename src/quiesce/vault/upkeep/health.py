@@ -1,0 +1,244 @@
+"""Which points are hurt by what is damaged: from the maps and the index, without reading chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quiesce.model.failure import Failure, VaultFailure
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.index import IndexSnapshot
+from quiesce.vault.format.diskmap import FANOUT, PART_BYTES, ZERO_ID, ids_of
+from quiesce.vault.format.manifest import DiskMapRef, Manifest
+from quiesce.vault.upkeep.references import read_parts
+
+_RANGES = 64
+
+Prefixes = NDArray[np.uint64]
+"""First 8 bytes of ids: enough to tell what is in a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskHealth:
+    """One disk of a point. `hurt_bytes` cannot be read; `ranges` are (start, end) of the first
+    of them, in bytes of the disk. `healable_bytes` of them stood, as they were, in the newest point
+    of some VM: the next full read of that VM heals them if its disk still holds them, and a VM with
+    known damage is read in full. Of the rest no disk is known that holds it."""
+
+    name: str
+    hurt_bytes: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
+    healable_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PointHealth:
+    """One point. `lost` says why nothing of it can be read; then `vm` and `disks` are unknown."""
+
+    point_id: str
+    vm: str
+    taken_at: datetime | None
+    disks: tuple[DiskHealth, ...]
+    lost: str = ""
+
+    @property
+    def intact(self) -> bool:
+        return not self.lost and not any(disk.hurt_bytes for disk in self.disks)
+
+    @property
+    def healable(self) -> bool:
+        """Whether the next backups heal all that is hurt, if the disks still hold it."""
+        return not self.lost and all(d.healable_bytes == d.hurt_bytes for d in self.disks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hurt:
+    """Places of a leaf that cannot be read, and by which ids they would be healed."""
+
+    places: NDArray[np.intp]
+    needs: Prefixes
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """`points` in the order they were given. `hurt_packs`: damaged or missing packs that something
+    is served from. `unplaced`: ids that no pack known to the index holds."""
+
+    points: tuple[PointHealth, ...]
+    hurt_packs: frozenset[bytes]
+    unplaced: bool
+
+
+@dataclass
+class Examiner:
+    """Looks at points one by one. What points share is looked at once: the work grows with what
+    differs between them. About 100 bytes are kept for each part of a map (32 MiB of a disk).
+
+    `check` is called before so many parts of maps are read; what it raises ends the work.
+    """
+
+    contents: Contents
+    snapshot: IndexSnapshot
+    check: Callable[[int], None]
+    points: dict[str, Manifest] = field(default_factory=dict)
+    _seen: set[bytes] = field(default_factory=lambda: {ZERO_ID})
+    _hurt_leaves: dict[bytes, _Hurt] = field(default_factory=dict)
+    _hurt_nodes: dict[bytes, dict[int, _Hurt]] = field(default_factory=dict)
+    _hurt_packs: set[int] = field(default_factory=set)
+    _unplaced: bool = False
+
+    def look_at(self, manifest: Manifest) -> None:
+        for part in manifest.maps:
+            self._look_at_nodes(part.nodes)
+        self.points[manifest.point.id] = manifest
+
+    def result(self, newest: Iterable[Manifest]) -> Examination:
+        """`newest`: the newest point of each VM, for what the next backups may heal."""
+        healable = self._healable(newest) if self._hurt_nodes else np.empty(0, np.uint64)
+        points = tuple(
+            PointHealth(
+                m.point.id,
+                m.point.vm,
+                m.point.taken_at,
+                tuple(self._disk(part, healable) for part in m.maps),
+            )
+            for m in self.points.values()
+        )
+        packs = frozenset(self.snapshot.names[number] for number in self._hurt_packs)
+        return Examination(points, packs, self._unplaced)
+
+    def _look_at_nodes(self, nodes: Sequence[bytes]) -> None:
+        new = [node for node in dict.fromkeys(nodes) if node not in self._seen]
+        for batch, parts in self._read(new):
+            leaves = [leaf for part in parts if isinstance(part, bytes) for leaf in ids_of(part)]
+            self._look_at_leaves(leaves)
+            for node, part in zip(batch, parts, strict=True):
+                if isinstance(part, Failure):
+                    everything = _all_of(node)
+                    self._hurt_nodes[node] = dict.fromkeys(range(FANOUT), everything)
+                elif self._hurt_leaves:
+                    hurt = {
+                        number: self._hurt_leaves[leaf]
+                        for number, leaf in enumerate(ids_of(part))
+                        if leaf in self._hurt_leaves
+                    }
+                    if hurt:
+                        self._hurt_nodes[node] = hurt
+
+    def _look_at_leaves(self, leaves: Sequence[bytes]) -> None:
+        new = [leaf for leaf in dict.fromkeys(leaves) if leaf not in self._seen]
+        for batch, parts in self._read(new):
+            whole = []
+            for leaf, part in zip(batch, parts, strict=True):
+                if isinstance(part, Failure):
+                    self._hurt_leaves[leaf] = _all_of(leaf)
+                else:
+                    whole.append((leaf, part))
+            good = self._good(b"".join(part for _, part in whole)).reshape(-1, FANOUT)
+            for row in np.flatnonzero(~good.all(axis=1)):
+                leaf, part = whole[int(row)]
+                places = np.flatnonzero(~good[row])
+                self._hurt_leaves[leaf] = _Hurt(places, _prefixes(part)[places])
+
+    def _read(
+        self, ids: Sequence[bytes]
+    ) -> Iterator[tuple[Sequence[bytes], list[bytes | Failure]]]:
+        self._seen.update(ids)
+        for batch, parts in read_parts(self.contents, ids, self.check):
+            for number, part in enumerate(parts):
+                if isinstance(part, Failure):
+                    _raise_unless_damage(part)
+                    self._good(batch[number])
+                elif len(part) != PART_BYTES:
+                    parts[number] = _misshapen()
+            yield batch, parts
+
+    def _good(self, ids: bytes) -> NDArray[np.bool_]:
+        """Which of these are zeros, or lie in a pack that is there and not known as damaged."""
+        rows = self.snapshot.rows(ids)
+        zero = ~np.frombuffer(ids, np.uint64).reshape(-1, 4).any(axis=1)
+        good: NDArray[np.bool_] = zero | (rows >= 0)
+        self._unplaced |= not good.all()
+        if len(self.snapshot):
+            good &= zero | self.snapshot.good[rows]
+            bad = rows[~good & (rows >= 0)]
+            self._hurt_packs.update(np.unique(self.snapshot.pack_of[bad]).tolist())
+        return good
+
+    def _disk(self, part: DiskMapRef, healable: Prefixes) -> DiskHealth:
+        ranges: list[tuple[int, int]] = []
+        total = healed = 0
+        for at, node in enumerate(part.nodes):
+            for number, hurt in self._hurt_nodes.get(node, {}).items():
+                heals = np.isin(hurt.needs, healable)
+                first = (at * FANOUT + number) * FANOUT
+                for place, will_heal in zip(hurt.places.tolist(), heals.tolist(), strict=True):
+                    start = (first + place) * part.chunk_bytes
+                    end = min(start + part.chunk_bytes, part.size_bytes)
+                    if start >= end:
+                        continue
+                    total += end - start
+                    healed += end - start if will_heal else 0
+                    if ranges and ranges[-1][1] == start:
+                        ranges[-1] = (ranges[-1][0], end)
+                    elif len(ranges) < _RANGES:
+                        ranges.append((start, end))
+        return DiskHealth(part.name, total, tuple(ranges), healed)
+
+    def _healable(self, newest: Iterable[Manifest]) -> Prefixes:
+        """Of the ids that are needed, those that stood in one of these points."""
+        needs = [hurt.needs for leaves in self._hurt_nodes.values() for hurt in leaves.values()]
+        wanted = np.unique(np.concatenate(needs))
+        found = np.zeros(len(wanted), np.bool_)
+
+        def note(ids: bytes) -> None:
+            found[np.isin(wanted, _prefixes(ids))] = True
+
+        for manifest in newest:
+            nodes = [node for part in manifest.maps for node in part.nodes if node != ZERO_ID]
+            note(b"".join(nodes))
+            for _, parts in self._read(nodes):
+                joined = b"".join(part for part in parts if isinstance(part, bytes))
+                note(joined)
+                leaves = [leaf for leaf in dict.fromkeys(ids_of(joined)) if leaf != ZERO_ID]
+                for _, below in self._read(leaves):
+                    note(b"".join(part for part in below if isinstance(part, bytes)))
+        healable: Prefixes = wanted[found]
+        return healable
+
+
+def newest_of_each_vm(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
+    newest: dict[str, Manifest] = {}
+    for manifest in sorted(manifests, key=lambda m: (m.point.taken_at, m.point.id)):
+        newest[manifest.point.vm] = manifest
+    return tuple(newest.values())
+
+
+def lost_points(damaged: Mapping[str, VaultFailure]) -> tuple[PointHealth, ...]:
+    """Points without a readable manifest."""
+    return tuple(
+        PointHealth(point_id, "", None, (), failure.message)
+        for point_id, failure in sorted(damaged.items())
+    )
+
+
+def _prefixes(ids: bytes) -> Prefixes:
+    return np.frombuffer(ids, np.uint64).reshape(-1, 4)[:, 0]
+
+
+def _all_of(part: bytes) -> _Hurt:
+    return _Hurt(np.arange(FANOUT), np.repeat(_prefixes(part), FANOUT))
+
+
+def _misshapen() -> VaultFailure:
+    return VaultFailure("vault.corrupt-manifest", "A part of a map has the wrong length.")
+
+
+def _raise_unless_damage(failure: Failure) -> None:
+    """A bad sector under a map hurts what the map tells of, not the look at all others."""
+    if not isinstance(failure, VaultFailure) and failure.code != "storage.io-error":
+        raise failure

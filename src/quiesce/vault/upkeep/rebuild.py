@@ -1,0 +1,163 @@
+"""Writing the whole index anew, from the footers of the packs.
+
+New segments first, then the old ones are deleted: whoever looks in between finds packs told of
+twice, which means the same. It needs no readable segment. Rows of one segment are in memory at a
+time, as arrays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from quiesce.model.failure import StorageFailure
+from quiesce.model.job import Progress
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.lease import leased
+from quiesce.vault.contents.opening import newer
+from quiesce.vault.contents.reserve import reserve_kept_afterwards
+from quiesce.vault.format.pack import NewerPackError, PackError, open_footer, pack_key
+from quiesce.vault.format.sealed import SealError
+from quiesce.vault.format.segment import SegmentError, join_segments, read_segment, rows_of_footer
+from quiesce.vault.stores.store import ObjectMissing
+from quiesce.vault.upkeep.pack_check import stop_if
+
+REBUILT_ROWS = 1 << 18
+"""Rows of a segment: 12 MB, and some 60 MB while it is made."""
+_FOOTERS_AT_ONCE = 8
+
+_Rows = tuple[list[tuple[bytes, int]], NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """`unreadable`: packs whose footer cannot be read. `taken_over`: such packs, and packs that are
+    missing, of which an old segment tells: that must stay known, or an increment would be built on
+    what is not there."""
+
+    packs: int
+    rows: int
+    segments: int
+    replaced: int
+    unreadable: tuple[str, ...]
+    taken_over: tuple[str, ...]
+
+
+def rebuild_index(
+    contents: Contents,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> RebuildReport:
+    """
+    :raise VaultFailure: vault.collect-running: collection writes segments too; wait for it
+    :raise JobFailure: job.cancelled; the old index is as it was
+    """
+    with reserve_kept_afterwards(contents), leased(contents) as lease:
+        contents.store.give_back_reserve()
+        # Segments before packs: of every pack that an old segment tells of a new one tells, too.
+        old = [info.key for info in contents.store.list("index/")]
+        sizes = contents.pack_sizes()
+        total = sum(sizes.values())
+        group: list[_Rows] = []
+        written: set[str] = set()
+        unreadable: list[bytes] = []
+        packs = rows = waiting = done = 0
+
+        def write() -> None:
+            lease.beat()
+            written.add(contents.put_segment(join_segments(group, frozenset())))
+            group.clear()
+
+        for name, found in _footers(contents, sizes):
+            stop_if(cancelled)
+            done += sizes[name]
+            on_progress(Progress(done, total, phase="index"))
+            if found is None:
+                unreadable.append(name)
+                continue
+            if waiting + len(found) > REBUILT_ROWS and group:
+                write()
+                waiting = 0
+            group.append(([(name, sizes[name])], found))
+            packs += 1
+            rows += len(found)
+            waiting += len(found)
+        told = _told_by(contents, old, sizes.keys() - unreadable)
+        group += told.values()
+        if group:
+            write()
+        for key in old:
+            if key not in written:
+                lease.beat()
+                _delete(contents, key)
+        contents.refresh(scan_unindexed=True)
+        return RebuildReport(
+            packs=packs + len(told),
+            rows=rows + sum(len(found) for _, found in told.values()),
+            segments=len(written),
+            replaced=len(set(old) - written),
+            unreadable=tuple(pack_key(name) for name in unreadable),
+            taken_over=tuple(pack_key(name) for name in told),
+        )
+
+
+def _footers(
+    contents: Contents, sizes: Mapping[bytes, int]
+) -> Iterator[tuple[bytes, NDArray[Any] | None]]:
+    """Each pack's rows, several packs read at a time; None where they cannot be read. A pack
+    that is gone meanwhile is left out."""
+
+    def read(name: bytes) -> NDArray[Any] | None:
+        try:
+            return rows_of_footer(*open_footer(contents.keys, contents.store, name, sizes[name]))
+        except NewerPackError as inner:
+            raise newer(pack_key(name), inner) from inner
+        except PackError:
+            return None
+        except StorageFailure as failure:
+            if failure.code != "storage.io-error":
+                raise
+            return None
+
+    waiting: deque[tuple[bytes, Future[NDArray[Any] | None]]] = deque()
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="vault-footers") as pool:
+        for name in [*sorted(sizes), b""]:
+            if name:
+                waiting.append((name, pool.submit(read, name)))
+            while waiting and (not name or len(waiting) > _FOOTERS_AT_ONCE):
+                oldest, future = waiting.popleft()
+                try:
+                    yield oldest, future.result()
+                except ObjectMissing:
+                    continue
+
+
+def _told_by(contents: Contents, segments: list[str], but_for: Set[bytes]) -> dict[bytes, _Rows]:
+    """What old segments tell of packs other than these."""
+    found: dict[bytes, _Rows] = {}
+    for key in segments:
+        try:
+            names, rows = read_segment(contents.open_segment(key))
+        except (ObjectMissing, SealError, SegmentError):
+            continue
+        for number, (name, size) in enumerate(names):
+            if name not in but_for and name not in found:
+                own = rows[rows["pack"] == number].copy()
+                own["pack"] = 0
+                found[name] = [(name, size)], own
+    return found
+
+
+def _delete(contents: Contents, key: str) -> None:
+    """A segment that a retention lock keeps stays: it tells nothing wrong."""
+    try:
+        contents.store.delete(key)
+    except StorageFailure as failure:
+        if failure.code != "storage.locked":
+            raise

@@ -1,0 +1,294 @@
+"""Checking a vault, and naming which points are hurt and which are not.
+
+What is found damaged is recorded in the store: from then on no writer deduplicates against it,
+so that the next full read of a disk that still holds the data heals every point that needs it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from quiesce.model.failure import InputFailure, VaultFailure
+from quiesce.model.job import Progress
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.format.manifest import Manifest, point_key
+from quiesce.vault.format.pack import pack_key, pack_name
+from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
+from quiesce.vault.upkeep.health import (
+    Examination,
+    Examiner,
+    lost_points,
+    newest_of_each_vm,
+)
+from quiesce.vault.upkeep.pack_check import (
+    PackCheck,
+    PackRound,
+    check_blobs,
+    check_by_name,
+    stop_if,
+)
+from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS, Drawn, Sampler
+from quiesce.vault.upkeep.verify_report import (
+    MAPS,
+    PACKS,
+    Cursor,
+    Finding,
+    SampleReport,
+    VerifyMode,
+    VerifyReport,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """How much to look at. `cursor`: where an earlier verification stopped. `sample` chunks are
+    drawn in mode SAMPLE, by `seed`; without one, by a seed of chance, which the report names."""
+
+    mode: VerifyMode
+    budget: Budget = UNLIMITED
+    cursor: str = ""
+    sample: int = SAMPLE_CHUNKS
+    seed: int | None = None
+
+
+class _Spent(Exception):  # noqa: N818 - no error: the budget ended the walk
+    """Which limit it was."""
+
+
+def verify_vault(
+    contents: Contents,
+    manifests: tuple[Manifest, ...],
+    damaged: dict[str, VaultFailure],
+    options: VerifyOptions,
+    *,
+    on_progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> VerifyReport:
+    """:raise JobFailure: job.cancelled
+    :raise InputFailure: vault.cursor-unknown
+    """
+    meter = Meter(options.budget)
+    through = contents.through(MeteredStore(contents.store, meter))
+    work = _Verification(contents, through, manifests, damaged, options, meter)
+    work.on_progress = on_progress
+    work.cancelled = cancelled
+    return work.run()
+
+
+@dataclass
+class _Verification:
+    """One run. Packs are read through `contents`, since their cost is taken from the budget before
+    they are read; all else through `metered`."""
+
+    contents: Contents
+    metered: Contents
+    manifests: tuple[Manifest, ...]
+    damaged: Mapping[str, VaultFailure]
+    options: VerifyOptions
+    meter: Meter
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    cancelled: Callable[[], bool] = lambda: False
+    findings: list[Finding] = field(default_factory=list)
+    known_damage: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
+    opened: int = 0
+    checked: int = 0
+    read: int = 0
+    stopped_by: str = ""
+
+    def run(self) -> VerifyReport:
+        mode = self.options.mode
+        cursor = self._cursor()
+        self._look_at_structure()
+        packs = PackRound(
+            self.metered.store.list("packs/"),
+            self.meter,
+            after=bytes.fromhex(cursor.after) if cursor and cursor.stage == PACKS else b"",
+            until=cursor.until if cursor else None,
+        )
+        reads_packs = mode in (VerifyMode.PACKS, VerifyMode.CHUNKS)
+        in_maps = cursor is not None and cursor.stage == MAPS
+        left_off: Cursor | None = None
+        sample = None
+        if mode is VerifyMode.SAMPLE:
+            sample = self._draw()
+        elif reads_packs and not in_maps:
+            self._check_packs(packs)
+            if self.stopped_by:
+                left_off = Cursor(mode, PACKS, packs.reached.hex(), packs.until)
+        found = Examination((), frozenset(), unplaced=False)
+        examined = False
+        # What damage hurts is worth a look even now; a sample without any saves the long walk.
+        whole = not self.stopped_by and mode is not VerifyMode.SAMPLE
+        if whole or any(not finding.healed for finding in self.findings):
+            after = cursor.after if cursor is not None and in_maps else ""
+            found, last = self._examine(after)
+            examined = not last
+            if last and left_off is None:
+                left_off = Cursor(mode, MAPS, last, packs.until)
+        return VerifyReport(
+            mode=mode,
+            points=found.points + lost_points(self.damaged),
+            findings=tuple(self._judged(finding, found, examined) for finding in self.findings),
+            packs=packs.listed,
+            blobs_opened=self.opened,
+            bytes_read=self.read,
+            packs_checked=self.checked,
+            round_bytes=(packs.total_bytes if in_maps else packs.done_bytes) if reads_packs else 0,
+            total_bytes=packs.total_bytes,
+            examined=examined,
+            stopped_by=self.stopped_by,
+            cursor="" if left_off is None else str(left_off),
+            requests=self.meter.requests,
+            seconds=self.meter.seconds,
+            sample=sample,
+        )
+
+    def _cursor(self) -> Cursor | None:
+        """:raise InputFailure: vault.cursor-unknown"""
+        if not self.options.cursor:
+            return None
+        cursor = Cursor.parse(self.options.cursor)
+        if cursor.mode is not self.options.mode:
+            raise InputFailure(
+                "vault.cursor-unknown",
+                f"A verification of mode {cursor.mode} stopped there, not one of mode "
+                f"{self.options.mode}.",
+            )
+        return cursor
+
+    def _look_at_structure(self) -> None:
+        self.findings += [
+            Finding("vault.corrupt-manifest", point_key(point_id), failure.message)
+            for point_id, failure in self.damaged.items()
+        ]
+        refresh = self.metered.refresh(scan_unindexed=True)
+        self.metered.save_index()
+        self.findings += [
+            Finding("vault.corrupt-index", key, "rebuilt from the packs", healed=True)
+            for key in refresh.damaged_segments
+        ]
+        self.findings += [
+            Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
+            for key in refresh.unreadable_packs
+        ]
+        for name in self.metered.index.missing_packs():
+            self.findings.append(Finding("vault.pack-missing", pack_key(name), "not there in full"))
+        self.known_damage = self.metered.records.damage()
+
+    def _check_packs(self, packs: PackRound) -> None:
+        contents = self.contents
+
+        def check(name: bytes, size_bytes: int) -> PackCheck:
+            if self.options.mode is VerifyMode.PACKS and name not in self.known_damage:
+                found = check_by_name(contents.store, name, size_bytes)
+                # Only with the key can it be said which blobs of a damaged pack are still good.
+                if not found.findings:
+                    return found
+            return check_blobs(contents, name, size_bytes)
+
+        for found in packs.check(check, self.cancelled):
+            self.opened += found.opened
+            self.read += found.read
+            self.checked += bool(found.read or found.findings)
+            self.findings += found.findings
+            self._record(found)
+            self._progress(packs.done_bytes, packs.total_bytes, "packs")
+        self.stopped_by = packs.stopped_by
+
+    def _draw(self) -> SampleReport:
+        options = self.options
+        seed = secrets.randbits(32) if options.seed is None else options.seed
+        drawn: list[Drawn] = []
+        try:
+            for found in Sampler(self.metered, self.manifests, seed, self._check).draw():
+                drawn.append(found)
+                if found.failure is not None:
+                    self._note(found)
+                self._progress(len(drawn), options.sample, "sample")
+                if len(drawn) >= options.sample:
+                    break
+        except _Spent as spent:
+            self.stopped_by = str(spent)
+        good = [found for found in drawn if found.failure is None]
+        self.read += sum(found.size_bytes for found in good)
+        return SampleReport(
+            seed=seed,
+            wanted=options.sample,
+            restored=len(good),
+            size_bytes=sum(found.size_bytes for found in good),
+            failed=tuple(str(found) for found in drawn if found.failure is not None),
+        )
+
+    def _note(self, drawn: Drawn) -> None:
+        failure = drawn.failure
+        place = self.contents.index.locate(drawn.blob)
+        if failure is None or place is None:
+            return  # a pack that is missing is found by itself
+        name = self.contents.index.name_of(place.pack)
+        found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
+        self.findings.append(found)
+        self._record(PackCheck(name, (found,), (drawn.blob,), 1, 1))
+
+    def _examine(self, after: str) -> tuple[Examination, str]:
+        """Points after this one, oldest first, and the last that was looked at if the budget ended
+        it, else ""."""
+        self.metered.refresh()
+        for name in self.known_damage.keys() - {pack_name(f.object) for f in self.findings}:
+            count = len(self.known_damage[name])
+            detail = f"{count} of its blobs were found damaged earlier"
+            self.findings.append(Finding("vault.corrupt-chunk", pack_key(name), detail))
+        ordered = sorted(self.manifests, key=lambda m: (m.point.taken_at, m.point.id))
+        numbers = [number for number, m in enumerate(ordered) if m.point.id == after]
+        todo = ordered[numbers[0] + 1 :] if numbers else ordered
+        examiner = Examiner(self.metered, self.metered.index.snapshot(), self._check)
+        total = sum(m.point.size_bytes for m in todo)
+        done = 0
+        last = ""
+        stopped = False
+        try:
+            for manifest in todo:
+                examiner.look_at(manifest)
+                last = manifest.point.id
+                done += manifest.point.size_bytes
+                self._progress(done, total, "maps")
+        except _Spent as spent:
+            self.stopped_by = str(spent)
+            stopped = True
+        return examiner.result(newest_of_each_vm(ordered)), (last or "00") if stopped else ""
+
+    def _judged(self, finding: Finding, found: Examination, examined: bool) -> Finding:
+        """A damaged pack stays where it is until it is collected, but what it lost has been stored
+        anew, or nobody needs it: that must not count as damage at every later look."""
+        name = pack_name(finding.object)
+        if finding.healed or name is None or not examined or name in found.hurt_packs:
+            return finding
+        if found.unplaced and not self.contents.index.knows(name):
+            return finding
+        return replace(finding, healed=True)
+
+    def _record(self, check: PackCheck) -> None:
+        known = self.known_damage.get(check.name, frozenset())
+        records = self.contents.records
+        if known and check.read and not check.findings:
+            for key, pack in records.damaged_packs():
+                if pack == check.name:
+                    self.contents.store.delete(key)  # mended from a copy
+            del self.known_damage[check.name]
+        elif not known.issuperset(check.bad):
+            self.known_damage[check.name] = known.union(check.bad)
+            values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}
+            values["at"] = self.contents.clock().isoformat()
+            records.put(f"damage/{secrets.token_hex(16)}", "damage", values)
+
+    def _check(self, requests: int) -> None:
+        """:raise JobFailure: job.cancelled"""
+        stop_if(self.cancelled)
+        refused = self.meter.refuses(requests)
+        if refused:
+            raise _Spent(refused)
+
+    def _progress(self, done: int, total: int, phase: str) -> None:
+        rate = done / self.meter.seconds if self.meter.seconds > 0 else 0.0
+        self.on_progress(Progress(done_bytes=done, total_bytes=total, rate=rate, phase=phase))

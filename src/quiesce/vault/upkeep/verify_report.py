@@ -1,0 +1,150 @@
+"""What a verification looks at, how far it came, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from quiesce.model.failure import InputFailure
+from quiesce.vault.upkeep.health import PointHealth
+
+
+class VerifyMode(StrEnum):
+    STRUCTURE = "structure"
+    """Manifests, maps and index: every chunk of every point has a place in a pack that exists
+    in full. Reads no chunk."""
+    PACKS = "packs"
+    """And every pack has the BLAKE3 that its name says. Reads everything, opens nothing."""
+    CHUNKS = "chunks"
+    """And every blob opens, unpacks, and has the id that its pack says."""
+    SAMPLE = "sample"
+    """Chunks drawn at random from all disks of all points, found by their maps and restored."""
+
+
+class Verdict(StrEnum):
+    INTACT = "intact"
+    """All that the mode promises was looked at, and nothing of it is damaged."""
+    NOTHING_FOUND = "nothing found"
+    """Nothing is damaged in what was looked at, which is not all."""
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One damaged object. `healed`: it has been rebuilt, or no point needs what it lost."""
+
+    code: str
+    object: str
+    detail: str
+    healed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a verification that ran out of its budget goes on: in which stage, after what. A round
+    covers the packs that were stored when it began, which is `until`, by the store's clock.
+
+    As text: `chunks:packs:<hex>:2026-11-23T06.00.00.000000`; the time is UTC.
+    """
+
+    mode: VerifyMode
+    stage: str
+    after: str
+    until: datetime
+
+    def __str__(self) -> str:
+        until = self.until.astimezone(UTC).strftime(_TIME)
+        return f"{self.mode}:{self.stage}:{self.after}:{until}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """:raise InputFailure: vault.cursor-unknown"""
+        try:
+            mode, stage, after, until = text.split(":")
+            if stage not in STAGES or set(after) - set("0123456789abcdef"):
+                raise ValueError(text)
+            at = datetime.strptime(until, _TIME).replace(tzinfo=UTC)
+            bytes.fromhex(after)
+            return cls(VerifyMode(mode), stage, after, at)
+        except ValueError as inner:
+            raise InputFailure(
+                "vault.cursor-unknown",
+                "This is not where a verification of a vault stopped.",
+                remedy="Give the cursor as the report of the last verification has it, or none.",
+            ) from inner
+
+
+PACKS, MAPS = "packs", "maps"
+STAGES = (PACKS, MAPS)
+_TIME = "%Y-%m-%dT%H.%M.%S.%f"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """`restored` of `wanted` chunks were restored, `size_bytes` of plain data; the same `seed`
+    draws the same chunks from the same points. `failed` says which were not and why."""
+
+    seed: int
+    wanted: int
+    restored: int
+    size_bytes: int
+    failed: tuple[str, ...]
+
+    @property
+    def damaged_share_below(self) -> float | None:
+        """With 95 % confidence less than this share of what points hold is damaged; None when
+        some of the sample was. (No failure in n draws: 1 - 0.05^(1/n), about 3/n.)"""
+        if self.failed or not self.restored:
+            return None
+        return float(1 - 0.05 ** (1 / self.restored))
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What this verification looked at and found.
+
+    `packs` of the vault are `total_bytes` long; `packs_checked` of them were read now, and the
+    round that this run belongs to has come to `round_bytes`. `examined`: the maps of the points in
+    `points` were walked to the end; else `points` is not all of them. `stopped_by` names the limit
+    of the budget that ended it ("time", "bytes", "requests"), and `cursor` is where to go on; both
+    are empty when there is nothing left to look at. `sample`: of mode SAMPLE.
+    """
+
+    mode: VerifyMode
+    points: tuple[PointHealth, ...]
+    findings: tuple[Finding, ...]
+    packs: int
+    blobs_opened: int
+    bytes_read: int
+    packs_checked: int = 0
+    round_bytes: int = 0
+    total_bytes: int = 0
+    examined: bool = True
+    stopped_by: str = ""
+    cursor: str = ""
+    requests: int = 0
+    seconds: float = 0.0
+    sample: SampleReport | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.hurt or any(not finding.healed for finding in self.findings):
+            return Verdict.DAMAGED
+        whole = self.examined and not self.stopped_by and self.mode is not VerifyMode.SAMPLE
+        return Verdict.INTACT if whole else Verdict.NOTHING_FOUND
+
+    @property
+    def intact(self) -> bool:
+        """All was looked at, and nothing is damaged, or what was has been healed."""
+        return self.verdict is Verdict.INTACT
+
+    @property
+    def hurt(self) -> tuple[PointHealth, ...]:
+        return tuple(point for point in self.points if not point.intact)
+
+    @property
+    def covered_share(self) -> float:
+        """Of the stored bytes, how much this round has looked at so far, 0 to 1. Nothing that was
+        not looked at is said to be sound."""
+        return self.round_bytes / self.total_bytes if self.total_bytes else 1.0

@@ -25,7 +25,9 @@ from vault_scene import LABEL, FakeClock, Scene
 
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
-from quiesce.vault.format import config, packing, repack
+from quiesce.vault.format import config
+from quiesce.vault.points import packing
+from quiesce.vault.upkeep import repack
 from quiesce.vault.upkeep.references import References
 from quiesce.vault.upkeep.repack import live_bytes
 

@@ -8,7 +8,8 @@ from unittest import mock
 
 from vault_scene import FakeClock, Scene, random_bytes
 
-from quiesce.vault.format import config, packing
+from quiesce.vault.format import config
+from quiesce.vault.points import packing
 from quiesce.vault.stores.store import Store
 
 SMALL_CHUNK = 4096

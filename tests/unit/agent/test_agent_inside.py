@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from scripted_agent import PACKAGE, RefusalError, ScriptedGuest
 
+from quiesce.agent import inside
 from quiesce.agent.collection import mender, script
 from quiesce.agent.extension import QgaGuest
 from quiesce.agent.inside import ACTIONS, ACTIONS_ON_WINDOWS
+from quiesce.diagnosis.reading.all import facts_of
 from quiesce.model.failure import AgentFailure, Failure, FreezeFailure, InputFailure
 
 
@@ -102,6 +105,28 @@ def test_where_programs_are_forbidden_single_files_are_read_and_that_is_said(
     assert "No such file" in release.problem
     assert "no command was run" in papers.warnings[0]
     assert "forbids guest-exec" in papers.warnings[0]
+    assert peer.open_handles == []
+
+
+def test_where_no_program_comes_to_its_end_the_load_is_seen_all_the_same(
+    guest: QgaGuest, peer: ScriptedGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "_EXAMINE_SECONDS", 0.05)
+    peer.handlers["guest-exec-status"] = lambda _: {"exited": False}
+    seconds = itertools.count(100)
+    read = peer.handlers["guest-file-open"]
+
+    def open_file(order: dict[str, Any]) -> Any:
+        peer.files["/proc/stat"] = f"cpu  {next(seconds)} 0 0 7 0 0 0 0\nintr 1\n".encode()
+        return read(order)
+
+    peer.handlers["guest-file-open"] = open_file
+    peer.files["/proc/meminfo"] = b"MemTotal: 1000 kB\nMemAvailable: 900 kB\n"
+    papers = guest.examine()
+    facts = {fact.name: fact.value for fact in facts_of(papers)}
+    assert facts["guest.cpu-percent"] == 100.0
+    assert facts["guest.memory-percent"] == 10.0
+    assert papers.warnings[0].startswith("Only the guest's load was looked at")
     assert peer.open_handles == []
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, MountFreeze, Route
 from quiesce.vault import KeyFile, Vault
 from quiesce.vault.contents.contents import Clock
 from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.stores.store import Store
 
 KEY = KeyFile(bytes(range(32)))
@@ -102,6 +104,20 @@ class Scene:
         writer = self.vault.writer(vm, job)
         if writer.committed is not None:
             return writer.committed
+        try:
+            return self._written(writer, job, disks, base, changed or {})
+        except Failure:
+            writer.abandon()  # as a job does; who dies has no time for it
+            raise
+
+    def _written(
+        self,
+        writer: VaultPointWriter,
+        job: str,
+        disks: Mapping[str, bytes],
+        base: str,
+        changed: Mapping[str, set[int]],
+    ) -> RecoveryPoint:
         rows = []
         for name, data in disks.items():
             target = writer.disk(name, len(data), base_generation=base)
@@ -110,7 +126,7 @@ class Scene:
             size = target.chunk_bytes
             chunks = set(range(-(-len(data) // size)))
             if base:
-                chunks &= (changed or {}).get(name, set())
+                chunks &= changed.get(name, set())
             for first, count in runs_of(chunks):
                 stored += target.put(first, view[first * size : (first + count) * size])
             rows.append(PointDisk(name, len(data), "raw", job, bool(base), "", len(data), stored))

@@ -142,9 +142,10 @@ while time.time() - begun < 120:
 """
 
 
-@fault("report-lost", VM, "snapshot.status-lost", first=True)
+@fault("report-lost", VM, "agent.not-running", first=True)
 def report_lost(scene: Scene) -> Iterator[None]:
-    """Extension and agent are killed right after the point was taken, before they say so."""
+    """Extension and agent are killed right after the point was taken, before they say so. That the
+    status never came is what follows."""
     scene.hand.put("/run/status-killer.py", _STATUS_KILLER)
     scene.hand.run(
         "rm -f /run/killed; "

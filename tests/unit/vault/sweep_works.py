@@ -9,6 +9,7 @@ from small_vault import SMALL_CHUNK, small_disk
 from store_sweep import History, Work
 from vault_scene import KEY, LABEL, Scene
 
+from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
 from quiesce.vault import KeyFile
@@ -135,9 +136,14 @@ def run_increment(scene: Scene) -> None:
 def run_slow(scene: Scene) -> None:
     """A backup that takes long enough to give signs of life."""
     writer = scene.vault.writer("web", "big")
-    if writer.committed is None:
+    if writer.committed is not None:
+        return
+    try:
         put_all(writer, BIG, pause=lambda: scene.clock.advance(minutes=15))
         commit(scene, writer, "big", BIG)
+    except Failure:
+        writer.abandon()  # as a job does: nothing is on its way any more afterwards
+        raise
 
 
 def run_abandoned(scene: Scene) -> None:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
+from quiesce.model.failure import Evidence, NotFoundFailure, StorageFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
@@ -31,7 +31,7 @@ from quiesce.vault.format.slots import add_slot, list_slots, new_slot_key, read_
 from quiesce.vault.points.disk_writer import Base
 from quiesce.vault.points.reader import DiskMap, VaultDiskReader
 from quiesce.vault.points.writer import VaultPointWriter
-from quiesce.vault.stores.store import ObjectMissing, Put, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget
 from quiesce.vault.upkeep.collect import execute_collect
 from quiesce.vault.upkeep.collect_plan import CollectPlan, plan_collect
@@ -337,21 +337,29 @@ class Vault:
         if kept is not None and not fresh:
             self.contents.store.stat(key)
             return kept
-        stored = self.contents.store.get(key, limit_bytes=LIMIT_BYTES)
         try:
+            stored = self.contents.store.get(key, limit_bytes=LIMIT_BYTES)
             manifest = read_manifest(self.contents.keys, point_id, stored)
         except (NewerSealError, NewerManifestError) as inner:
             raise newer(key, inner) from inner
         except (SealError, ManifestError) as inner:
-            raise VaultFailure(
-                "vault.corrupt-manifest",
-                f"The manifest of recovery point {point_id} is damaged.",
-                evidence=[Evidence(str(inner), f"{self.contents.store.address}/{key}")],
-                remedy="This point is lost unless a copy of the vault has the file. Others are "
-                "not affected; back the VM up again.",
-            ) from inner
+            raise self._corrupt_manifest(point_id, str(inner)) from inner
+        except StorageFailure as inner:
+            if inner.code not in UNREADABLE:
+                raise
+            raise self._corrupt_manifest(point_id, inner.message) from inner
         self._manifests[point_id] = manifest
         return manifest
+
+    def _corrupt_manifest(self, point_id: str, why: str) -> VaultFailure:
+        where = f"{self.contents.store.address}/{point_key(point_id)}"
+        return VaultFailure(
+            "vault.corrupt-manifest",
+            f"The manifest of recovery point {point_id} is damaged.",
+            evidence=[Evidence(why, where)],
+            remedy="This point is lost unless a copy of the vault has the file. Others are "
+            "not affected; back the VM up again.",
+        )
 
     # ── bases ────────────────────────────────────────────────────────────────────────────────
 

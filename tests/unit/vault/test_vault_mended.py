@@ -16,6 +16,7 @@ from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.points.disk_writer import VaultDiskWriter
 from quiesce.vault.points.writer import VaultPointWriter
+from quiesce.vault.upkeep.verify_packs import verify_packs
 
 DISK = disk_of(1, 2, 3)
 
@@ -112,6 +113,32 @@ def test_a_bad_sector_names_the_points_it_hurts_and_spares_the_others(
 
     monkeypatch.setattr(LocalStore, "get_range", get_range)
     assert [health.vm for health in scene.vault.verify("chunks").hurt] == ["web"]
+
+
+def test_a_bad_sector_in_a_manifest_costs_its_point_only(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = scene.backup("one", DISK, vm="web")
+    scene.backup("two", disk_of(4, 5, 6), vm="mail")
+    real = LocalStore.get
+
+    def get(store: LocalStore, key: str, *, limit_bytes: int) -> bytes:
+        if key == f"points/{lost.id}":
+            raise StorageFailure("storage.io-error", "EIO", retryable=True)
+        return real(store, key, limit_bytes=limit_bytes)
+
+    monkeypatch.setattr(LocalStore, "get", get)
+    fresh = scene.reopened()
+    assert [point.vm for point in fresh.vault.points()] == ["mail"]
+    with pytest.raises(Failure) as caught:
+        fresh.vault.point(lost.id)
+    assert caught.value.code == "vault.corrupt-manifest"
+    assert "EIO" in str(caught.value.evidence[0].fact)
+    fresh.backup("three", disk_of(4, 5, 6), vm="mail", base="two")
+    assert [hurt.point_id for hurt in fresh.vault.verify("structure").hurt] == [lost.id]
+    assert [f.object for f in verify_packs(fresh.store).findings] == [f"points/{lost.id}"]
+    fresh.delete(lost)
+    assert {point.vm for point in fresh.vault.points()} == {"mail"}
 
 
 def test_a_store_whose_making_was_killed_is_made_again(

@@ -253,6 +253,24 @@ def test_a_check_without_a_key_goes_on_where_it_stopped(scene: Scene, paper: Pap
         verify_packs(paper, cancelled=lambda: True)
 
 
+def test_a_check_without_a_key_comes_to_every_sealed_object_in_small_steps(
+    scene: Scene, paper: PaperStore
+) -> None:
+    spoiled = [paper.keys("points/")[-1], paper.keys("index/")[0]]
+    for key in spoiled:
+        spoil(paper, key)
+    found: list[str] = []
+    cursor = ""
+    for budget in (Budget(bytes=1), *[Budget(requests=len(paper.keys()) // 2 + 8)] * 10):
+        report = verify_packs(paper, budget=budget, cursor=cursor)
+        found += [finding.object for finding in report.findings]
+        cursor = report.cursor
+        if not cursor:
+            break
+    assert not cursor
+    assert sorted(found) == sorted(spoiled)
+
+
 # ── forecast ─────────────────────────────────────────────────────────────────────────────────────
 
 

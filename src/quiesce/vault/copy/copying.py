@@ -23,7 +23,6 @@ from quiesce.vault.contents.contents import Clock, Contents, utc_now
 from quiesce.vault.contents.records import LONG_AGO
 from quiesce.vault.contents.reserve import LARGEST_BYTES
 from quiesce.vault.copy.packs import (
-    UNREADABLE,
     Bad,
     Pace,
     carry_packs,
@@ -41,7 +40,7 @@ from quiesce.vault.format.manifest import point_key
 from quiesce.vault.format.pack import pack_key
 from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
 from quiesce.vault.format.segment import PackedRows
-from quiesce.vault.stores.store import ObjectMissing, Put, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store
 
 __all__ = ["CopyPlan", "CopyReport", "execute_copy", "plan_copy", "shortfall"]
 

@@ -14,13 +14,11 @@ from quiesce.model.failure import JobFailure, StorageFailure
 from quiesce.model.job import Progress
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import PACK_BYTES, Entry, PackError, pack_key, whole_footer
-from quiesce.vault.stores.store import ObjectMissing, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store
 
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 2, 4
 """Each takes its pack in memory: at most 128 MiB together. Two keep a local disk busy, since one
 reads while the other writes; an object store answers late, and needs several."""
-UNREADABLE = frozenset({"storage.io-error", "storage.object-too-large"})
-"""Of one object: a bad sector is as much damage as a turned bit."""
 _WINDOW_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 

@@ -22,6 +22,8 @@ from typing import Protocol
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.stores.files import Buffer, read_fully, sync_folder, write_synced
 
+UNREADABLE = frozenset({"storage.io-error", "storage.object-too-large"})
+"""Of one object: a bad sector is as much damage as a turned bit."""
 KEY = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/){0,2}[a-z0-9][a-z0-9._-]{0,199}\Z")
 
 

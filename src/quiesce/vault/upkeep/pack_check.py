@@ -39,7 +39,7 @@ from quiesce.vault.format.pack import (
 )
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.segment import SegmentError, entries_in_segment
-from quiesce.vault.stores.store import ObjectInfo, ObjectMissing, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectInfo, ObjectMissing, Store
 from quiesce.vault.upkeep.budget import Meter
 from quiesce.vault.upkeep.verify_report import Finding
 
@@ -153,7 +153,7 @@ def check_by_name(store: Store, name: bytes, size_bytes: int) -> PackCheck:
     except ObjectMissing:
         return PackCheck(name, (), (), 0, 0)
     except StorageFailure as failure:
-        if failure.code != "storage.io-error":
+        if failure.code not in UNREADABLE:
             raise
         return PackCheck(name, (_damaged(key, f"cannot be read: {failure}"),), (), 0, 0)
     whole = hashed.digest() == name
@@ -169,7 +169,7 @@ def check_blobs(contents: Contents, name: bytes, size_bytes: int) -> PackCheck:
     except ObjectMissing:
         return PackCheck(name, (), (), 0, 0)
     except StorageFailure as failure:
-        if failure.code != "storage.io-error":
+        if failure.code not in UNREADABLE:
             raise
         # A bad sector: as damaged as a flipped bit, and the other packs are still to be looked at.
         bad = tuple(entry.id for entry in _indexed(contents, name))

@@ -24,7 +24,7 @@ from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.pack import NewerPackError, PackError, open_footer, pack_key
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.segment import SegmentError, join_segments, read_segment, rows_of_footer
-from quiesce.vault.stores.store import ObjectMissing
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing
 from quiesce.vault.upkeep.pack_check import stop_if
 
 REBUILT_ROWS = 1 << 18
@@ -121,7 +121,7 @@ def _footers(
         except PackError:
             return None
         except StorageFailure as failure:
-            if failure.code != "storage.io-error":
+            if failure.code not in UNREADABLE:
                 raise
             return None
 

@@ -6,23 +6,32 @@ What is missing cannot be told without the key: the index and the maps are secre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
-from quiesce.model.failure import InputFailure
+from quiesce.model.failure import InputFailure, StorageFailure
 from quiesce.model.job import Progress
 from quiesce.vault.format.config import read_config
 from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
-from quiesce.vault.stores.store import ObjectMissing, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectInfo, ObjectMissing, Store
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.upkeep.pack_check import PackRound, check_by_name, stop_if
-from quiesce.vault.upkeep.verify_report import PACKS, Cursor, Finding, VerifyMode, VerifyReport
+from quiesce.vault.upkeep.verify_report import (
+    MAPS,
+    PACKS,
+    SEALED,
+    Cursor,
+    Finding,
+    VerifyMode,
+    VerifyReport,
+)
 
 _SEALED = {
-    "points": "vault.corrupt-manifest",
-    "index": "vault.corrupt-index",
+    "damage": "vault.corrupt-record",
     "deleted": "vault.corrupt-record",
     "garbage": "vault.corrupt-record",
-    "damage": "vault.corrupt-record",
+    "index": "vault.corrupt-index",
+    "points": "vault.corrupt-manifest",
 }
 """Folders of sealed objects, and what one that is not whole is called."""
 
@@ -47,23 +56,25 @@ def verify_packs(
     metered = MeteredStore(store, meter)
     read_config(metered)
     at = Cursor.parse(cursor) if cursor else None
-    if at is not None and (at.mode is not VerifyMode.PACKS or at.stage != PACKS):
+    if at is not None and (at.mode is not VerifyMode.PACKS or at.stage == MAPS):
         raise InputFailure("vault.cursor-unknown", "No check of packs without a key stopped there.")
     packs = PackRound(
         metered.list("packs/"),
         meter,
-        after=bytes.fromhex(at.after) if at else b"",
+        after=bytes.fromhex(at.after) if at and at.stage == PACKS else b"",
         until=at.until if at else None,
     )
     findings: list[Finding] = []
     stopped_by = ""
-    if at is None:
-        for found in _check_sealed(metered, meter):
+    left_off = Cursor(VerifyMode.PACKS, SEALED, at.after if at else "", packs.until)
+    if at is None or at.stage == SEALED:
+        for info in _sealed(metered, after=bytes.fromhex(left_off.after).decode(errors="replace")):
             stop_if(cancelled)
-            if isinstance(found, str):
-                stopped_by = found
-            else:
-                findings.append(found)
+            stopped_by = meter.refuses(1, info.size_bytes)
+            if stopped_by:
+                break
+            findings += check_sealed(metered, info.key)
+            left_off = replace(left_off, after=info.key.encode().hex())
     checked = read = 0
     if not stopped_by:
         look = packs.check(lambda name, size: check_by_name(store, name, size), cancelled)
@@ -74,7 +85,7 @@ def verify_packs(
             rate = read / meter.seconds if meter.seconds > 0 else 0.0
             on_progress(Progress(packs.done_bytes, packs.total_bytes, rate=rate, phase="packs"))
         stopped_by = packs.stopped_by
-    left_off = str(Cursor(VerifyMode.PACKS, PACKS, packs.reached.hex(), packs.until))
+        left_off = Cursor(VerifyMode.PACKS, PACKS, packs.reached.hex(), packs.until)
     return VerifyReport(
         mode=VerifyMode.PACKS,
         points=(),
@@ -87,27 +98,37 @@ def verify_packs(
         total_bytes=packs.total_bytes,
         examined=False,
         stopped_by=stopped_by,
-        cursor=left_off if stopped_by else "",
+        cursor=str(left_off) if stopped_by else "",
         requests=meter.requests,
         seconds=meter.seconds,
     )
 
 
-def _check_sealed(store: Store, meter: Meter) -> Iterator[Finding | str]:
-    """What is not whole; at last, if the budget ends it, which limit that was."""
-    for folder, code in _SEALED.items():
-        for info in store.list(f"{folder}/"):
-            refused = meter.refuses(1, info.size_bytes)
-            if refused:
-                yield refused
-                return
-            try:
-                stored = store.get(info.key, limit_bytes=LIMIT_BYTES)
-                check(stored)
-            except ObjectMissing:
-                continue
-            except SealError as wrong:
-                yield Finding(code, info.key, str(wrong))
-                continue
-            if folder == "index" and info.key != f"index/{content_name(stored)}":
-                yield Finding(code, info.key, "its checksum is not its name")
+def check_sealed(store: Store, key: str) -> list[Finding]:
+    """The finding, if this sealed object is not whole; none when it is gone. It is read once more
+    before that is said: what was spoilt only on its way is no damage."""
+    problem = _problem_of(store, key) and _problem_of(store, key)
+    return [Finding(_SEALED[key.partition("/")[0]], key, problem)] if problem else []
+
+
+def _sealed(store: Store, after: str) -> list[ObjectInfo]:
+    """Of all folders, behind this key, in the order in which a round looks at them."""
+    found = (info for folder in _SEALED for info in store.list(f"{folder}/") if info.key > after)
+    return sorted(found, key=lambda info: info.key)
+
+
+def _problem_of(store: Store, key: str) -> str:
+    try:
+        stored = store.get(key, limit_bytes=LIMIT_BYTES)
+        check(stored)
+    except ObjectMissing:
+        return ""
+    except SealError as wrong:
+        return str(wrong)
+    except StorageFailure as failure:
+        if failure.code not in UNREADABLE:
+            raise
+        return f"cannot be read: {failure.message}"
+    if key.startswith("index/") and key != f"index/{content_name(stored)}":
+        return "its checksum is not its name"
+    return ""

@@ -75,8 +75,10 @@ class Cursor:
             ) from inner
 
 
-PACKS, MAPS = "packs", "maps"
-STAGES = (PACKS, MAPS)
+SEALED, PACKS, MAPS = "sealed", "packs", "maps"
+"""In this order. A check without the key begins with the sealed objects, one with it ends with
+the maps."""
+STAGES = (SEALED, PACKS, MAPS)
 _TIME = "%Y-%m-%dT%H.%M.%S.%f"
 
 

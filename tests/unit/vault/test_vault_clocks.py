@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore, StaleLists
-from vault_scene import KEY, LABEL, FakeClock, Scene, disk_of
+from test_vault_collect import commit, put_all
+from vault_scene import KEY, FakeClock, Scene, disk_of
 
-from quiesce.model.point import PointDisk
-from quiesce.model.snapshot import Route
+from quiesce.model.failure import Failure
 from quiesce.vault import Vault
+from quiesce.vault.format.pack import pack_key
 
 DISK = disk_of(1, 2, 3)
 
@@ -35,21 +37,14 @@ def test_a_writer_keeps_what_it_counts_on_however_the_clocks_are_wrong(
     clock.advance(hours=12)
     writer = host(writer_minutes).vault.writer("web", "two")
     target = writer.disk("sda", len(DISK))
-    for number in range(3):
-        target.put(number, memoryview(DISK)[number * 131072 : (number + 1) * 131072])
+    put_all(target, DISK)
     clock.advance(minutes=1)
     for _ in range(60):
         collector = host(collector_minutes).vault
         collector.collect(collector.plan_collect())
         clock.advance(minutes=30)
         writer._beat()
-    point = writer.commit(
-        taken_at=clock(),
-        route=Route.HOST,
-        consistency=LABEL,
-        freeze=None,
-        disks=(PointDisk("sda", len(DISK), "raw", "g", False),),
-    )
+    point = commit(scene, writer, len(DISK), "g")
     for _ in range(60):
         collector = host(collector_minutes).vault
         collector.collect(collector.plan_collect())
@@ -69,3 +64,50 @@ def test_a_late_list_keeps_no_backup_and_no_restore_from_a_pack_that_is_there(
     assert other.restore(point) == DISK
     again = other.backup("two", DISK, base="one", changed={"sda": set()})
     assert Scene.at(seen, clock).restore(again) == DISK
+
+
+def test_a_point_whose_commit_got_no_answer_is_kept_until_lists_show_it(clock: FakeClock) -> None:
+    store = PaperStore(clock)
+    Scene.create(store, clock)
+    seen = StaleLists(store, clock, 3600)
+    scene = Scene.at(seen, clock)
+    doomed = scene.backup("one", DISK)
+    clock.advance(hours=5)
+    scene.delete(doomed)
+    clock.advance(hours=5)
+    host = FaultyStore(seen)
+    writer = Scene.at(host, clock).vault.writer("mail", "two")
+    put_all(writer.disk("sda", len(DISK)), DISK)
+    clock.advance(minutes=90)
+    scene.vault.collect(scene.vault.plan_collect())
+    for _ in range(9):
+        clock.advance(hours=3)
+        writer._beat()
+    host.rules.append(Rule("put", Fault.AFTER, "points/"))
+    with pytest.raises(Failure):
+        commit(scene, writer, len(DISK), "g")
+    writer.abandon()
+    clock.advance(minutes=10)
+    scene.vault.collect(scene.vault.plan_collect())
+    clock.advance(hours=2)
+    again = Scene.at(store, clock).vault.writer("mail", "two")
+    assert again.committed is not None
+    assert Scene.at(store, clock).restore(again.committed) == DISK
+
+
+def test_a_late_list_makes_no_writer_forget_a_pack_that_no_segment_tells_of(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    Scene.create(store, clock)
+    scene = Scene.at(StaleLists(store, clock, 3600), clock)
+    writer = scene.vault.writer("web", "one")
+    put_all(writer.disk("sda", len(DISK)), DISK)
+    writer._stream.flush()
+    clock.advance(minutes=1)
+    scene.vault.status()
+    commit(scene, writer, len(DISK), "g")
+    clock.advance(hours=2)
+    contents = Scene.at(store, clock).vault.contents
+    told = frozenset().union(*contents.segments().values())
+    assert {pack_key(name) for name in told} == set(store.keys("packs/"))

@@ -49,6 +49,7 @@ class VaultPointWriter:
         self._disks: dict[str, VaultDiskWriter] = {}
         self._lock = threading.Lock()
         self._session = self._earlier = ""
+        self._maybe_committed = False
         self._committed = find_committed()
         if self._committed is None:
             self._join()
@@ -95,6 +96,8 @@ class VaultPointWriter:
         )
         stored = write_manifest(self._contents.keys, Manifest(point, maps))
         self._check_session()
+        # From here on, whatever the store answers: a put that failed may have taken effect.
+        self._maybe_committed = True
         if self._contents.store.put(point_key(self._point_id), stored) is Put.ALREADY_THERE:
             # Our own manifest whose answer was lost, or the same job run twice at once: what is
             # there is whole, and it is this job's point.
@@ -180,7 +183,7 @@ class VaultPointWriter:
         self._stream.close()
         # A record that stays only delays garbage collection, which removes it.
         with contextlib.suppress(Failure):
-            if self._committed is None or self._is_listed():
+            if not self._maybe_committed or self._is_listed():
                 for key in filter(None, (self._earlier, self._session)):
                     self._contents.store.delete(key)
         self._session = self._earlier = ""

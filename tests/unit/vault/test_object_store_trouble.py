@@ -254,6 +254,16 @@ def test_a_server_that_would_overwrite_is_refused_before_anything_is_written(
     careless.close()
 
 
+@pytest.mark.parametrize("trouble", [Lost(), SLOW_DOWN], ids=["lost", "busy"])
+def test_a_busy_server_is_not_taken_for_one_that_would_overwrite(
+    place: Place, store: ObjectStore, trouble: Lost | Reply
+) -> None:
+    rule = Rule("PUT", "quiesce-store", trouble)
+    rules(place).append(rule)
+    place.open().put("points/one", b"1")
+    assert not rule.times, "it met the proof"
+
+
 def _in_pages_of_ten(path: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
     return (f"{path}&max-keys=10" if "list-type" in path else path), headers
 

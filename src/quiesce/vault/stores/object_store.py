@@ -174,8 +174,14 @@ class ObjectStore:
 
         return self._ask(ask, key, "read")
 
-    def _put(self, key: str, data: Buffer) -> Put:
+    def _put(self, key: str, data: Buffer, *, was_there: bool = False) -> Put:
+        """`was_there`: known before, so that a refusal never means an earlier try of this put."""
         doubtful = False
+
+        def refused(clients: Clients) -> Put:
+            if doubtful and not was_there:
+                return self._whose(clients, key, data)
+            return Put.ALREADY_THERE
 
         def ask(clients: Clients) -> Put:
             nonlocal doubtful
@@ -184,12 +190,12 @@ class ObjectStore:
             except AlreadyExistsError as error:
                 if Answer.of(error).conflict:
                     raise
-                return self._whose(clients, key, data) if doubtful else Put.ALREADY_THERE
+                return refused(clients)
             except PermissionDeniedError:
                 # Credentials that may create and not overwrite are told so before the condition.
                 if not _is_there(clients, key):
                     raise
-                return self._whose(clients, key, data) if doubtful else Put.ALREADY_THERE
+                return refused(clients)
             except BaseError as error:
                 # Refused with a reason: nothing happened. Otherwise who knows.
                 status = Answer.of(error).status
@@ -286,7 +292,7 @@ class ObjectStore:
         if self._conditional:
             return
         try:
-            refused = self._put(MARKER, self._identity) is Put.ALREADY_THERE
+            refused = self._put(MARKER, self._identity, was_there=True) is Put.ALREADY_THERE
             evidence = Evidence("an object that exists was put again, and taken", self._address)
         except StorageFailure as failure:
             cause = failure.__cause__

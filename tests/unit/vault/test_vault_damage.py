@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from vault_scene import KEY, Scene, disk_of
 
-from quiesce.model.failure import Failure
-from quiesce.vault import Vault
+from quiesce.model.failure import Failure, StorageFailure
+from quiesce.vault import LocalStore, Vault
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.upkeep.verify_report import Verdict, VerifyMode
 
@@ -128,6 +128,28 @@ def test_a_damaged_index_is_rebuilt_from_the_packs_and_said_so(two_vms: Scene, h
         assert {f.code for f in report.findings} == {"vault.corrupt-index"}
         assert all(finding.healed for finding in report.findings)
     assert two_vms.reopened().vault.verify("structure").findings == ()
+
+
+@pytest.mark.parametrize("code", ["storage.locked", "storage.denied"])
+def test_a_damaged_index_that_may_not_be_deleted_stops_nothing(
+    two_vms: Scene, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for segment in (two_vms.folder / "index").iterdir():
+        flip(segment, 70)
+
+    def delete(store: LocalStore, key: str) -> None:
+        if key.startswith("index/"):
+            raise StorageFailure(code, "may not be deleted")
+        real(store, key)
+
+    real = LocalStore.delete
+    monkeypatch.setattr(LocalStore, "delete", delete)
+    fresh = two_vms.reopened()
+    assert fresh.restore(fresh.backup("three", disk_of(1, 7))) == disk_of(1, 7)
+    report = two_vms.reopened().vault.verify("structure")
+    assert report.intact
+    assert {f.code for f in report.findings} == {"vault.corrupt-index"}
+    assert two_vms.reopened().vault.rebuild_index().packs == 3
 
 
 def test_a_damaged_manifest_costs_its_point_only(two_vms: Scene) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 
 from quiesce.model.failure import Failure, VaultFailure
 from quiesce.vault.contents.index import ChunkIndex
@@ -32,7 +32,7 @@ from quiesce.vault.format.segment import (
     write_segment,
 )
 from quiesce.vault.stores.files import Buffer
-from quiesce.vault.stores.store import ObjectMissing, Store
+from quiesce.vault.stores.store import ObjectMissing, Store, delete_if_allowed
 
 Clock = Callable[[], datetime]
 _INDEX_KIND = "index"
@@ -118,8 +118,10 @@ class Contents:
 
     def _look_by_name(self, indexed: frozenset[bytes], sizes: dict[bytes, int]) -> None:
         """A list may be late, a look by name is not: what is told of and not listed is looked for,
-        before a backup or a restore fails for a pack that is there."""
-        for name in islice(indexed - sizes.keys(), _LOOKS):
+        before a backup or a restore fails for a pack that is there. First of all what no segment
+        tells of yet: were it forgotten, none ever would, though a manifest may rely on it."""
+        unsaved = [pack.name for pack in self.index.unsaved() if pack.name not in sizes]
+        for name in chain(unsaved, islice(indexed - sizes.keys(), _LOOKS)):
             with contextlib.suppress(ObjectMissing):
                 sizes[name] = self.store.stat(pack_key(name)).size_bytes
 
@@ -186,7 +188,8 @@ class Contents:
         return read_sealed(self.store, self.keys, _INDEX_KIND, "", key)
 
     def save_index(self) -> None:
-        """Store segments that tell of every pack known here, then drop damaged ones.
+        """Store segments that tell of every pack known here, then drop damaged ones, as far as
+        they may be deleted.
 
         When this returns, every pack that any writer of this process has finished is told of by
         a stored segment.
@@ -198,8 +201,8 @@ class Contents:
                 self._segments[key] = frozenset(pack.name for pack in group)
                 self.index.saved(group)
             for key in list(self._bad_segments):
-                self.store.delete(key)
-                self._bad_segments.pop(key, None)
+                if delete_if_allowed(self.store, key) is None:
+                    self._bad_segments.pop(key, None)
 
     def put_segment(self, plain: bytes) -> str:
         """Store a segment; its key."""

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from quiesce.model.failure import StorageFailure
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.sealed import SealError, read_sealed, seal
-from quiesce.vault.stores.store import ObjectMissing, Put, Store
+from quiesce.vault.stores.store import ObjectMissing, Put, Store, delete_if_allowed
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """When a session began of which that is not known, or that is to count as older than any mark."""
@@ -148,11 +147,7 @@ class Records:
 def retire_session(store: Store, key: str) -> None:
     """Remove the record of a session that has ended or has a newer one. Where it may not be
     removed, by append-only credentials or a lock, it stays and delays garbage collection."""
-    try:
-        store.delete(key)
-    except StorageFailure as refused:
-        if refused.code not in ("storage.denied", "storage.locked"):
-            raise
+    delete_if_allowed(store, key)
 
 
 LEASE_KEY = "sessions/gc"

@@ -115,6 +115,18 @@ _RESERVE = "reserve"
 _LEFT_TO_OTHERS_BYTES = 1024 * 1024
 
 
+def delete_if_allowed(store: Store, key: str) -> StorageFailure | None:
+    """Delete what does no harm if it stays. Returns the refusal, where append-only credentials or
+    a retention lock forbid it, else None."""
+    try:
+        store.delete(key)
+    except StorageFailure as refused:
+        if refused.code not in ("storage.denied", "storage.locked"):
+            raise
+        return refused
+    return None
+
+
 def check_key(key: str) -> str:
     """:raise ValueError: the key is not one (a defect: keys never come from outside)"""
     if not KEY.match(key) or ".." in key:

@@ -12,10 +12,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quiesce.model.failure import Evidence, StorageFailure, VaultFailure
+from quiesce.model.failure import Evidence, VaultFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.segment import SEGMENT_ROWS, SegmentError, join_segments, read_segment
+from quiesce.vault.stores.store import delete_if_allowed
 
 MANY_SEGMENTS = 32
 """So many small segments are joined. A large one is left alone, so that the work of a vault's
@@ -66,8 +67,8 @@ def rewrite_segments(
 ) -> frozenset[bytes]:
     """Store segments that no longer tell of the packs in `drop`, then delete the old.
 
-    Packs that an old segment still tells of, since a retention lock keeps it: they must stay, or
-    the index would tell of a pack that is not there.
+    Packs that an old segment still tells of, since a retention lock or append-only credentials
+    keep it: they must stay, or the index would tell of a pack that is not there.
     """
     segments = contents.segments()
     found = layout(contents)
@@ -82,7 +83,7 @@ def rewrite_segments(
         if any(name not in drop for names, _ in group for name, _ in names):
             kept = contents.put_segment(join_segments(group, drop))
         for key in old:
-            if key != kept and not _delete(contents, key):
+            if key != kept and delete_if_allowed(contents.store, key) is not None:
                 locked.update(segments[key])
         group.clear()
         old.clear()
@@ -115,14 +116,3 @@ def _opened(contents: Contents, key: str) -> tuple[list[tuple[bytes, int]], NDAr
             f"The index segment {key} can no longer be read, so it is not rewritten.",
             evidence=[Evidence(str(inner), f"{contents.store.address}/{key}")],
         ) from inner
-
-
-def _delete(contents: Contents, key: str) -> bool:
-    """False when a retention lock forbids it."""
-    try:
-        contents.store.delete(key)
-    except StorageFailure as failure:
-        if failure.code != "storage.locked":
-            raise
-        return False
-    return True

@@ -24,7 +24,7 @@ from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.pack import NewerPackError, PackError, open_footer, pack_key
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.segment import SegmentError, join_segments, read_segment, rows_of_footer
-from quiesce.vault.stores.store import UNREADABLE, ObjectMissing
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, delete_if_allowed
 from quiesce.vault.upkeep.pack_check import stop_if
 
 REBUILT_ROWS = 1 << 18
@@ -95,7 +95,8 @@ def rebuild_index(
         for key in old:
             if key not in written:
                 lease.beat()
-                _delete(contents, key)
+                # One that may not be deleted stays: it tells nothing wrong.
+                delete_if_allowed(contents.store, key)
         contents.refresh(scan_unindexed=True)
         return RebuildReport(
             packs=packs + len(told),
@@ -152,12 +153,3 @@ def _told_by(contents: Contents, segments: list[str], but_for: Set[bytes]) -> di
                 own["pack"] = 0
                 found[name] = [(name, size)], own
     return found
-
-
-def _delete(contents: Contents, key: str) -> None:
-    """A segment that a retention lock keeps stays: it tells nothing wrong."""
-    try:
-        contents.store.delete(key)
-    except StorageFailure as failure:
-        if failure.code != "storage.locked":
-            raise

@@ -96,15 +96,23 @@ class Records:
         """All garbage marks. One that cannot be read is passed over: its packs are then never
         deleted by it; but a writer that started after it may refer to them, so `collect` never
         acts on a mark it cannot read either."""
-        found = []
-        for info in self._store.list("garbage/"):
-            try:
-                values = self.read(info.key, "garbage")
-                packs = tuple(bytes.fromhex(name) for name in values["packs"])
-                found.append(GarbageMark(info.key, _time(values["at"]), packs))
-            except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
-                continue
-        return found
+        found: dict[str, GarbageMark] = {}
+        # What stays of a mark that goes stands in another long before: who misses the one after a
+        # slow or late list finds the other in the next.
+        for _ in range(2):
+            missing = False
+            for info in self._store.list("garbage/"):
+                try:
+                    values = self.read(info.key, "garbage")
+                    packs = tuple(bytes.fromhex(name) for name in values["packs"])
+                    found[info.key] = GarbageMark(info.key, _time(values["at"]), packs)
+                except ObjectMissing:
+                    missing = True
+                except (SealError, KeyError, ValueError, TypeError):
+                    continue
+            if not missing:
+                break
+        return list(found.values())
 
     def damage(self) -> dict[bytes, frozenset[bytes]]:
         """Pack → ids of blobs in it that were found damaged."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 from quiesce.model.failure import StorageFailure
@@ -14,6 +14,7 @@ from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.manifest import point_key
 from quiesce.vault.format.pack import pack_key
 from quiesce.vault.upkeep.collect_plan import (
+    CLOCK_SKEW,
     MARGIN,
     CollectPlan,
     LockedObject,
@@ -67,7 +68,7 @@ def execute_collect(
         deleted = _delete_packs(contents, delete, removal)
         ripe = frozenset(now.ripe_marks) & frozenset(plan.ripe_marks)
         revive = frozenset(now.revive) & frozenset(plan.revive)
-        _settle_marks([m for m in seen.marks if m.key in ripe], seen.sizes, revive, removal)
+        _settle_marks(seen, ripe, revive, removal)
         for info in contents.store.list("tmp/"):
             if info.modified_at < contents.clock() - MARGIN:
                 removal.delete(info.key)
@@ -141,24 +142,33 @@ def _delete_packs(contents: Contents, packs: Set[bytes], removal: _Removal) -> f
     return frozenset(pack for pack in sorted(packs - told) if removal.delete(pack_key(pack)))
 
 
-def _settle_marks(
-    marks: Iterable[GarbageMark],
-    stored: Mapping[bytes, int],
-    revive: Set[bytes],
-    removal: _Removal,
-) -> None:
+def _settle_marks(seen: Look, ripe: Set[str], revive: Set[bytes], removal: _Removal) -> None:
     """Remove ripe marks of which no pack was listed when this run began. Until then the mark stays:
-    a list that is late may still show a deleted pack, and nobody must refer to that. Packs that are
-    needed after all are taken out of theirs."""
-    for mark in marks:
-        rest = [pack for pack in mark.packs if pack in stored and pack not in revive]
-        trimmed = any(pack in revive for pack in mark.packs)
-        if rest and trimmed:
-            values = {"at": mark.at, "packs": [pack.hex() for pack in rest]}
-            key = f"garbage/{secrets.token_hex(16)}"
-            removal.contents.records.put(key, "garbage", values)
-        if not rest or trimmed:
-            removal.delete(mark.key)
+    a list that is late may still show a deleted pack, and nobody must refer to that.
+
+    Packs that are needed after all are taken out of theirs: the others are marked anew, and the
+    mark goes in a run to which the new one is old. So whoever lists marks before that run and
+    reads them after it has seen one of the two, or misses the old one and looks for the new."""
+    contents = removal.contents
+    now = contents.clock()
+    standing = {mark.key: mark for mark in seen.marks}
+    for mark in [mark for mark in seen.marks if mark.key in ripe]:
+        rest = {pack for pack in mark.packs if pack in seen.sizes and pack not in revive}
+        others = [other for other in standing.values() if other.key != mark.key]
+        if rest:
+            if revive.isdisjoint(mark.packs):
+                continue
+            new = tuple(sorted(rest.difference(*(other.packs for other in others))))
+            if new:
+                fresh = GarbageMark(f"garbage/{secrets.token_hex(16)}", now, new)
+                values = {"at": now, "packs": [pack.hex() for pack in new]}
+                contents.records.put(fresh.key, "garbage", values)
+                standing[fresh.key] = fresh
+            old = [other for other in others if other.at + CLOCK_SKEW <= now]
+            if not rest <= {pack for other in old for pack in other.packs}:
+                continue
+        if removal.delete(mark.key):
+            del standing[mark.key]
 
 
 def _forget_damage(contents: Contents, removal: _Removal) -> None:

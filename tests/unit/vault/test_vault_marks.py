@@ -1,0 +1,142 @@
+"""Of a mark one pack is needed again: the others stay marked for whoever looks, at any time."""
+
+from __future__ import annotations
+
+import pytest
+from faulty_store import Call, Fault, FaultyStore, Rule
+from paper_store import PaperStore, StaleLists
+from test_vault_collect import commit, put_all
+from vault_scene import FakeClock, Scene, disk_of
+
+from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.upkeep.collect_plan import CollectPlan
+
+NEEDED_AGAIN, GARBAGE = disk_of(1, 2, 3), disk_of(4, 5, 6)
+SIZE = 3 * CHUNK_BYTES
+
+
+class TwoMarked:
+    """Two packs under one mark that is ripe; a point that came meanwhile needs the one of them."""
+
+    def __init__(self, clock: FakeClock, late_seconds: float = 0) -> None:
+        self.clock = clock
+        self.store = PaperStore(clock)
+        Scene.create(self.store, clock)
+        self.seen = StaleLists(self.store, clock, late_seconds)
+        self.gate = FaultyStore(self.seen)
+        self.collector = Scene.at(self.gate, clock)
+        clock.advance(hours=2)
+        doomed = [self.collector.backup(str(n), d) for n, d in enumerate((NEEDED_AGAIN, GARBAGE))]
+        clock.advance(hours=5)
+        self.collector.delete(*doomed)
+        clock.advance(hours=5)
+        earlier = Scene.at(self.seen, clock)
+        writer = earlier.vault.writer("web", "before the mark")
+        put_all(writer.disk("sda", SIZE), NEEDED_AGAIN)
+        clock.advance(hours=1)
+        assert len(self.collect().mark) == 2
+        clock.advance(hours=1)
+        self.door = FaultyStore(self.seen)
+        self.service = Scene.at(self.door, clock)  # has the index of both packs open from here on
+        self.kept = commit(earlier, writer, SIZE, "kept")
+        clock.advance(hours=30)
+
+    def collect(self) -> CollectPlan:
+        return self.collector.vault.collect(self.collector.vault.plan_collect())
+
+    def restored(self, point: str) -> bytes:
+        return Scene.at(self.store, self.clock).restore(point)
+
+
+def test_whoever_reads_the_marks_while_one_is_trimmed_sees_what_stays_marked(
+    clock: FakeClock,
+) -> None:
+    """The list shows the mark before, the reading comes after; a lock keeps its pack till then."""
+    two = TwoMarked(clock)
+    two.gate.rules.append(Rule("delete", Fault.LOCKED, "packs/", at=0))
+    trimmed: list[CollectPlan] = []
+
+    def trim(call: Call) -> None:
+        if call.operation == "get" and call.key.startswith("garbage/") and not trimmed:
+            trimmed.append(two.collect())
+
+    two.door.before = trim
+    clock.advance(minutes=1)
+    writer = two.service.vault.writer("new", "after the mark")
+    assert len(trimmed[0].revive) == len(trimmed[0].locked) == 1
+    put_all(writer.disk("sda", SIZE), GARBAGE)
+    clock.advance(hours=1)
+    two.gate.rules.clear()
+    assert len(two.collect().delete) == 1
+    point = commit(two.service, writer, SIZE, "new")
+    clock.advance(hours=2)
+    assert two.restored(point.id) == GARBAGE
+    assert two.restored(two.kept.id) == NEEDED_AGAIN
+
+
+def test_a_late_list_shows_what_was_deleted_when_its_mark_was_trimmed_as_marked(
+    clock: FakeClock,
+) -> None:
+    two = TwoMarked(clock, late_seconds=3600)
+    collected = two.collect()
+    assert len(collected.revive) == len(collected.delete) == 1
+    clock.advance(minutes=10)
+    writer = two.service.vault.writer("new", "after the mark")
+    put_all(writer.disk("sda", SIZE), GARBAGE)
+    clock.advance(hours=1)
+    point = commit(two.service, writer, SIZE, "new")
+    clock.advance(hours=2)
+    assert two.restored(point.id) == GARBAGE
+
+
+def test_who_slept_between_list_and_reading_looks_for_the_mark_that_took_the_others_place(
+    clock: FakeClock,
+) -> None:
+    two = TwoMarked(clock, late_seconds=3600)
+    lock = Rule("delete", Fault.LOCKED, "packs/", at=0)
+    two.gate.rules.append(lock)
+    slept: list[CollectPlan] = []
+
+    def sleep(call: Call) -> None:
+        if call.operation == "get" and call.key.startswith("garbage/") and not slept:
+            slept.append(two.collect())
+            clock.advance(hours=4)
+            two.gate.rules.clear()
+            slept.append(two.collect())
+
+    two.door.before = sleep
+    writer = two.service.vault.writer("new", "after the mark")
+    assert [len(plan.delete) for plan in slept] == [0, 1]
+    put_all(writer.disk("sda", SIZE), GARBAGE)
+    point = commit(two.service, writer, SIZE, "new")
+    clock.advance(hours=2)
+    assert two.restored(point.id) == GARBAGE
+
+
+@pytest.mark.parametrize("hours", [1, 3, 30])
+def test_a_trimmed_mark_goes_in_the_end_and_what_it_named_too(clock: FakeClock, hours: int) -> None:
+    two = TwoMarked(clock)
+    for _ in range(200 // hours):
+        two.collect()
+        clock.advance(hours=hours)
+    assert two.store.keys("garbage/") == []
+    assert len(two.store.keys("packs/")) == 1
+    assert two.restored(two.kept.id) == NEEDED_AGAIN
+
+
+def test_of_two_marks_that_name_the_same_packs_one_stays_while_a_pack_of_them_is_there(
+    clock: FakeClock,
+) -> None:
+    two = TwoMarked(clock)
+    records = two.collector.vault.contents.records
+    (mark,) = records.garbage()
+    values = {"at": mark.at, "packs": [pack.hex() for pack in mark.packs]}
+    records.put("garbage/twin", "garbage", values)
+    two.gate.rules.append(Rule("delete", Fault.LOCKED, "packs/", at=0))
+    for _ in range(4):
+        kept = two.collect()
+        assert len(kept.locked) == 1
+        locked = kept.locked[0].key.rpartition("/")[2]
+        marked = {pack.hex() for mark in records.garbage() for pack in mark.packs}
+        assert locked in marked
+        clock.advance(hours=30)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
-from vault_scene import LABEL, Scene, disk_of
+from faulty_store import Call, FaultyStore
+from vault_scene import LABEL, FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure, StorageFailure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
 from quiesce.vault import LocalStore
 from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.lease import Lease
+from quiesce.vault.contents.records import LEASE_KEY
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.points.disk_writer import VaultDiskWriter
 from quiesce.vault.points.writer import VaultPointWriter
@@ -199,3 +203,33 @@ def test_a_writer_that_could_not_start_leaves_no_session(
     with pytest.raises(Failure):
         scene.vault.writer("web", "two")
     assert not list(scene.store.list("sessions/"))
+
+
+def test_a_lease_that_two_threads_renew_at_once_is_not_lost(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    far = FaultyStore(LocalStore.create(tmp_path / "far"))
+    lease = Lease(Scene.create(far, clock).vault.contents)
+    clock.advance(hours=2)
+    far.log.clear()
+    found: list[Failure | None] = []
+
+    def second() -> None:
+        try:
+            lease.beat()
+            found.append(None)
+        except Failure as failure:
+            found.append(failure)
+
+    other = threading.Thread(target=second)
+
+    def before(call: Call) -> None:
+        if (call.operation, call.key) == ("put", LEASE_KEY) and not other.ident:
+            other.start()  # deleted, and not made again yet
+            other.join(0.5)  # it waits, or else it ends at once
+
+    far.before = before
+    lease.beat()
+    other.join()
+    assert found == [None]
+    assert far.puts.count(LEASE_KEY) == 2, "taken once, renewed once"

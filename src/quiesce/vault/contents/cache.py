@@ -114,7 +114,6 @@ class CachingStore:
 
     def __init__(self, origin: Store, cache: IndexCache) -> None:
         self.origin = origin
-        """The store itself: what looks for damage reads there."""
         self.cache = cache
 
     @property
@@ -166,3 +165,8 @@ class CachingStore:
 
     def give_back_reserve(self) -> None:
         self.origin.give_back_reserve()
+
+
+def origin_of(store: Store) -> Store:
+    """The store itself: what looks for damage reads there."""
+    return store.origin if isinstance(store, CachingStore) else store

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -24,9 +25,12 @@ _RENEWED_AFTER = timedelta(hours=1)
 
 
 class Lease:
+    """Thread-safe."""
+
     def __init__(self, contents: Contents) -> None:
         """:raise VaultFailure: vault.collect-running"""
         self._contents = contents
+        self._renewing = threading.Lock()
         self._holder = secrets.token_hex(16)
         try:
             taken = self._put()
@@ -47,8 +51,12 @@ class Lease:
 
         :raise VaultFailure: vault.collect-running, when somebody has taken the lease over
         """
-        if self._contents.clock() - self._renewed_at < _RENEWED_AFTER:
-            return
+        # Two threads that renew it at once would each find the other's gap.
+        with self._renewing:
+            if self._contents.clock() - self._renewed_at >= _RENEWED_AFTER:
+                self._renew()
+
+    def _renew(self) -> None:
         holder, at = self._current()
         if holder != self._holder:
             raise _running(at or self._contents.clock())

@@ -24,6 +24,8 @@ from quiesce.vault.stores.files import Buffer, read_fully, sync_folder, write_sy
 
 UNREADABLE = frozenset({"storage.io-error", "storage.object-too-large"})
 """Of one object: a bad sector is as much damage as a turned bit."""
+CANNOT_WRITE = frozenset({"storage.read-only", "storage.denied", "storage.locked", "storage.full"})
+"""Of a store that may still be read."""
 KEY = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/){0,2}[a-z0-9][a-z0-9._-]{0,199}\Z")
 
 

@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import TypeVar
 
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -45,7 +44,6 @@ from quiesce.vault.upkeep.verify_report import Finding
 
 _PACKS_AT_ONCE = 2
 _PIECE_BYTES = 4 * 1024 * 1024
-Checked = TypeVar("Checked")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -105,11 +103,11 @@ class PackRound:
         return sum(size for name, size in self._sizes.items() if name <= self.reached)
 
     def check(
-        self, check: Callable[[bytes, int], Checked], cancelled: Callable[[], bool]
-    ) -> Iterator[Checked]:
+        self, check: Callable[[bytes, int], PackCheck], cancelled: Callable[[], bool]
+    ) -> Iterator[PackCheck]:
         """:raise JobFailure: job.cancelled"""
         workers = min(_PACKS_AT_ONCE, os.cpu_count() or 1)
-        waiting: deque[tuple[bytes, Future[Checked]]] = deque()
+        waiting: deque[tuple[bytes, Future[PackCheck]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="vault-verify") as pool:
             try:
                 for name in self._todo:
@@ -118,7 +116,7 @@ class PackRound:
                     self.stopped_by = self._meter.reserve(read_requests(size), size)
                     if self.stopped_by:
                         break
-                    waiting.append((name, pool.submit(check, name, size)))
+                    waiting.append((name, pool.submit(self._settled, check, name, size)))
                     if len(waiting) > workers:
                         yield self._oldest(waiting)
                 while waiting:
@@ -128,7 +126,17 @@ class PackRound:
                 for _, future in waiting:
                     future.cancel()
 
-    def _oldest(self, waiting: deque[tuple[bytes, Future[Checked]]]) -> Checked:
+    def _settled(
+        self, check: Callable[[bytes, int], PackCheck], name: bytes, size: int
+    ) -> PackCheck:
+        """What is found damaged is read once more: what was spoilt only on its way is none."""
+        found = check(name, size)
+        if not found.findings:
+            return found
+        self._meter.spend(read_requests(size), size)
+        return check(name, size)
+
+    def _oldest(self, waiting: deque[tuple[bytes, Future[PackCheck]]]) -> PackCheck:
         name, future = waiting.popleft()
         found = future.result()
         self.reached = name

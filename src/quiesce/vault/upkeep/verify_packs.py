@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from quiesce.model.failure import InputFailure, StorageFailure
+from quiesce.model.failure import InputFailure
 from quiesce.model.job import Progress
+from quiesce.vault.contents.cache import origin_of
 from quiesce.vault.format.config import read_config
-from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
-from quiesce.vault.stores.store import UNREADABLE, ObjectInfo, ObjectMissing, Store
+from quiesce.vault.stores.store import Store
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.upkeep.pack_check import PackRound, check_by_name, stop_if
+from quiesce.vault.upkeep.sealed_check import check_sealed, sealed_objects
 from quiesce.vault.upkeep.verify_report import (
     MAPS,
     PACKS,
@@ -25,15 +26,6 @@ from quiesce.vault.upkeep.verify_report import (
     VerifyMode,
     VerifyReport,
 )
-
-_SEALED = {
-    "damage": "vault.corrupt-record",
-    "deleted": "vault.corrupt-record",
-    "garbage": "vault.corrupt-record",
-    "index": "vault.corrupt-index",
-    "points": "vault.corrupt-manifest",
-}
-"""Folders of sealed objects, and what one that is not whole is called."""
 
 
 def verify_packs(
@@ -53,7 +45,7 @@ def verify_packs(
     :raise VaultFailure: vault.not-a-vault, vault.version-unsupported, vault.corrupt-format
     """
     meter = Meter(budget)
-    metered = MeteredStore(store, meter)
+    metered = MeteredStore(origin_of(store), meter)
     read_config(metered)
     at = Cursor.parse(cursor) if cursor else None
     if at is not None and (at.mode is not VerifyMode.PACKS or at.stage == MAPS):
@@ -68,7 +60,8 @@ def verify_packs(
     stopped_by = ""
     left_off = Cursor(VerifyMode.PACKS, SEALED, at.after if at else "", packs.until)
     if at is None or at.stage == SEALED:
-        for info in _sealed(metered, after=bytes.fromhex(left_off.after).decode(errors="replace")):
+        after = bytes.fromhex(left_off.after).decode(errors="replace")
+        for info in sealed_objects(metered, after=after):
             stop_if(cancelled)
             stopped_by = meter.refuses(1, info.size_bytes)
             if stopped_by:
@@ -102,33 +95,3 @@ def verify_packs(
         requests=meter.requests,
         seconds=meter.seconds,
     )
-
-
-def check_sealed(store: Store, key: str) -> list[Finding]:
-    """The finding, if this sealed object is not whole; none when it is gone. It is read once more
-    before that is said: what was spoilt only on its way is no damage."""
-    problem = _problem_of(store, key) and _problem_of(store, key)
-    return [Finding(_SEALED[key.partition("/")[0]], key, problem)] if problem else []
-
-
-def _sealed(store: Store, after: str) -> list[ObjectInfo]:
-    """Of all folders, behind this key, in the order in which a round looks at them."""
-    found = (info for folder in _SEALED for info in store.list(f"{folder}/") if info.key > after)
-    return sorted(found, key=lambda info: info.key)
-
-
-def _problem_of(store: Store, key: str) -> str:
-    try:
-        stored = store.get(key, limit_bytes=LIMIT_BYTES)
-        check(stored)
-    except ObjectMissing:
-        return ""
-    except SealError as wrong:
-        return str(wrong)
-    except StorageFailure as failure:
-        if failure.code not in UNREADABLE:
-            raise
-        return f"cannot be read: {failure.message}"
-    if key.startswith("index/") and key != f"index/{content_name(stored)}":
-        return "its checksum is not its name"
-    return ""

@@ -105,6 +105,7 @@ FACTS: Mapping[str, Kind] = {
     "qga.blocked": _text(CHANNEL, "needed commands that its configuration blocks"),
     "qga.installed": _is(GUEST, "its program is there"),
     "qga.unit": _one(GUEST, "its service", *_UNIT),
+    "qga.result": _text(GUEST, "how its service ended, in systemd's word"),
     "qga.process": _one(GUEST, "its process", *_PROCESS),
     "qga.restarts": _number(GUEST, "how often its service was started anew in the last hour"),
     # the Azure Linux agent
@@ -121,6 +122,7 @@ FACTS: Mapping[str, Kind] = {
     "waagent.version": _text(GUEST, "its version"),
     "waagent.outdated": _is(GUEST, "it is older than 2.2.53, which Quiesce needs at least"),
     "waagent.unit": _one(GUEST, "its service", *_UNIT),
+    "waagent.result": _text(GUEST, "how its service ended, in systemd's word"),
     "waagent.process": _one(GUEST, "its process", *_PROCESS),
     "waagent.restarts": _number(GUEST, "how often it was started anew in the last hour"),
     "waagent.extensions-enabled": _is(GUEST, "Extensions.Enabled in /etc/waagent.conf"),

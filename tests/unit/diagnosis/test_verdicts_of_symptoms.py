@@ -40,6 +40,17 @@ from quiesce.model.diagnosis import FactValue, Verdict
         ("extension.enable-failed", {"extension_runtime": False}, "extension.runtime-missing"),
         (
             "agent.silent",
+            {
+                "failed_route": "guest",
+                "waagent_unit": "failed",
+                "waagent_result": "oom-kill",
+                "guest_memory__percent": 99.0,
+                "vm_cpu__percent": 97.0,
+            },
+            "agent.out-of-memory",
+        ),
+        (
+            "agent.silent",
             {"failed_route": "guest", "waagent_unit": "failed", "extension_runtime": False},
             "extension.runtime-missing",
         ),

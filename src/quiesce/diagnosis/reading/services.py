@@ -137,6 +137,9 @@ def _unit_facts(papers: Papers, agent: _Agent, units: dict[str, dict[str, str]])
         if key in unit
     )
     yield observed(papers, paper, f"{agent.name}.unit", state, words, raw=raw)
+    if state == "failed" and (result := unit.get("Result", "")):
+        words = f"The service {name} ended by {result}."
+        yield observed(papers, paper, f"{agent.name}.result", result, words, raw=raw)
 
 
 def _is_left_over(papers: Papers, agent: _Agent, unit: dict[str, str]) -> bool:

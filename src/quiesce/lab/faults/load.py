@@ -39,9 +39,10 @@ def processor_hog(scene: Scene) -> Iterator[None]:
     scene.hand.run("sysctl --quiet kernel.sched_rt_runtime_us=950000")
 
 
-@fault("memory-hog", LOAD, "guest.overloaded")
+@fault("memory-hog", LOAD, "agent.out-of-memory")
 def memory_hog(scene: Scene) -> Iterator[None]:
-    """A program holds nearly all memory, and everything else is read from the disk anew."""
+    """A program that the kernel must not kill holds nearly all memory: it kills others instead,
+    the largest first, which is the agent."""
     program = (
         "import time\n"
         "free = int(open('/proc/meminfo').read().split('MemAvailable:')[1].split()[0])\n"

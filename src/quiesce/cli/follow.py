@@ -29,6 +29,7 @@ _EXIT = {
     JobStatus.COMPLETED: ExitCode.OK,
     JobStatus.COMPLETED_WITH_WARNING: ExitCode.JOB_WARNING,
 }
+_DAMAGE = ("vault.damaged", "vault.copy-incomplete", "vault.pack-missing")
 
 
 def finish_or_follow(client: Client, job: Json, *, wait: bool, as_json: bool) -> int:
@@ -55,9 +56,9 @@ def finish_or_follow(client: Client, job: Json, *, wait: bool, as_json: bool) ->
 
 
 def exit_code(job: Json) -> ExitCode:
-    """How the job ended; damage that a verify job found is told apart from a job that failed."""
+    """How the job ended; damage that a job met is told apart from a job that failed."""
     failure = job.get("failure")
-    if failure and failure["code"] in ("vault.damaged", "vault.copy-incomplete"):
+    if failure and (failure["code"] in _DAMAGE or failure["code"].startswith("vault.corrupt-")):
         return ExitCode.DAMAGED
     return _EXIT.get(JobStatus(job["status"]), ExitCode.JOB_FAILED)
 

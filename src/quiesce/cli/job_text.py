@@ -15,6 +15,9 @@ from quiesce.model.failure import FailureReport
 from quiesce.model.job import JobKind
 from quiesce.model.units import duration_text, rate_text, size_text
 
+_TELLING = (JobKind.VERIFY, JobKind.COLLECT, JobKind.COPY, JobKind.REBUILD)
+"""Jobs whose result is what they say: there is no point and no file to look at."""
+
 
 def show_outcome(job: Json) -> None:
     """What somebody who waited for the job wants to know."""
@@ -36,6 +39,10 @@ def show_outcome(job: Json) -> None:
             ("frozen", frozen(job["freeze"])),
         )
     )
+    if JobKind(job["kind"]) in _TELLING:
+        for entry in job["log"]:
+            if entry["level"] != "error":  # those are the failure's evidence
+                screen.advise(entry["text"], "yellow" if entry["level"] == "warning" else "")
     _trouble(job, details=False)
 
 

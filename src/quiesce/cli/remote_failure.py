@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from quiesce.model.failure import Evidence, ExitCode, Failure, FailureReport
+from quiesce.model.failure import EXIT_BY_CODE, Evidence, ExitCode, Failure, FailureReport
 
 _EXIT_BY_STATUS = {
     400: ExitCode.USAGE,
@@ -47,7 +47,8 @@ def from_problem(problem: Mapping[str, Any]) -> RemoteFailure:
     """An `application/problem+json` body as the failure it stands for."""
     told = report_from_json({**problem, "message": problem.get("detail", "")})
     by_family = _EXIT_BY_FAMILY.get(told.code.partition(".")[0], ExitCode.JOB_FAILED)
-    return RemoteFailure(told, _EXIT_BY_STATUS.get(int(problem.get("status", 500)), by_family))
+    by_status = _EXIT_BY_STATUS.get(int(problem.get("status", 500)), by_family)
+    return RemoteFailure(told, EXIT_BY_CODE.get(told.code, by_status))
 
 
 def report_from_json(value: Mapping[str, Any]) -> FailureReport:

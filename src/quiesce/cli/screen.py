@@ -181,17 +181,28 @@ def show_steps(steps: Sequence[str], console: Console = out) -> None:
     list_steps(steps, console)
 
 
-def list_steps(steps: Sequence[str], console: Console = out, *, indent: int = 2) -> None:
+def advise(text: str, style: str = "", console: Console | None = None) -> None:
+    """A sentence with a command in it: see `list_steps`."""
+    list_steps([text], console or out, indent=0, style=style)
+
+
+def list_steps(
+    steps: Sequence[str], console: Console = out, *, indent: int = 2, style: str = ""
+) -> None:
     """Each wrapped between words, its commands whole: they are to be copied. One that is longer
     than a line is left to the terminal to wrap."""
     for step in steps:
         line = Text(" " * indent)
         for atom in _atoms(step, console):
-            if len(line) > indent and len(line) + len(atom.plain.rstrip()) > console.width:
-                console.print(line, soft_wrap=True)
+            if (
+                console.is_terminal
+                and len(line) > indent
+                and len(line) + len(atom.plain.rstrip()) > console.width
+            ):
+                console.print(line, soft_wrap=True, style=style)
                 line = Text(" " * indent)
             line.append_text(atom)
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, style=style)
 
 
 def _atoms(step: str, console: Console) -> Iterator[Text]:

@@ -12,6 +12,7 @@ from quiesce.cli.options import COMMON, Common, byte_count
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
+from quiesce.model.job import Progress
 from quiesce.model.units import size_text
 
 Mode = Literal["structure", "packs", "chunks", "sample"]
@@ -134,16 +135,18 @@ def _here(
                 on_progress=tell,
                 cancelled=cancelled,
             )
+        # The last walk counts what the points protect, or chunks.
+        tell(Progress(report.bytes_read, report.bytes_read))
 
     def human() -> None:
         for line in told(report, place.words):
-            screen.out.print(screen.with_commands(line))
+            screen.advise(line)
         for finding in report.findings:
-            screen.say(
-                f"{finding.object}: {finding.detail}" + (" It is healed." if finding.healed else "")
-            )
+            if finding.healed:  # the others are the failure's evidence
+                screen.say(f"{finding.object}: {finding.detail} It is healed.")
         if report.verdict is Verdict.DAMAGED:
-            screen.show_failure(damaged(report).report(), to=screen.out)
+            failure = damaged(report, with_key=not without_key)
+            screen.show_failure(failure.report(), to=screen.out)
         else:
             screen.say(
                 "The vault is whole."

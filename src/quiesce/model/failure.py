@@ -48,6 +48,14 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+EXIT_BY_CODE = {
+    "vault.exists": ExitCode.CONFLICT,
+    "vault.locked": ExitCode.DENIED,
+    "vault.not-a-vault": ExitCode.NOT_FOUND,
+}
+"""Codes that end a command otherwise than their family does: these vaults may well be sound."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One observed fact: what, where, when (UTC), and the raw words if there were any."""
@@ -98,6 +106,7 @@ class Failure(Exception):  # noqa: N818 - the field's own word
     ) -> None:
         super().__init__(message)
         self.code = code
+        self.exit_code = EXIT_BY_CODE.get(code, self.exit_code)
         self.message = message
         self.evidence = tuple(evidence)
         self.remedy = remedy

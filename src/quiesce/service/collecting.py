@@ -24,8 +24,6 @@ def _collect(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _COLLECT)
     vault = parts.points.vault
     plan = vault.plan_collect()
-    for line in told(collect_view(plan)):
-        console.note("info", line)
     console.stop_if_cancelled()
     done = collect_view(vault.collect(plan, cancelled=console.cancelled), executed=True)
     parts.points.collected()

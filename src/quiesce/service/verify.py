@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from quiesce.model.failure import Evidence, VaultFailure
-from quiesce.model.job import Job, TaskName
+from quiesce.model.job import Job, Progress, TaskName
+from quiesce.model.units import size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
 from quiesce.service.work import Parts, end_by_task, only_task
 from quiesce.vault.upkeep.budget import Budget
-from quiesce.vault.upkeep.health import PointHealth
+from quiesce.vault.upkeep.health import DiskHealth, PointHealth
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
-from quiesce.vault.upkeep.verify_report import Verdict, VerifyReport
+from quiesce.vault.upkeep.verify_report import Verdict, VerifyMode, VerifyReport
 
 _VERIFY = TaskName.VERIFY
 _SHOWN_OBJECTS = 50
+_SHOWN_RANGES = 8
 
 
 def verify(parts: Parts, job_id: str) -> None:
@@ -32,6 +34,8 @@ def _verify(parts: Parts, job: Job) -> None:
         on_progress=console.progress,
         cancelled=console.cancelled,
     )
+    # The last walk counts what the points protect, or chunks: what was read is told at the end.
+    console.progress(Progress(report.bytes_read, report.bytes_read))
     for line in told(report):
         console.note("info", line)
     for finding in report.findings:
@@ -45,18 +49,13 @@ def _verify(parts: Parts, job: Job) -> None:
 def told(report: VerifyReport, where: str = "") -> list[str]:
     """What was looked at, and where to go on when that was not all. `where`: the options that say
     which vault it is."""
-    lines = [
-        f"{len(report.points)} points and {report.packs} packs checked, "
-        f"{report.bytes_read} bytes read."
-    ]
+    lines = [_looked_at(report)]
     drawn = report.sample
-    if drawn is not None:
-        lines = [f"{drawn.restored} of {drawn.wanted} chunks drawn by chance were restored."]
-        if drawn.damaged_share_below is not None:
-            lines.append(
-                "With 95 % confidence less than "
-                f"{drawn.damaged_share_below:.2%} of what the points hold is damaged."
-            )
+    if drawn is not None and drawn.damaged_share_below is not None:
+        lines.append(
+            "With 95 % confidence less than "
+            f"{drawn.damaged_share_below:.2%} of what the points hold is damaged."
+        )
     if report.stopped_by:
         lines.append(
             f"The limit of {report.stopped_by} was reached at {report.covered_share:.1%} of the "
@@ -66,34 +65,98 @@ def told(report: VerifyReport, where: str = "") -> list[str]:
     return lines
 
 
-def damaged(report: VerifyReport) -> VaultFailure:
-    """Names every point that suffers and, by number, those that do not."""
+def _looked_at(report: VerifyReport) -> str:
+    if report.sample is not None:
+        drawn = report.sample
+        return f"{drawn.restored} of {drawn.wanted} chunks drawn by chance were restored."
+    points = _count(len(report.points), "point")
+    if report.mode is VerifyMode.STRUCTURE:
+        need = "it needs" if len(report.points) == 1 else "they need"
+        return (
+            f"{points} checked: whether the packs that {need} are among the {report.packs} that "
+            "are there."
+        )
+    packs = _count(report.packs, "pack")
+    if report.packs_checked < report.packs:
+        packs = f"{report.packs_checked} of {packs}"
+    what = f"{points} and {packs}" if report.examined else packs
+    return f"{what} checked, {size_text(report.bytes_read)} read."
+
+
+def damaged(report: VerifyReport, *, with_key: bool = True) -> VaultFailure:
+    """Names every point that suffers and, by number, those that do not. Without the key no point
+    is known, and nothing is said of any."""
+    objects = [
+        Evidence(f"{finding.detail} [{finding.code}]", finding.object)
+        for finding in report.findings
+        if not finding.healed
+    ][:_SHOWN_OBJECTS]
+    if not with_key:
+        return _damaged_objects({f.object for f in report.findings if not f.healed}, objects)
     hurt = report.hurt
     whole = len(report.points) - len(hurt)
     points = [
         Evidence(
             f"point {point.point_id} of {point.vm or 'an unknown VM'} suffers: "
-            + (point.lost or ", ".join(_hurt_disks(point))),
+            + (point.lost or "; ".join(_hurt_disks(point))),
             "vault",
         )
         for point in hurt
     ]
-    objects = [
-        Evidence(f"{finding.detail} [{finding.code}]", finding.object)
-        for finding in report.findings
-        if not finding.healed
-    ]
+    suffer = f"{_count(len(hurt), 'point')} {'suffers' if len(hurt) == 1 else 'suffer'}"
+    rest = f"{whole} {'is' if whole == 1 else 'are'} whole"
+    unseen = "" if report.examined else "; not all points were looked at"
+    remedy = (
+        "Back the VMs of these points up again: what their disks still hold is stored anew and "
+        "heals older points too."
+    )
+    if not all(point.healable for point in hurt):
+        remedy += (
+            " What no disk holds any more comes back from a copy of the vault only: "
+            "`quiesce vault copy --at COPY --key-file KEY --to VAULT`"
+        )
     return VaultFailure(
         "vault.damaged",
-        f"The vault is damaged: {len(hurt)} points suffer, {whole} are whole.",
-        evidence=[*points, *objects[:_SHOWN_OBJECTS]],
-        remedy="Back the VMs of these points up again: what their disks still hold is stored "
-        "anew and heals older points too.",
+        f"The vault is damaged: {suffer}, {rest}{unseen}.",
+        evidence=[*points, *objects],
+        remedy=remedy,
+    )
+
+
+def _damaged_objects(names: set[str], evidence: list[Evidence]) -> VaultFailure:
+    packs = all(name.startswith("packs/") for name in names)
+    one = len(names) == 1
+    return VaultFailure(
+        "vault.damaged",
+        f"{_count(len(names), 'pack' if packs else 'object')} {'is' if one else 'are'} damaged; "
+        f"which points need {'it' if one else 'them'} is known only with the key.",
+        evidence=evidence,
+        remedy="See which points suffer: `quiesce vault verify --at VAULT --key-file KEY`",
     )
 
 
 def _hurt_disks(point: PointHealth) -> list[str]:
-    return [f"disk {disk.name}: {disk.hurt_bytes} bytes" for disk in point.disks if disk.hurt_bytes]
+    return [_hurt_disk(disk) for disk in point.disks if disk.hurt_bytes]
+
+
+def _hurt_disk(disk: DiskHealth) -> str:
+    ranges = [f"{start}–{end}" for start, end in disk.ranges]
+    more = " and more" if len(ranges) > _SHOWN_RANGES else ""
+    shown = ", ".join(ranges[:_SHOWN_RANGES])
+    if disk.healable_bytes:
+        whole = disk.healable_bytes == disk.hurt_bytes
+        share = "all" if whole else size_text(disk.healable_bytes)
+        heals = f"the next backup heals {share} of it if the disk still holds it"
+    else:
+        heals = "no newest point holds it"
+    return (
+        f"disk {disk.name}: {size_text(disk.hurt_bytes)} cannot be read, bytes {shown}{more}; "
+        f"{heals}"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def end(parts: Parts, job_id: str) -> None:

@@ -49,7 +49,13 @@ def test_without_at_it_says_what_to_say(here: Here) -> None:
 def test_a_locked_vault_says_how_a_key_is_given(here: Here) -> None:
     said = here.plain("status", "--at", str(here.folder))
     assert "--key-file FILE" in said.words
-    assert "[vault.locked]" in said.words
+    assert (said.code, "[vault.locked]" in said.words) == (8, True)
+
+
+def test_a_place_without_a_vault_ends_with_5(here: Here) -> None:
+    (here.folder / "format").unlink()
+    said = here("status")
+    assert (said.code, "[vault.not-a-vault]" in said.err) == (5, True)
 
 
 def test_a_wrong_key_ends_with_8(here: Here) -> None:
@@ -216,7 +222,7 @@ def test_a_vault_is_made_with_a_key_and_a_recovery_key(here: Here) -> None:
     assert len(made["recovery_key"].split("-")) == 13
     assert here.plain("status", "--at", str(folder), "--key-file", str(key)).code == 0
     again = here.plain("create", str(folder), "--key-file", str(key))
-    assert "[vault.exists]" in again.err
+    assert (again.code, "[vault.exists]" in again.err) == (6, True)
     assert key.exists()
 
 
@@ -264,13 +270,22 @@ def test_checks_find_damage_and_end_with_9(here: Here) -> None:
     data[len(data) // 2] ^= 1
     pack.write_bytes(data)
     without = ("verify", "--at", str(here.folder), "--without-key")
-    assert here.plain(*without).code == 9
-    assert here("verify").code == 9
+    said = here.plain(*without)
+    assert said.code == 9
+    assert "1 pack is damaged; which points need it is known only with the key." in said.words
+    assert "4 packs checked" in said.words
+    assert "0 points" not in said.words
+    said = here("verify")
+    assert said.code == 9
+    assert "4 points and 4 packs checked" in said.words
+    assert "of it if the disk still holds it" in said.words or "no newest point" in said.words
 
 
 def test_a_check_that_reached_its_limit_says_how_to_go_on(here: Here) -> None:
     said = here("verify", "--requests", "8")
     assert said.code == 0, said.words
+    assert " of 4 packs checked" in said.words
+    assert "0 points" not in said.words
     assert "--cursor packs:" in said.words
     assert f"--at {here.folder}" in said.words
 

@@ -69,10 +69,14 @@ def test_upkeep_runs_as_jobs(cli: Cli) -> None:
     assert "There is no garbage." in cli("vault", "gc", "--dry-run").stdout
     done = cli("vault", "gc")
     assert (done.returncode, "Collect garbage: Completed" in done.stdout) == (0, True)
+    assert done.stdout.count("There is no garbage.") == 1
     done = cli("vault", "rebuild-index")
     assert (done.returncode, "Rebuild index: Completed" in done.stdout) == (0, True)
+    assert "The index tells of 0 packs" in done.stdout
     done = cli("vault", "check")
     assert (done.returncode, "Verify vault: Completed" in done.stdout) == (0, True)
+    assert "0 points checked" in done.stdout
+    assert "0 points and 0 packs checked, 0 B read." in cli("vault", "verify").stdout
     assert cli.json("vault", "prune", "--dry-run") == []
     assert cli.json("vault", "prune", "--vm", "nobody", exit_code=5)["code"] == "vm.unknown"
     assert cli("vault", "prune", "--keep-last", "3").returncode == 2

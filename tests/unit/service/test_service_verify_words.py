@@ -1,0 +1,99 @@
+"""What a verification says of itself: as a job, over the API and without a server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from quiesce.service.verify import damaged, told
+from quiesce.vault.upkeep.health import DiskHealth, PointHealth
+from quiesce.vault.upkeep.verify_report import Finding, VerifyMode, VerifyReport
+
+MIB = 1024 * 1024
+AT = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
+BAD_PACK = Finding("vault.corrupt-chunk", "packs/ab/abcd", "its BLAKE3 is not its name")
+
+
+def report(
+    *points: PointHealth,
+    findings: tuple[Finding, ...] = (),
+    checked: int = 134,
+    examined: bool = True,
+    stopped_by: str = "",
+    mode: VerifyMode = VerifyMode.PACKS,
+) -> VerifyReport:
+    return VerifyReport(
+        mode=mode,
+        points=points,
+        findings=findings,
+        packs=134,
+        blobs_opened=0,
+        bytes_read=200 * MIB,
+        packs_checked=checked,
+        round_bytes=200 * MIB,
+        total_bytes=1000 * MIB,
+        examined=examined,
+        stopped_by=stopped_by,
+        cursor="packs:packs:ab:2026-03-01T02.30.00.000000" if stopped_by else "",
+    )
+
+
+def point(*disks: DiskHealth) -> PointHealth:
+    return PointHealth("p1", "web", AT, disks)
+
+
+def test_a_whole_round_tells_points_packs_and_bytes_as_people_read_them() -> None:
+    assert told(report(point(DiskHealth("vda")))) == [
+        "1 point and 134 packs checked, 200.0 MiB read."
+    ]
+
+
+def test_a_limited_check_claims_no_more_than_it_has_looked_at() -> None:
+    first, more = told(report(checked=19, examined=False, stopped_by="bytes"))
+    assert first == "19 of 134 packs checked, 200.0 MiB read."
+    assert "reached at 20.0% of the stored bytes" in more
+
+
+def test_a_check_of_the_structure_reads_no_pack_and_says_so() -> None:
+    (line,) = told(report(point(DiskHealth("vda")), checked=0, mode=VerifyMode.STRUCTURE))
+    assert (
+        line == "1 point checked: whether the packs that it needs are among the 134 that are there."
+    )
+
+
+def test_damage_is_told_with_its_ranges_and_what_the_next_backup_heals() -> None:
+    disk = DiskHealth("vda", 3 * MIB, ((0, MIB), (4 * MIB, 6 * MIB)), 2 * MIB)
+    failure = damaged(report(point(disk), findings=(BAD_PACK,)))
+    assert failure.message == "The vault is damaged: 1 point suffers, 0 are whole."
+    fact = failure.evidence[0].fact
+    assert "disk vda: 3.0 MiB cannot be read, bytes 0–1048576, 4194304–6291456" in fact
+    assert "the next backup heals 2.0 MiB of it if the disk still holds it" in fact
+    assert "`quiesce vault copy --at COPY --key-file KEY --to VAULT`" in failure.remedy
+
+
+def test_what_the_next_backups_heal_in_full_needs_no_copy() -> None:
+    disk = DiskHealth("vda", MIB, ((0, MIB),), MIB)
+    failure = damaged(report(point(disk)))
+    assert "the next backup heals all of it if the disk still holds it" in failure.evidence[0].fact
+    assert "vault copy" not in failure.remedy
+
+
+def test_many_ranges_are_cut_and_the_cut_is_told() -> None:
+    ranges = tuple((at * 2 * MIB, at * 2 * MIB + MIB) for at in range(20))
+    failure = damaged(report(point(DiskHealth("vda", 20 * MIB, ranges, 0))))
+    fact = failure.evidence[0].fact
+    assert fact.count("–") == 8
+    assert "and more" in fact
+    assert "no newest point holds it" in fact
+
+
+@pytest.mark.parametrize(("packs", "said"), [(1, "1 pack is damaged"), (2, "2 packs are damaged")])
+def test_without_the_key_the_points_that_suffer_are_unknown_and_not_none(
+    packs: int, said: str
+) -> None:
+    findings = tuple(Finding("vault.corrupt-chunk", f"packs/ab/{n}", "bad") for n in range(packs))
+    failure = damaged(report(findings=findings, examined=False), with_key=False)
+    points = "which points need it" if packs == 1 else "which points need them"
+    assert failure.message == f"{said}; {points} is known only with the key."
+    assert "--key-file KEY" in failure.remedy

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from quiesce.model.failure import Evidence, Failure, PolicyFailure, StorageFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
-from quiesce.vault.contents.records import LONG_AGO
+from quiesce.vault.contents.records import LONG_AGO, Records
 from quiesce.vault.contents.reserve import LARGEST_BYTES
 from quiesce.vault.copy.packs import (
     Bad,
@@ -32,6 +32,8 @@ from quiesce.vault.copy.plan import Batch, CopyPlan, Filters, Look, Unfit, look
 from quiesce.vault.copy.session import (
     CopySession,
     refuse_beside_collection,
+    refuse_missing,
+    refuse_unseen,
     session_if_writable,
 )
 from quiesce.vault.format.config import FORMAT_KEY, parse_config
@@ -102,7 +104,7 @@ def execute_copy(
     and to the same places was stopped.
 
     :raise JobFailure: job.cancelled · :raise StorageFailure: storage.full and others
-    :raise VaultFailure: vault.session-expired, vault.collect-running
+    :raise VaultFailure: vault.session-expired, vault.collect-running, vault.copy-unseen
     :raise PolicyFailure: vault.copy-other-vault, vault.copy-onto-itself
     """
     pace = Pace(0, on_progress)
@@ -110,7 +112,7 @@ def execute_copy(
     pace.show()
     with _signs_of_life(plan, clock) as (in_target, in_source):
         # Looked up again: only what was seen after the sessions began is sure to stay.
-        now = look(plan.source, plan.target, plan.keys, plan.contents, plan.filters, clock)
+        now = _settled_look(plan, clock)
         _check_room(now.plan)
         _make_vault(now.plan)
         at_once = packs_at_once or packs_at_once_between(plan.source, plan.target)
@@ -139,6 +141,7 @@ def _signs_of_life(
                 f"{plan.source.address} and {plan.target.address} are the same store.",
                 evidence=[Evidence("what was written to the one is in the other", target.key)],
             )
+        refuse_unseen(target, plan.target)
         refuse_beside_collection(plan.target, clock)
         source = session_if_writable(plan.source, plan.keys, between=between, clock=clock)
         yield target, source
@@ -146,6 +149,25 @@ def _signs_of_life(
         target.leave()
         if source is not None:
             source.leave()
+
+
+def _settled_look(plan: CopyPlan, clock: Clock) -> Look:
+    """What is there in the target when no collection runs that does not heed this copy."""
+    args = plan.source, plan.target, plan.keys, plan.contents, plan.filters, clock
+    marked = frozenset[bytes]()
+    if plan.keys is not None:
+        marks = Records(plan.target, plan.keys).garbage()
+        marked = frozenset(pack for mark in marks for pack in mark.packs)
+    now = look(*args)
+    refuse_beside_collection(plan.target, clock)
+    if now.there is None:
+        # It cannot be told what is marked; to look again costs lists alone.
+        return look(*args)
+    index = now.there.index.snapshot()
+    there = zip(index.names, index.sizes, index.present, strict=True)
+    counted_on = {name: size for name, size, here in there if here and name in marked}
+    refuse_missing(plan.target, counted_on)
+    return now
 
 
 def _refuse_other_vault(plan: CopyPlan) -> None:
@@ -302,6 +324,7 @@ class _Copy:
             else:
                 self._gone += 1
             return
+        self._in_target.keep_until_listed(key)
         if self._plan.target.put(key, stored) is Put.ALREADY_THERE:
             self._replace_if_broken(key, stored)
         self._arrived.append(point_id)

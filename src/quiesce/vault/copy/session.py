@@ -5,6 +5,10 @@ states that it began long ago: a collection then deletes nothing, neither packs 
 their points, nor packs that were marked when nothing needed them and are needed by points that
 come now. In the source it states when it began, as a writer's does. Without the key no readable
 record can be made; one that cannot be read counts as begun long ago, too.
+
+A collection heeds what its lists show. So nothing that is marked in the target is counted on before
+a list there shows this record, or one of an earlier copy between the same places that is not dead;
+the record before stays until the new one is shown, and the last until the points are.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from blake3 import blake3
@@ -21,8 +26,9 @@ from quiesce.vault.contents.contents import Clock
 from quiesce.vault.contents.lease import LEASE_LIFE
 from quiesce.vault.contents.records import LEASE_KEY, Records, retire_session
 from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.pack import pack_key
 from quiesce.vault.points.writer import HEARTBEAT, SESSION_LIMIT
-from quiesce.vault.stores.store import ObjectMissing, Store
+from quiesce.vault.stores.store import ObjectInfo, ObjectMissing, Store
 
 _KEYLESS = b"A copy is under way that has no key of this vault.\n"
 _CANNOT_WRITE = frozenset({"storage.read-only", "storage.denied", "storage.locked"})
@@ -45,10 +51,15 @@ class CopySession:
         self._began = began
         name = blake3(f"{socket.gethostname()}\0{between}".encode()).hexdigest()[:16]
         self._prefix = f"sessions/copy-{name}-"
-        earlier = [i.key for i in store.list("sessions/") if i.key.startswith(self._prefix)]
+        earlier = self._listed()
         self.key = self._put()
-        for key in earlier:
-            retire_session(store, key)
+        self._earlier = [info.key for info in earlier]
+        self._awaited: set[str] = set()
+        self.is_seen = self.key in {info.key for info in self._listed()}
+        if self.is_seen:
+            self._retire_earlier()
+        else:
+            self.is_seen = any(self._lives(info) for info in earlier)
 
     def beat(self) -> None:
         """To be called now and then; renews the record every hour.
@@ -58,9 +69,13 @@ class CopySession:
         if self._clock() - self._beaten < HEARTBEAT:
             return
         self.check()
-        old = self.key
-        self.key = self._put()
-        retire_session(self._store, old)
+        old, self.key = self.key, self._put()
+        self._retire_earlier()
+        self._earlier = [old]
+
+    def keep_until_listed(self, key: str) -> None:
+        """The record outlives the copy until a list shows this object."""
+        self._awaited.add(key)
 
     def check(self) -> None:
         """To be called before what counts on the record.
@@ -87,7 +102,27 @@ class CopySession:
     def leave(self) -> None:
         # A record that stays only delays garbage collection.
         with contextlib.suppress(Failure):
-            self._store.delete(self.key)
+            folders = {key.partition("/")[0] + "/" for key in self._awaited}
+            listed = {info.key for folder in folders for info in self._store.list(folder)}
+            if self._awaited <= listed:
+                for key in (*self._earlier, self.key):
+                    self._store.delete(key)
+
+    def _listed(self) -> list[ObjectInfo]:
+        return [i for i in self._store.list("sessions/") if i.key.startswith(self._prefix)]
+
+    def _lives(self, record: ObjectInfo) -> bool:
+        """Whether collection heeds this record until the new one is shown. A list that is late may
+        show one that is gone."""
+        with contextlib.suppress(ObjectMissing):
+            at = self._store.stat(record.key).modified_at
+            return self._clock() - at < SESSION_LIMIT - 2 * HEARTBEAT
+        return False
+
+    def _retire_earlier(self) -> None:
+        for key in self._earlier:
+            retire_session(self._store, key)
+        self._earlier = []
 
     def _put(self) -> str:
         key = self._prefix + secrets.token_hex(8)
@@ -112,9 +147,35 @@ def session_if_writable(
         return None
 
 
+def refuse_unseen(session: CopySession, store: Store) -> None:
+    """What is marked long ago may be deleted by a collection whose lists do not show the session.
+    The record then stays, so that the next try is seen.
+
+    :raise VaultFailure: vault.copy-unseen
+    """
+    if not session.is_seen and any(True for _ in store.list("garbage/")):
+        session.keep_until_listed(session.key)
+        raise _unseen("no list shows the record of this copy yet", session.key)
+
+
+def refuse_missing(store: Store, packs: Mapping[bytes, int]) -> None:
+    """These are marked, listed, and of these sizes. A list that is late shows what is deleted, and
+    a collection that was just renewing its lease may have deleted meanwhile.
+
+    :raise VaultFailure: vault.copy-unseen
+    """
+    for name, size_bytes in packs.items():
+        key = pack_key(name)
+        with contextlib.suppress(ObjectMissing):
+            if store.stat(key).size_bytes == size_bytes:
+                continue
+        raise _unseen("it was listed, and has been deleted as garbage", key)
+
+
 def refuse_beside_collection(store: Store, clock: Clock) -> None:
     """A collection that began before the session was seen may still delete what the copy counts
-    on; one that begins later does not.
+    on; one that begins later does not. To be called twice, with other work between: a lease that is
+    being renewed is away for a moment.
 
     :raise VaultFailure: vault.collect-running
     """
@@ -129,3 +190,13 @@ def refuse_beside_collection(store: Store, clock: Clock) -> None:
             evidence=[Evidence(f"its lease is of {since.isoformat()}", LEASE_KEY)],
             retryable=True,
         )
+
+
+def _unseen(fact: str, key: str) -> VaultFailure:
+    return VaultFailure(
+        "vault.copy-unseen",
+        "The target of this copy has packs marked as garbage, and its lists are late.",
+        evidence=[Evidence(fact, key)],
+        remedy="Copy again in an hour or two. Nothing was copied now, and nothing is lost.",
+        retryable=True,
+    )

@@ -8,7 +8,7 @@ behind the others' work. Nothing exists until the one `commit` at the end; what 
 crash is found again by the vault, so the same call simply runs once more.
 
 Before anything is moved, the change tracking of each increment is audited; a disk whose tracking
-is wrong is read whole instead.
+is wrong is read whole instead, and so is one whose base turns out to be damaged.
 
 Memory: 4 MiB a thread, 32 MiB at most, whatever the disk's size.
 """
@@ -19,14 +19,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from quiesce.model.extent import ExtentKind
-from quiesce.model.failure import JobFailure, SnapshotFailure
+from quiesce.model.failure import JobFailure, SnapshotFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.snapshot import Snapshot
 from quiesce.transfer.audit import Sample, mismatch, wrong_chunks
 from quiesce.transfer.chunks import ChunkRun
 from quiesce.transfer.crew import Crew, Watch, threads_for
-from quiesce.transfer.move import Move, OpenSource, open_move
+from quiesce.transfer.move import BASE_MISSING, Move, OpenSource, open_move, why_whole
 from quiesce.transfer.ports import PointWriter
 from quiesce.transfer.progress import Meter
 from quiesce.transfer.throttle import Throttle
@@ -69,10 +69,9 @@ def back_up(
                 # By the task's id: the same job, run again, looks at the same places.
                 sample = Sample(f"{snapshot.session.task_id} {disk.name}")
                 to_read = move.survey(sample)
-                wrong = run.audit(move, sample) if audit else None
-                if wrong is not None:
-                    on_mismatch(wrong)
-                    move = move.read_whole(f"{wrong.code}: {wrong.message}", open_source, opened)
+                reason = run.audit(move, sample, on_mismatch) if audit else ""
+                if reason:
+                    move = move.read_whole(reason, open_source, opened)
                     to_read = move.survey(sample)
                 moves.append(move)
                 total += to_read
@@ -80,7 +79,11 @@ def back_up(
             disks = []
             for move in moves:
                 before = (meter.done_bytes, meter.stored_bytes)
-                run.carry(move, meter)
+                reason = run.carry(move, meter)
+                if reason:
+                    move = move.read_whole(reason, open_source, opened)
+                    meter.expect(move.source.size_bytes)
+                    run.carry(move, meter)
                 disks.append(move.described(meter, *before))
         if cancelled():
             raise JobFailure("job.cancelled", "The job was cancelled.")
@@ -112,25 +115,33 @@ class _Run:
         self._throttle = throttle
         self._threads = threads
 
-    def audit(self, move: Move, sample: Sample) -> SnapshotFailure | None:
-        """What is wrong with the tracking that `move` relies on."""
+    def audit(
+        self, move: Move, sample: Sample, on_mismatch: Callable[[SnapshotFailure], None]
+    ) -> str:
+        """Why the disk must be read whole: its tracking is wrong, or its base damaged."""
         chunks = sample.chosen()
         if not chunks:
-            return None
+            return ""
         phase = Progress(phase=f"Checking the change tracking of disk {move.disk.name}")
-        wrong = wrong_chunks(
-            move.source,
-            move.target,
-            chunks,
-            before_read=self._throttle.take,
-            threads=self._threads,
-            watch=self._watch(move, lambda: phase),
-        )
+        try:
+            wrong = wrong_chunks(
+                move.source,
+                move.target,
+                chunks,
+                before_read=self._throttle.take,
+                threads=self._threads,
+                watch=self._watch(move, lambda: phase),
+            )
+        except VaultFailure as failure:
+            return self._whole_after(failure, move)
         if not wrong:
-            return None
-        return mismatch(move.disk, len(chunks), wrong, move.target.chunk_bytes)
+            return ""
+        found = mismatch(move.disk, len(chunks), wrong, move.target.chunk_bytes)
+        on_mismatch(found)
+        return f"{found.code}: {found.message}"
 
-    def carry(self, move: Move, meter: Meter) -> None:
+    def carry(self, move: Move, meter: Meter) -> str:
+        """Why the disk must be read whole after all, if its base turns out to be damaged."""
         chunk = move.target.chunk_bytes
 
         def carry(run: ChunkRun, buffer: memoryview) -> None:
@@ -144,7 +155,19 @@ class _Run:
 
         phase = f"Reading disk {move.disk.name}"
         watch = self._watch(move, lambda: meter.progress(phase))
-        Crew(move.pieces(), carry, threads=self._threads, watch=watch).run()
+        try:
+            Crew(move.pieces(), carry, threads=self._threads, watch=watch).run()
+            move.target.finish()
+        except VaultFailure as failure:
+            return self._whole_after(failure, move)
+        return ""
+
+    def _whole_after(self, failure: VaultFailure, move: Move) -> str:
+        """:raise VaultFailure: `failure`, where no full read would help"""
+        if failure.code != BASE_MISSING or not move.incremental:
+            raise failure
+        self._throttle.resume()
+        return why_whole(failure)
 
     def _watch(self, move: Move, progress: Callable[[], Progress]) -> Watch:
         def abort() -> None:

@@ -17,25 +17,25 @@ from quiesce.transfer.ports import BlockSource, DiskWriter, PointWriter
 from quiesce.transfer.progress import Meter
 
 OpenSource = Callable[[SessionDisk], BlockSource]
+BASE_MISSING = "vault.base-missing"
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Without a base, chunks that are not written are zeros already; with one (`over_base`) they
-    are the base's. An `incremental` move leaves out what is CLEAN."""
+    """Without a base, chunks that are not written are zeros already; with one (`incremental`) they
+    are the base's, and what is CLEAN is left out."""
 
     disk: SessionDisk
     source: BlockSource
     target: DiskWriter
     incremental: bool
-    over_base: bool
 
     def pieces(self) -> Iterator[ChunkRun]:
         """What must be done, in order, in pieces of SEGMENT_BYTES at most."""
         for run in self._runs():
             if run.kind is ExtentKind.DATA:
                 yield from segments(run, max(1, SEGMENT_BYTES // self.target.chunk_bytes))
-            elif run.kind is ExtentKind.ZERO and self.over_base:
+            elif run.kind is ExtentKind.ZERO and self.incremental:
                 yield run
 
     def survey(self, unchanged: Sample) -> int:
@@ -56,7 +56,8 @@ class Move:
         return min((run.first + run.count) * chunk, self.source.size_bytes) - run.first * chunk
 
     def read_whole(self, reason: str, open_source: OpenSource, opened: ExitStack) -> Move:
-        """The same disk, of which the base is believed nothing any more."""
+        """The same disk, of which the base is believed nothing any more. `reason` is recorded."""
+        self.target.forget_base()
         disk, source = _whole(self.disk, reason, open_source, opened)
         return replace(self, disk=disk, source=source, incremental=False)
 
@@ -91,14 +92,19 @@ def open_move(
     if incremental:
         try:
             target = writer.disk(disk.name, source.size_bytes, base_generation=disk.base_generation)
-            return Move(disk, source, target, incremental=True, over_base=True)
+            return Move(disk, source, target, incremental=True)
         except VaultFailure as failure:
-            if failure.code != "vault.base-missing":
+            if failure.code != BASE_MISSING:
                 raise
-            reason = f"the vault lost the point to count from: {failure.message}"
-        disk, source = _whole(disk, reason, open_source, opened)
+            disk, source = _whole(disk, why_whole(failure), open_source, opened)
     target = writer.disk(disk.name, source.size_bytes)
-    return Move(disk, source, target, incremental=False, over_base=False)
+    return Move(disk, source, target, incremental=False)
+
+
+def why_whole(missing: VaultFailure) -> str:
+    """The reason of a full read, for a base that is missing or turned out to be damaged."""
+    facts = "; ".join(evidence.fact for evidence in missing.evidence)
+    return f"the vault lost the point to count from: {missing.message} {facts}".rstrip()
 
 
 def _whole(

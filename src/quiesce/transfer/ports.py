@@ -59,7 +59,10 @@ class BlockTarget(Protocol):
 
 class DiskWriter(Protocol):
     """One disk of a point being written. Chunks never put or zeroed are the base's, or zeros
-    when there is no base. Thread-safe."""
+    when there is no base. Thread-safe.
+
+    The base's map is read as it is needed. Where it turns out to be damaged, any call raises
+    VaultFailure vault.base-missing; `forget_base` and a full read go on from there."""
 
     @property
     def chunk_bytes(self) -> int: ...
@@ -79,6 +82,12 @@ class DiskWriter(Protocol):
     def holds(self, chunk: int, data: memoryview) -> bool:
         """Whether the base has this content at the place of this chunk, nothing having been put
         or zeroed yet. Its map tells: none of its data are read."""
+
+    def forget_base(self) -> None:
+        """Begin anew without a base: nothing was put or zeroed, and unwritten chunks are zeros."""
+
+    def finish(self) -> object:
+        """All was put and zeroed: complete the map. Idempotent."""
 
 
 class PointWriter(Protocol):

@@ -36,6 +36,11 @@ class Meter:
             self._done += done_bytes
             self._stored += stored_bytes
 
+    def expect(self, more_bytes: int) -> None:
+        """So much more must be read than was thought."""
+        with self._lock:
+            self._total += more_bytes
+
     def progress(self, phase: str) -> Progress:
         """Now. `done_bytes` never exceeds `total_bytes`, also if the disk turned out to hold
         more data than its first description said."""

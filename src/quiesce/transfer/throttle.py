@@ -47,3 +47,11 @@ class Throttle:
     def stop(self) -> None:
         """Let everybody go, who waits and who comes: the work has ended. Idempotent."""
         self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def resume(self) -> None:
+        """Hold again: other work follows on what was stopped."""
+        self._stopped.clear()

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quiesce.model.failure import Evidence, NotFoundFailure, StorageFailure, VaultFailure
+from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
-from quiesce.vault.contents.opening import newer
+from quiesce.vault.contents.manifests import Manifests
 from quiesce.vault.contents.reserve import keep_reserve
 from quiesce.vault.format.config import FORMAT_KEY, VaultConfig, read_config, write_config
-from quiesce.vault.format.diskmap import ID_BYTES, ZERO_ID, ids_of
 from quiesce.vault.format.keys import KeyMaterial, VaultKeys, unlock, wrap
 from quiesce.vault.format.manifest import (
-    POINT_ID_DIGITS,
     Manifest,
-    ManifestError,
-    NewerManifestError,
     point_id_of,
-    point_key,
-    read_manifest,
 )
-from quiesce.vault.format.sealed import LIMIT_BYTES, NewerSealError, SealError
-from quiesce.vault.format.slots import add_slot, list_slots, new_slot_key, read_slots, remove_slot
-from quiesce.vault.points.disk_writer import Base
-from quiesce.vault.points.reader import DiskMap, VaultDiskReader
+from quiesce.vault.format.slots import add_slot, new_slot_key, read_slots, remove_slot
+from quiesce.vault.points.bases import Base, find_base
+from quiesce.vault.points.reader import VaultDiskReader
 from quiesce.vault.points.writer import VaultPointWriter
-from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store
+from quiesce.vault.stores.store import ObjectMissing, Put, Store
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget
 from quiesce.vault.upkeep.collect import execute_collect
 from quiesce.vault.upkeep.collect_plan import CollectPlan, plan_collect
@@ -42,8 +34,6 @@ from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 from quiesce.vault.upkeep.verify import VerifyOptions, verify_vault
 from quiesce.vault.upkeep.verify_report import VerifyMode, VerifyReport
-
-_POINT_ID = re.compile(rf"[0-9a-f]{{{POINT_ID_DIGITS}}}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,7 @@ class Vault:
         """Use `create` or `open`."""
         self.contents = contents
         self.config = config
-        self._manifests: dict[str, Manifest] = {}
+        self._manifests = Manifests(contents)
 
     # ── making and opening ───────────────────────────────────────────────────────────────────
 
@@ -118,9 +108,6 @@ class Vault:
         contents = self.contents
         return add_slot(contents.store, self.config, contents.keys, key, contents.clock())
 
-    def key_slots(self) -> tuple[str, ...]:
-        return tuple(slot.id for slot in list_slots(self.contents.store))
-
     def remove_key(self, slot: str) -> None:
         """
         :raise NotFoundFailure: vault.key-slot-unknown
@@ -148,26 +135,16 @@ class Vault:
         keep_reserve(self.contents)
         point_id = point_id_of(self.contents.keys, job_id)
 
-        def find_committed() -> RecoveryPoint | None:
-            try:
-                found = self.load_manifest(point_id).point
-            except ObjectMissing:
-                return None
-            if found.job_id != job_id or found.vm != vm:
-                raise VaultFailure(
-                    "vault.job-conflict",
-                    f"Job {job_id} has made a point of another VM: {found.vm}.",
-                    evidence=[Evidence(f"point of job {found.job_id}", point_key(point_id))],
-                )
-            return found
+        def find(disk: str, generation: str) -> Base:
+            return find_base(self.contents, self.manifests(), vm, disk, generation)
 
         return VaultPointWriter(
             self.contents,
             vm=vm,
             job_id=job_id,
             point_id=point_id,
-            find_base=lambda disk, generation: self._base(vm, disk, generation),
-            find_committed=find_committed,
+            find_base=find,
+            find_committed=lambda: self._manifests.committed(vm, job_id),
             compression_level=compression_level,
         )
 
@@ -293,14 +270,7 @@ class Vault:
         """:raise NotFoundFailure: vault.point-unknown
         :raise VaultFailure: vault.corrupt-manifest
         """
-        try:
-            if _POINT_ID.match(point_id) and point_id not in self.contents.records.deleted():
-                return self.load_manifest(point_id)
-        except ObjectMissing:
-            pass
-        raise NotFoundFailure(
-            "vault.point-unknown", f"The vault has no recovery point {point_id!r}."
-        )
+        return self._manifests.find(point_id)
 
     def manifests(self) -> tuple[Manifest, ...]:
         """Of all committed points that are not deleted and can be read."""
@@ -309,106 +279,8 @@ class Vault:
     def read_all_manifests(
         self, *, with_deleted: bool = False, fresh: bool = False
     ) -> tuple[tuple[Manifest, ...], dict[str, VaultFailure]]:
-        """Readable manifests, and the failure of each damaged one by point id. `fresh`: read
-        from the store even if known."""
-        hidden = {} if with_deleted else self.contents.records.deleted()
-        found = []
-        damaged = {}
-        for info in self.contents.store.list("points/"):
-            point_id = info.key.rpartition("/")[2]
-            if point_id in hidden:
-                continue
-            try:
-                found.append(self.load_manifest(point_id, fresh=fresh))
-            except ObjectMissing:
-                continue
-            except VaultFailure as failure:
-                if failure.code != "vault.corrupt-manifest":
-                    raise
-                damaged[point_id] = failure
-        return tuple(found), damaged
-
-    def load_manifest(self, point_id: str, *, fresh: bool = False) -> Manifest:
-        """:raise ObjectMissing: storage.object-missing
-        :raise VaultFailure: vault.corrupt-manifest
-        """
-        key = point_key(point_id)
-        kept = self._manifests.get(point_id)
-        if kept is not None and not fresh:
-            self.contents.store.stat(key)
-            return kept
-        try:
-            stored = self.contents.store.get(key, limit_bytes=LIMIT_BYTES)
-            manifest = read_manifest(self.contents.keys, point_id, stored)
-        except (NewerSealError, NewerManifestError) as inner:
-            raise newer(key, inner) from inner
-        except (SealError, ManifestError) as inner:
-            raise self._corrupt_manifest(point_id, str(inner)) from inner
-        except StorageFailure as inner:
-            if inner.code not in UNREADABLE:
-                raise
-            raise self._corrupt_manifest(point_id, inner.message) from inner
-        self._manifests[point_id] = manifest
-        return manifest
-
-    def _corrupt_manifest(self, point_id: str, why: str) -> VaultFailure:
-        where = f"{self.contents.store.address}/{point_key(point_id)}"
-        return VaultFailure(
-            "vault.corrupt-manifest",
-            f"The manifest of recovery point {point_id} is damaged.",
-            evidence=[Evidence(why, where)],
-            remedy="This point is lost unless a copy of the vault has the file. Others are "
-            "not affected; back the VM up again.",
-        )
-
-    # ── bases ────────────────────────────────────────────────────────────────────────────────
-
-    def _base(self, vm: str, disk: str, generation: str) -> Base:
-        for manifest in sorted(
-            self.manifests(), key=lambda m: (m.point.taken_at, m.point.id), reverse=True
-        ):
-            if manifest.point.vm != vm:
-                continue
-            for row, part in zip(manifest.point.disks, manifest.maps, strict=True):
-                if row.name == disk and row.generation == generation:
-                    if part.chunk_bytes != self.config.chunk_bytes:
-                        raise _base_missing(disk, generation, "its chunks have another size")
-                    self._check_base(disk, generation, part.nodes, DiskMap(self.contents, part))
-                    return Base(manifest.point.id, part)
-        raise _base_missing(disk, generation, "no point of this VM and disk has this generation")
-
-    def _check_base(
-        self, disk: str, generation: str, nodes: tuple[bytes, ...], base: DiskMap
-    ) -> None:
-        """A base that is known to be damaged is none: a full read heals what an increment would
-        carry on. Costs nothing while the vault has no known damage."""
-        find = self.contents.index.find
-        if not self.contents.index.any_damage:
-            return
-        if any(node != ZERO_ID and find(node) is None for node in nodes):
-            raise _base_missing(disk, generation, "its map is damaged")
-        leaves = base.leaf_ids()
-        for number, leaf in enumerate(_ids(leaves)):
-            if leaf == ZERO_ID:
-                continue
-            if find(leaf) is None:
-                raise _base_missing(disk, generation, "its map is damaged")
-            for chunk in ids_of(base.leaf(number)):
-                if chunk != ZERO_ID and find(chunk) is None:
-                    raise _base_missing(disk, generation, f"chunk {chunk.hex()} is damaged")
-
-
-def _ids(joined: bytes) -> Iterator[bytes]:
-    return (joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES))
-
-
-def _base_missing(disk: str, generation: str, why: str) -> VaultFailure:
-    return VaultFailure(
-        "vault.base-missing",
-        f"The vault has no usable point to build an increment of disk {disk!r} on.",
-        evidence=[Evidence(why, f"generation {generation}")],
-        remedy="Read the disk in full this time.",
-    )
+        """See `Manifests.read_all`."""
+        return self._manifests.read_all(with_deleted=with_deleted, fresh=fresh)
 
 
 def _exists(store: Store) -> VaultFailure:

@@ -13,6 +13,7 @@ from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import JobFailure, SnapshotFailure
 from quiesce.transfer.audit import LEAST, MOST, SHARE, Sample
 from quiesce.transfer.backup import back_up
+from quiesce.transfer.throttle import Throttle
 
 DATA, ZERO, CLEAN = ExtentKind.DATA, ExtentKind.ZERO, ExtentKind.CLEAN
 CHUNKS = 40
@@ -156,6 +157,27 @@ def test_whoever_forbids_full_reads_gets_no_point():
         Told(bytes(len(content))).increment(vault, on_mismatch=forbid)
     assert caught.value.code == "bitmap.audit-mismatch"
     assert set(vault.points) == {"job1"}
+
+
+@pytest.mark.parametrize("audit", [True, False])
+def test_a_base_that_turns_out_to_be_damaged_on_the_way_makes_a_full_read_that_says_so(audit):
+    vault, content = MemoryVault(), noise()
+    first_point(vault, content)
+    vault.bad_chunks = frozenset(range(CHUNKS))
+    new = bytes(CHUNK) + content[CHUNK : 39 * CHUNK] + random.Random(2).randbytes(CHUNK)
+    told = [
+        Extent(0, CHUNK, ZERO),
+        Extent(CHUNK, 38 * CHUNK, CLEAN),
+        Extent(39 * CHUNK, CHUNK, DATA),
+    ]
+    throttle = Throttle()
+    disk = Told(new, told)
+    point = disk.increment(vault, audit=audit, throttle=throttle, on_mismatch=pytest.fail)
+    assert vault.generations["vda", "g2"] == new
+    assert not point.disks[0].incremental
+    assert "its map is damaged" in point.disks[0].full_read_reason
+    assert all(source.closed for source in disk.opened)
+    assert not throttle.stopped
 
 
 runs = st.lists(st.tuples(st.integers(1, 60_000), st.integers(0, 50)), min_size=1, max_size=30)

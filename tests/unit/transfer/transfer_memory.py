@@ -78,6 +78,8 @@ class MemoryDisk:
     def __init__(self, vault: MemoryVault, size_bytes: int, base: bytes) -> None:
         self._vault = vault
         self.size_bytes = size_bytes
+        self.bad_chunks: frozenset[int] = frozenset()
+        """Where the base's map cannot be read, as it turns out late."""
         self.content = bytearray(base[:size_bytes].ljust(size_bytes, b"\0"))
 
     def put(self, first_chunk: int, data: memoryview) -> int:
@@ -109,7 +111,20 @@ class MemoryDisk:
                 yield chunk, 1
 
     def holds(self, chunk: int, data: memoryview) -> bool:
+        self._rely_on(chunk)
         return self.content[chunk * CHUNK : (chunk + 1) * CHUNK] == data
+
+    def forget_base(self) -> None:
+        self.bad_chunks = frozenset()
+        self.content = bytearray(self.size_bytes)
+
+    def finish(self) -> None:
+        for chunk in self.bad_chunks:
+            self._rely_on(chunk)
+
+    def _rely_on(self, chunk: int) -> None:
+        if chunk in self.bad_chunks:
+            raise VaultFailure("vault.base-missing", "its map is damaged")
 
     def extents(self) -> Iterator[Extent]:
         for start in range(0, self.size_bytes, CHUNK):
@@ -130,6 +145,7 @@ class MemoryVault:
         self.generations: dict[tuple[str, str], bytes] = {}
         self.points: dict[str, RecoveryPoint] = {}
         self.on_put: Callable[[int], None] = lambda _: None
+        self.bad_chunks: frozenset[int] = frozenset()
 
     def writer(self, job_id: str) -> MemoryWriter:
         return MemoryWriter(self, job_id)
@@ -154,6 +170,8 @@ class MemoryWriter:
             except KeyError:
                 raise VaultFailure("vault.base-missing", "no such generation") from None
         self.disks[name] = MemoryDisk(self._vault, size_bytes, base)
+        if base_generation:
+            self.disks[name].bad_chunks = self._vault.bad_chunks
         return self.disks[name]
 
     def commit(self, **facts: Any) -> RecoveryPoint:

@@ -14,6 +14,7 @@ from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
 from quiesce.vault import KeyFile
 from quiesce.vault.copy.copying import execute_copy, plan_copy
+from quiesce.vault.format.slots import list_slots
 from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.upkeep import compaction
 
@@ -194,7 +195,7 @@ def run_key_added(scene: Scene) -> None:
 
 def run_key_replaced(scene: Scene) -> None:
     """Its own key goes and comes back as another slot."""
-    old = scene.vault.key_slots()
+    old = [slot.id for slot in list_slots(scene.store)]
     scene.vault.add_key(KEY)
     for slot in old:
         scene.vault.remove_key(slot)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vault_scene import KEY, Scene, disk_of
+from faulty_store import Fault, FaultyStore, Rule
+from vault_scene import KEY, LABEL, Scene, disk_of
 
 from quiesce.model.failure import Failure, StorageFailure
+from quiesce.model.point import PointDisk
+from quiesce.model.snapshot import Route
 from quiesce.vault import LocalStore, Vault
 from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.points.reader import DiskMap
 from quiesce.vault.upkeep.verify_report import Verdict, VerifyMode
 
 
@@ -215,3 +219,77 @@ def test_a_damaged_format_object_is_named(scene: Scene) -> None:
     with pytest.raises(Failure) as caught:
         Vault.open(scene.store, KEY)
     assert caught.value.code == "vault.corrupt-format"
+
+
+def test_damage_elsewhere_takes_no_base_from_a_vm_whose_pack_is_marked(two_vms: Scene) -> None:
+    """As a repack marks it, before it has copied what lives in it."""
+    marked, bad = pack_of(two_vms, "web"), pack_of(two_vms, "mail")
+    records = two_vms.vault.contents.records
+    records.put("garbage/00", "garbage", {"at": two_vms.clock(), "packs": [marked.name]})
+    flip(bad, 64 + 100)
+    assert hurt(two_vms, "packs") == {"mail"}
+    disk = disk_of(1, 2, 3)
+    point = two_vms.reopened().backup("three", disk, base="one", changed={"sda": set()})
+    assert two_vms.reopened().restore(point) == disk
+
+
+def flip_map_part(scene: Scene, pack: Path, which: str) -> None:
+    point = scene.vault.points("web")[0]
+    ref = scene.vault.manifest(point.id).maps[0]
+    ids = {"node": ref.nodes[0], "leaf": DiskMap(scene.vault.contents, ref).leaf_ids()[:32]}
+    place = scene.vault.contents.index.locate(ids[which])
+    assert place is not None
+    flip(pack, place.offset + 5)
+
+
+@pytest.mark.parametrize("which", ["node", "leaf"])
+def test_a_base_whose_map_is_damaged_is_refused_and_the_full_read_heals_it(
+    two_vms: Scene, which: str
+) -> None:
+    flip_map_part(two_vms, pack_of(two_vms, "web"), which)
+    disk = disk_of(1, 2, 3)
+    scene = two_vms.reopened()
+    with pytest.raises(Failure) as caught:
+        scene.backup("three", disk, base="one", changed={"sda": {0}})
+    assert caught.value.code == "vault.base-missing"
+    again = two_vms.reopened()
+    with pytest.raises(Failure) as caught:  # without a look at it: the damage is on record
+        again.vault.writer("web", "four").disk("sda", len(disk), base_generation="one")
+    assert caught.value.code == "vault.base-missing"
+    point = two_vms.reopened().backup("five", disk)
+    assert two_vms.reopened().restore(point) == disk
+    assert hurt(two_vms, "chunks") == set()
+
+
+def test_a_writer_goes_on_in_full_when_its_base_turns_out_to_be_damaged(two_vms: Scene) -> None:
+    flip_map_part(two_vms, pack_of(two_vms, "web"), "leaf")
+    disk = disk_of(7, 2, 0)
+    scene = two_vms.reopened()
+    writer = scene.vault.writer("web", "three")
+    target = writer.disk("sda", len(disk), base_generation="one")
+    target.put(0, memoryview(disk)[:CHUNK_BYTES])
+    with pytest.raises(Failure) as caught:
+        target.finish()
+    assert caught.value.code == "vault.base-missing"
+    target.forget_base()
+    target.put(0, memoryview(disk)[: 2 * CHUNK_BYTES])
+    target.finish()
+    point = writer.commit(
+        taken_at=scene.clock(),
+        route=Route.HOST,
+        consistency=LABEL,
+        freeze=None,
+        disks=(PointDisk("sda", len(disk), "raw", "three", False),),
+    )
+    assert two_vms.reopened().restore(point) == disk
+
+
+def test_a_map_part_that_was_spoilt_on_its_way_once_is_no_damage(two_vms: Scene) -> None:
+    far = FaultyStore(two_vms.store)
+    scene = two_vms.reopened(far)
+    far.rules.append(Rule("get_range", Fault.WRONG_BYTES, "packs/"))
+    disk = disk_of(1, 9, 3)
+    point = scene.backup("three", disk, base="one", changed={"sda": {1}})
+    assert far.shown[Fault.WRONG_BYTES] == 1
+    assert scene.reopened().restore(point) == disk
+    assert list(two_vms.store.list("damage/")) == []

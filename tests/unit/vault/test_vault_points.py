@@ -16,6 +16,7 @@ from quiesce.model.snapshot import Route
 from quiesce.vault import KeyFile, LocalStore, Passphrase, RecoveryKey, Vault
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.format.keys import KdfCost
+from quiesce.vault.format.slots import list_slots
 
 CHEAP = KdfCost(time_cost=1, memory_kib=64, lanes=1)
 
@@ -250,7 +251,7 @@ def test_a_wrong_key_and_no_key_are_told_apart(scene: Scene) -> None:
 
 def test_a_changed_passphrase_rewrites_no_data(scene: Scene) -> None:
     point = scene.backup("job", disk_of(1))
-    old = scene.vault.key_slots()
+    old = [slot.id for slot in list_slots(scene.store)]
     counting = FaultyStore(scene.store)
     vault = Vault.open(counting, KEY)
     vault.add_key(Passphrase("new", CHEAP))
@@ -261,7 +262,7 @@ def test_a_changed_passphrase_rewrites_no_data(scene: Scene) -> None:
     assert caught.value.code == "auth.key-wrong"
     assert Vault.open(scene.store, Passphrase("new")).point(point.id) == point
     with pytest.raises(Failure) as caught:
-        vault.remove_key(vault.key_slots()[0])
+        vault.remove_key(list_slots(scene.store)[0].id)
     assert caught.value.code == "vault.last-key"
 
 
@@ -280,3 +281,14 @@ def test_no_name_of_vm_or_disk_is_readable_without_the_key(scene: Scene) -> None
     scene.backup("secret-job", {"secret-disk": disk_of(1)}, vm="secret-vm")
     for file in scene.folder.rglob("*"):
         assert b"secret" not in (file.read_bytes() if file.is_file() else str(file).encode())
+
+
+def test_a_job_whose_point_was_deleted_is_not_told_that_it_has_one(scene: Scene) -> None:
+    gone = scene.backup("job", disk_of(1))
+    scene.delete(gone)
+    with pytest.raises(Failure) as caught:
+        scene.reopened().vault.writer("web", "job")
+    assert caught.value.code == "vault.point-deleted"
+    scene.collect_fully()
+    point = scene.reopened().backup("job", disk_of(1))
+    assert scene.reopened().restore(point) == disk_of(1)

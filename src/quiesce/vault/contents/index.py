@@ -214,6 +214,12 @@ class ChunkIndex:
                 if name in self._numbers:
                     self._usable[self._numbers[name]] = False
 
+    def add_damage(self, pack: bytes, blob: bytes) -> None:
+        """This copy has just been found damaged: nothing new refers to it."""
+        with self._lock:
+            if pack in self._numbers:
+                self._damaged |= {(self._numbers[pack], blob[:16])}
+
     @property
     def any_damage(self) -> bool:
         """Whether anything indexed is known to be missing or damaged."""

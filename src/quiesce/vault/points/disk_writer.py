@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.damage import open_or_note
 from quiesce.vault.format.diskmap import (
     FANOUT,
     ID_BYTES,
@@ -18,19 +19,11 @@ from quiesce.vault.format.diskmap import (
 )
 from quiesce.vault.format.manifest import DiskMapRef
 from quiesce.vault.format.pack import Kind, blob_id
+from quiesce.vault.points.bases import Base, base_map, relying_on
 from quiesce.vault.points.packing import PackStream
-from quiesce.vault.points.reader import DiskMap
 
 _LOOSE_LIMIT = 1 << 16
 """Ids of unfinished leaves kept in memory per disk, about 200 bytes each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The map that a disk starts from, in the point it was found in."""
-
-    point_id: str
-    map: DiskMapRef
 
 
 class VaultDiskWriter:
@@ -51,8 +44,10 @@ class VaultDiskWriter:
         self._zero_ids: dict[int, bytes] = {}
         # Up to here the base has chunks of the same length at the same places.
         self._vouched = 0
+        self._base = base
         if base is not None:
-            self._start_from(base.map)
+            with relying_on(base):
+                self._start_from(base)
 
     @property
     def chunk_bytes(self) -> int:
@@ -112,8 +107,18 @@ class VaultDiskWriter:
         found = self._part(leaf)[place * ID_BYTES : (place + 1) * ID_BYTES]
         return found == self._id(data)
 
+    def forget_base(self) -> None:
+        with self._lock:
+            self._leaves = bytearray(len(self._leaves))
+            self._loose.clear()
+            self._loose_ids = self._vouched = 0
+            self._base = None
+
     def finish(self) -> DiskMapRef:
-        """Add what is left of the map. Idempotent."""
+        """Add what is left of the map. Idempotent.
+
+        :raise VaultFailure: vault.base-missing
+        """
         with self._lock:
             self._settle_all()
             nodes = []
@@ -139,8 +144,9 @@ class VaultDiskWriter:
             self._zero_ids[length] = found
         return found
 
-    def _start_from(self, base: DiskMapRef) -> None:
-        leaves = DiskMap(self._contents, base).leaf_ids()
+    def _start_from(self, found: Base) -> None:
+        leaves = base_map(self._contents, found).leaf_ids()
+        base = found.map
         keep = min(len(self._leaves), len(leaves))
         self._leaves[:keep] = leaves[:keep]
         same = self.size_bytes == base.size_bytes
@@ -158,7 +164,7 @@ class VaultDiskWriter:
         blob = part[at : at + ID_BYTES]
         length = self._length(last)
         if blob != ZERO_ID and length < self.chunk_bytes:
-            plain = self._contents.read_blob(Kind.CHUNK, blob)
+            plain = open_or_note(self._contents, Kind.CHUNK, [blob])[blob]
             if len(plain) > length:
                 cut = memoryview(plain)[:length]
                 self.put(last, cut)
@@ -196,7 +202,11 @@ class VaultDiskWriter:
         blob = self._leaf_id(leaf)
         if blob == ZERO_ID:
             return ZERO_PART
-        return self._stream.read(blob) or self._contents.read_blob(Kind.MAP, blob)
+        part = self._stream.read(blob)
+        if part is not None:
+            return part
+        with contextlib.nullcontext() if self._base is None else relying_on(self._base):
+            return open_or_note(self._contents, Kind.MAP, [blob])[blob]
 
     def _add_part(self, part: bytes) -> bytes:
         if part == ZERO_PART:

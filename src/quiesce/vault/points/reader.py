@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import Evidence, VaultFailure
@@ -25,6 +25,8 @@ from quiesce.vault.stores.files import Buffer
 _CACHED_CHUNKS = 64
 _CACHED_LEAVES = 256
 _SMALL_READ = 4
+
+OpenParts = Callable[[Kind, Sequence[bytes]], dict[bytes, bytes]]
 
 
 class _Cache:
@@ -50,10 +52,13 @@ class _Cache:
 
 
 class DiskMap:
-    """A stored map, walked without holding it: nodes once, leaves as they are needed."""
+    """A stored map, walked without holding it: nodes once, leaves as they are needed. `open_parts`
+    is how: as the vault's contents open blobs, unless told otherwise."""
 
-    def __init__(self, contents: Contents, ref: DiskMapRef) -> None:
-        self._contents = contents
+    def __init__(
+        self, contents: Contents, ref: DiskMapRef, open_parts: OpenParts | None = None
+    ) -> None:
+        self._open = open_parts or (lambda kind, ids: dict(contents.open_blobs(kind, ids)))
         self._ref = ref
         self._leaves: bytes | None = None
         self._cache = _Cache(_CACHED_LEAVES)
@@ -62,7 +67,7 @@ class DiskMap:
         """Ids of all leaves, joined."""
         if self._leaves is None:
             nodes = [node for node in self._ref.nodes if node != ZERO_ID]
-            opened = dict(self._contents.open_blobs(Kind.MAP, nodes))
+            opened = self._open(Kind.MAP, nodes)
             leaves = b"".join(opened.get(node, ZERO_PART) for node in self._ref.nodes)
             count = leaf_count(self._ref.size_bytes, self._ref.chunk_bytes)
             if any(len(part) != PART_BYTES for part in opened.values()):
@@ -76,7 +81,7 @@ class DiskMap:
             return ZERO_PART
         part = self._cache.get(blob)
         if part is None:
-            part = self._contents.read_blob(Kind.MAP, blob)
+            part = self._open(Kind.MAP, [blob])[blob]
             if len(part) != PART_BYTES:
                 raise _misshapen(self._ref)
             self._cache.keep(blob, part)

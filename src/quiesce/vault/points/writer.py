@@ -17,7 +17,8 @@ from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.records import retire_session
 from quiesce.vault.format.manifest import DiskMapRef, Manifest, point_key, write_manifest
-from quiesce.vault.points.disk_writer import Base, VaultDiskWriter
+from quiesce.vault.points.bases import Base
+from quiesce.vault.points.disk_writer import VaultDiskWriter
 from quiesce.vault.points.packing import PackStream, close_quietly
 from quiesce.vault.stores.store import ObjectMissing, Put
 

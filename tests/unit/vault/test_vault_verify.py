@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from faulty_store import FaultyStore
+from faulty_store import Fault, FaultyStore, Rule
 from hypothesis import given
 from hypothesis import strategies as st
 from paper_store import PaperStore
@@ -14,6 +15,7 @@ from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure, InputFailure, JobFailure
 from quiesce.model.job import Progress
+from quiesce.vault.contents.cache import CachingStore, IndexCache
 from quiesce.vault.points.reader import DiskMap
 from quiesce.vault.upkeep.budget import Budget, Meter
 from quiesce.vault.upkeep.forecast import forecast_packs
@@ -396,3 +398,51 @@ def test_damage_that_is_found_again_is_recorded_once(scene: Scene, paper: PaperS
     for _ in range(3):
         assert scene.reopened().vault.verify("chunks").verdict is Verdict.DAMAGED
     assert len(paper.keys("damage/")) == 1
+
+
+# ── what a process believes to know ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["from a cache", "in an open process"])
+@pytest.mark.parametrize("mode", ["structure", "packs", "chunks"])
+def test_a_segment_that_is_damaged_since_it_was_read_is_found_and_written_anew(
+    scene: Scene, paper: PaperStore, tmp_path: Path, mode: str, cached: bool
+) -> None:
+    store = CachingStore(paper, IndexCache(tmp_path)) if cached else paper
+    there = scene.reopened(store)
+    spoiled = paper.keys("index/")[0]
+    spoil(paper, spoiled)
+    assert [f.object for f in verify_packs(store).findings] == [spoiled]
+    report = there.vault.verify(mode)
+    assert [(f.code, f.object, f.healed) for f in report.findings] == [
+        ("vault.corrupt-index", spoiled, True)
+    ]
+    assert spoiled not in paper.keys("index/")
+    assert there.vault.verify(mode).findings == ()
+    assert verify_packs(paper).findings == ()
+    assert scene.reopened().vault.contents.refresh(scan_unindexed=True).unindexed == 0
+
+
+def test_damage_on_a_store_that_may_only_be_read_is_reported(
+    scene: Scene, paper: PaperStore
+) -> None:
+    spoil(paper, pack_with(scene, "web", 0))
+    for mode in ("packs", "chunks"):
+        far = FaultyStore(paper)
+        far.rules.append(Rule("put", Fault.READ_ONLY, "", 0))
+        report = scene.reopened(far).vault.verify(mode)
+        assert report.verdict is Verdict.DAMAGED
+        assert [health.vm for health in report.hurt] == ["web"]
+        assert "not recorded" in report.findings[0].detail
+
+
+@pytest.mark.parametrize("mode", ["packs", "chunks"])
+def test_a_read_that_is_spoilt_on_its_way_is_no_damage(
+    scene: Scene, paper: PaperStore, mode: str
+) -> None:
+    far = FaultyStore(paper)
+    there = scene.reopened(far)
+    far.rules.append(Rule("get_range", Fault.WRONG_BYTES, "packs/"))
+    assert there.vault.verify(mode).intact
+    assert far.shown[Fault.WRONG_BYTES] == 1
+    assert not paper.keys("damage/")

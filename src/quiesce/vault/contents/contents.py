@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
+from typing import Any
+
+from numpy.typing import NDArray
 
 from quiesce.model.failure import Failure, VaultFailure
 from quiesce.vault.contents.index import ChunkIndex
@@ -19,6 +22,7 @@ from quiesce.vault.format.pack import (
     Kind,
     NewerPackError,
     PackError,
+    open_footer,
     pack_key,
     pack_name,
     read_footer,
@@ -28,7 +32,9 @@ from quiesce.vault.format.segment import (
     SEGMENT_ROWS,
     PackedRows,
     SegmentError,
+    join_segments,
     read_segment,
+    rows_of_footer,
     write_segment,
 )
 from quiesce.vault.stores.files import Buffer
@@ -210,6 +216,31 @@ class Contents:
         key = f"index/{content_name(stored)}"
         self.store.put(key, stored)
         return key
+
+    def replace_segment(self, key: str) -> None:
+        """Of a segment that this process has read whole and that is damaged in the store now: a new
+        one tells the same, from the copy in a cache, or as far as the footers of its packs tell
+        it. Holding the lease, so that no pack goes meanwhile."""
+        told = self._segments.get(key, frozenset())
+        parts = list(self._told_anew(key, told))
+        if parts:
+            new = self.put_segment(join_segments(parts, frozenset()))
+            self._segments[new] = frozenset(name for names, _ in parts for name, _ in names)
+        self._segments.pop(key, None)
+        if delete_if_allowed(self.store, key) is not None:
+            self._bad_segments[key] = "damaged, and may not be deleted"
+
+    def _told_anew(
+        self, key: str, packs: Iterable[bytes]
+    ) -> Iterator[tuple[list[tuple[bytes, int]], NDArray[Any]]]:
+        with contextlib.suppress(ObjectMissing, SealError, SegmentError):
+            yield read_segment(self.open_segment(key))
+            return
+        for name in packs:
+            with contextlib.suppress(ObjectMissing, PackError):
+                size = self.store.stat(pack_key(name)).size_bytes
+                rows = rows_of_footer(*open_footer(self.keys, self.store, name, size))
+                yield [(name, size)], rows
 
     # ── reading blobs ────────────────────────────────────────────────────────────────────────
 

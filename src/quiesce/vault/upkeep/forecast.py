@@ -51,6 +51,9 @@ def forecast(
     records = [i for f in ("garbage", "damage", "deleted") for i in _in(contents.store, f)]
     # Records are read three times: to know what is damaged before, and after.
     found = Forecast(3 * len(records), 3 * sum(info.size_bytes for info in records))
+    if mode is not VerifyMode.SAMPLE:
+        sealed = [*records, *_in(contents.store, "index")]
+        found += Forecast(4 + len(sealed), sum(info.size_bytes for info in sealed))
     found += Forecast(_LISTS_IN_PASSING + 3 * (len(packs) // LISTED_AT_ONCE), 0)
     nodes = {node for m in manifests for part in m.maps for node in part.nodes} - {ZERO_ID}
     if mode is VerifyMode.SAMPLE:

@@ -7,14 +7,17 @@ so that the next full read of a disk that still holds the data heals every point
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from quiesce.model.failure import InputFailure, VaultFailure
+from quiesce.model.failure import Failure, InputFailure, VaultFailure
 from quiesce.model.job import Progress
+from quiesce.vault.contents.cache import origin_of
 from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.lease import leased
 from quiesce.vault.format.manifest import Manifest, point_key
 from quiesce.vault.format.pack import pack_key, pack_name
+from quiesce.vault.stores.store import CANNOT_WRITE
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.upkeep.health import (
     Examination,
@@ -30,9 +33,11 @@ from quiesce.vault.upkeep.pack_check import (
     stop_if,
 )
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS, Drawn, Sampler
+from quiesce.vault.upkeep.sealed_check import SEALED_FOLDERS, check_sealed, sealed_objects
 from quiesce.vault.upkeep.verify_report import (
     MAPS,
     PACKS,
+    SEALED,
     Cursor,
     Finding,
     SampleReport,
@@ -96,6 +101,9 @@ class _Verification:
     checked: int = 0
     read: int = 0
     stopped_by: str = ""
+    last_sealed: str = ""
+    refresh_requests: int = 0
+    unrecorded: bool = False
 
     def run(self) -> VerifyReport:
         mode = self.options.mode
@@ -107,14 +115,20 @@ class _Verification:
             after=bytes.fromhex(cursor.after) if cursor and cursor.stage == PACKS else b"",
             until=cursor.until if cursor else None,
         )
+        if mode is not VerifyMode.SAMPLE and (cursor is None or cursor.stage == SEALED):
+            self._check_sealed(bytes.fromhex(cursor.after) if cursor else b"")
         reads_packs = mode in (VerifyMode.PACKS, VerifyMode.CHUNKS)
         in_maps = cursor is not None and cursor.stage == MAPS
         left_off: Cursor | None = None
         sample = None
         if mode is VerifyMode.SAMPLE:
             sample = self._draw()
+        elif self.stopped_by:
+            left_off = Cursor(mode, SEALED, self.last_sealed.encode().hex(), packs.until)
         elif reads_packs and not in_maps:
             self._check_packs(packs)
+            if not (self.stopped_by or self.options.cursor):
+                self._drop_records("damage/")
             if self.stopped_by:
                 left_off = Cursor(mode, PACKS, packs.reached.hex(), packs.until)
         found = Examination((), frozenset(), unplaced=False)
@@ -163,12 +177,11 @@ class _Verification:
             Finding("vault.corrupt-manifest", point_key(point_id), failure.message)
             for point_id, failure in self.damaged.items()
         ]
+        before = self.meter.requests
         refresh = self.metered.refresh(scan_unindexed=True)
-        self.metered.save_index()
-        self.findings += [
-            Finding("vault.corrupt-index", key, "rebuilt from the packs", healed=True)
-            for key in refresh.damaged_segments
-        ]
+        self.refresh_requests = self.meter.requests - before
+        refused = self._refused_by(self.metered.save_index)
+        self._note_segments(refresh.damaged_segments, refused)
         self.findings += [
             Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
             for key in refresh.unreadable_packs
@@ -176,6 +189,79 @@ class _Verification:
         for name in self.metered.index.missing_packs():
             self.findings.append(Finding("vault.pack-missing", pack_key(name), "not there in full"))
         self.known_damage = self.metered.records.damage()
+
+    def _note_segments(self, keys: Iterable[str], refused: str) -> None:
+        detail = f"not written anew: {refused}" if refused else "rebuilt from the packs"
+        self.findings += [
+            Finding("vault.corrupt-index", key, detail, healed=not refused) for key in keys
+        ]
+
+    def _check_sealed(self, after: bytes) -> None:
+        """Index segments and records, read where they lie; manifests have been read already."""
+        store = MeteredStore(origin_of(self.contents.store), self.meter)
+        self.last_sealed = after.decode(errors="replace")
+        folders = SEALED_FOLDERS.keys() - {"points"}
+        self.stopped_by = self.meter.refuses(len(folders))
+        if self.stopped_by:
+            return
+        damaged = set()
+        for info in sealed_objects(store, after=self.last_sealed, folders=folders):
+            stop_if(self.cancelled)
+            self.stopped_by = self.meter.refuses(1, info.size_bytes)
+            if self.stopped_by:
+                break
+            for finding in check_sealed(store, info.key):
+                if finding.code == "vault.corrupt-index":
+                    damaged.add(info.key)
+                else:
+                    self.findings.append(finding)
+            self.last_sealed = info.key
+        self._replace_segments(damaged - {finding.object for finding in self.findings})
+        self._drop_records("garbage/")
+
+    def _replace_segments(self, damaged: Set[str]) -> None:
+        """They were whole when this process, or its cache, read them."""
+
+        def replace_them() -> None:
+            with leased(self.contents):
+                # What a collection has replaced by now is no longer known, and no damage.
+                self.metered.refresh()
+                found.intersection_update(self.metered.segments())
+                for key in found:
+                    self.metered.replace_segment(key)
+
+        found = set(damaged)
+        if found:
+            self._note_segments(found, self._refused_by(replace_them))
+
+    def _drop_records(self, folder: str) -> None:
+        """Of unreadable records of damage, when all packs have just been looked at and all damage
+        is recorded anew; of unreadable marks at once, since what they marked is marked anew. Until
+        they are gone nothing is collected."""
+        keys = {f.object for f in self.findings if f.object.startswith(folder)}
+        if not keys or self.unrecorded:
+            return
+
+        def drop() -> None:
+            with leased(self.contents):
+                for key in keys:
+                    self.contents.store.delete(key)
+
+        if not self._refused_by(drop):
+            self.findings = [
+                replace(f, detail=f"{f.detail}; removed", healed=True) if f.object in keys else f
+                for f in self.findings
+            ]
+
+    def _refused_by(self, write: Callable[[], None]) -> str:
+        """Why it cannot be written now, else "". What was found is reported all the same."""
+        try:
+            write()
+        except Failure as refused:
+            if refused.code not in CANNOT_WRITE | {"vault.collect-running"}:
+                raise
+            return refused.message
+        return ""
 
     def _check_packs(self, packs: PackRound) -> None:
         contents = self.contents
@@ -192,7 +278,6 @@ class _Verification:
             self.opened += found.opened
             self.read += found.read
             self.checked += bool(found.read or found.findings)
-            self.findings += found.findings
             self._record(found)
             self._progress(packs.done_bytes, packs.total_bytes, "packs")
         self.stopped_by = packs.stopped_by
@@ -228,13 +313,20 @@ class _Verification:
             return  # a pack that is missing is found by itself
         name = self.contents.index.name_of(place.pack)
         found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
-        self.findings.append(found)
         self._record(PackCheck(name, (found,), (drawn.blob,), 1, 1))
 
     def _examine(self, after: str) -> tuple[Examination, str]:
         """Points after this one, oldest first, and the last that was looked at if the budget ended
         it, else ""."""
+        refused = self.meter.refuses(self.refresh_requests)
+        if refused and not self.stopped_by:
+            self.stopped_by = refused
+            return Examination((), frozenset(), unplaced=False), after or "00"
         self.metered.refresh()
+        if self.unrecorded:
+            for name, blobs in self.known_damage.items():
+                for blob in blobs:
+                    self.metered.index.add_damage(name, blob)
         for name in self.known_damage.keys() - {pack_name(f.object) for f in self.findings}:
             count = len(self.known_damage[name])
             detail = f"{count} of its blobs were found damaged earlier"
@@ -269,6 +361,14 @@ class _Verification:
         return replace(finding, healed=True)
 
     def _record(self, check: PackCheck) -> None:
+        refused = self._refused_by(lambda: self._put_record(check))
+        self.unrecorded = self.unrecorded or bool(refused)
+        self.findings += [
+            replace(f, detail=f"{f.detail}; not recorded: {refused}") if refused else f
+            for f in check.findings
+        ]
+
+    def _put_record(self, check: PackCheck) -> None:
         known = self.known_damage.get(check.name, frozenset())
         records = self.contents.records
         if known and check.read and not check.findings:

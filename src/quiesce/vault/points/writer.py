@@ -141,7 +141,7 @@ class VaultPointWriter:
                 retire_session(contents.store, key)
             contents.refresh(scan_unindexed=bool(earlier))
         except BaseException:
-            # Else the record of a writer that never was holds back collection for 25 hours.
+            # Else the record of a writer that never was holds back collection for 27 hours.
             with contextlib.suppress(Failure):
                 contents.store.delete(self._session)
             raise

@@ -446,3 +446,30 @@ def test_a_read_that_is_spoilt_on_its_way_is_no_damage(
     assert there.vault.verify(mode).intact
     assert far.shown[Fault.WRONG_BYTES] == 1
     assert not paper.keys("damage/")
+
+
+@pytest.mark.parametrize("folder", ["damage", "garbage"])
+def test_nothing_is_collected_while_a_record_is_unreadable_and_verification_mends_it(
+    scene: Scene, paper: PaperStore, folder: str
+) -> None:
+    spoil(paper, pack_with(scene, "web", 0))
+    scene.reopened().vault.verify("chunks")
+    scene.clock.advance(hours=5)
+    point = scene.reopened().backup("web-2", WEB)
+    scene.clock.advance(hours=5)
+    values = {"at": scene.clock(), "packs": []}
+    scene.vault.contents.records.put("garbage/00", "garbage", values)
+    record = paper.keys(f"{folder}/")[0]
+    spoil(paper, record, 60)
+    report = scene.reopened().vault.verify("structure")
+    assert ("vault.corrupt-record", record) in {(f.code, f.object) for f in report.findings}
+    if folder == "damage":
+        assert report.verdict is Verdict.DAMAGED
+        with pytest.raises(Failure) as refused:
+            scene.reopened().collect_fully()
+        assert refused.value.code == "vault.collect-refused"
+        assert refused.value.evidence[0].source == record
+        assert scene.reopened().vault.verify("packs").intact
+    assert not paper.keys(record)
+    scene.reopened().collect_fully()
+    assert scene.reopened().restore(point) == WEB

@@ -114,6 +114,22 @@ class Records:
                 break
         return list(found.values())
 
+    def unreadable(self) -> list[str]:
+        """Damage records and garbage marks that cannot be read: what they keep from being relied
+        on is not known."""
+        found = []
+        for kind, names in (("damage", ("pack", "chunks")), ("garbage", ("at", "packs"))):
+            for info in self._store.list(f"{kind}/"):
+                try:
+                    values = self.read(info.key, kind)
+                    if any(name not in values for name in names):
+                        found.append(info.key)
+                except ObjectMissing:
+                    continue
+                except SealError:
+                    found.append(info.key)
+        return found
+
     def damage(self) -> dict[bytes, frozenset[bytes]]:
         """Pack → ids of blobs in it that were found damaged."""
         found: dict[bytes, frozenset[bytes]] = {}

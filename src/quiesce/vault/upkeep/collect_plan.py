@@ -11,7 +11,8 @@ A silent writer's record is removed first, so that it can no longer commit shoul
 A deleted point still counts until every living writer started after its deletion, since it
 may be the base of one.
 
-If it cannot be known what a point refers to (damaged manifest or map), nothing is deleted.
+If it cannot be known what a point refers to (damaged manifest or map), or which copies are damaged
+or marked (a damaged record of that), nothing is deleted: what serves might be the bad copy.
 Crash-safe order: index segments without the packs, then the packs, and the mark in a later run,
 when no list shows them any more. A pack that a retention lock keeps stays marked.
 """
@@ -100,7 +101,8 @@ def plan_collect(
 ) -> CollectPlan:
     """`repack_below` 0 repacks nothing.
 
-    :raise VaultFailure: vault.collect-refused when a point cannot be read
+    :raise VaultFailure: vault.collect-refused when a point, or a record of damage or garbage,
+        cannot be read
     """
     return look(contents, read_manifests, repack_below, repack_bytes, no_beat).plan
 
@@ -121,6 +123,8 @@ def look(
 
     deleted = contents.records.deleted()
     gone = {point_id for point_id, at in deleted.items() if all_began_after(at)}
+    for key in contents.records.unreadable():
+        raise _unknown(key)
     contents.refresh(scan_unindexed=True)
     snapshot = contents.index.snapshot()
     references = _references(contents, snapshot, manifests, damaged, deleted.keys(), gone, beat)
@@ -205,4 +209,14 @@ def _refused(point_id: str) -> VaultFailure:
         evidence=[Evidence("its manifest or map cannot be read", point_key(point_id))],
         remedy=f"Mend the vault from a copy, or give the point up: "
         f"`quiesce point delete {point_id}`.",
+    )
+
+
+def _unknown(record: str) -> VaultFailure:
+    return VaultFailure(
+        "vault.collect-refused",
+        "Nothing is collected while it is unknown which copies are damaged or marked.",
+        evidence=[Evidence("this record cannot be read", record)],
+        remedy="Look at all packs anew: `quiesce vault verify --mode packs`. It finds the damage "
+        "again and removes the record.",
     )

@@ -127,14 +127,20 @@ def _spellings(known: Iterable[str]) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
+_PORT_DIGITS = 5
+_HOST_AND_PORT = re.compile(r"[^/]@[\w.\[\]-]{1,256}:[0-9]{1,5}(?![0-9])")
+
+
 def _without_user_info(match: re.Match[str]) -> str:
     """A URL without its password. One with a slash in it, which is not allowed, is told by what
-    stands before the slash being no port."""
+    stands before the slash being no port, or by a host with its port behind the @."""
     scheme, rest = match.groups()
     authority, slash, path = rest.partition("/")
     if "@" not in authority:
         _, colon, port = authority.rpartition(":")
-        if not (slash and colon and "@" in path) or port.isdigit():
+        if not (slash and colon and "@" in path):
+            return match.group()
+        if port.isdigit() and len(port) <= _PORT_DIGITS and not _HOST_AND_PORT.search(path):
             return match.group()
         authority, path = rest, ""
         slash = ""

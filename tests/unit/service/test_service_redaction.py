@@ -120,3 +120,12 @@ def test_redacting_twice_changes_no_more(text: str) -> None:
 def test_no_text_of_a_guest_makes_it_slow(piece: str) -> None:
     # Quadratic time would be minutes here, which the test's own time limit ends.
     redacted(piece * (1024 * 1024 // len(piece)))
+
+
+@pytest.mark.parametrize("secret", ["000012/3", "12/34567", "3128/@x"])
+def test_digits_before_a_slash_are_no_port_when_a_host_with_one_follows(secret: str) -> None:
+    assert secret not in redacted(f"https_proxy=http://web:{secret}@10.0.0.3:3128")
+
+
+def test_a_port_and_a_path_with_an_at_sign_are_no_password() -> None:
+    assert redacted("https://reg:5000/@scope/pkg") == "https://reg:5000/@scope/pkg"

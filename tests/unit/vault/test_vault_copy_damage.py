@@ -11,6 +11,7 @@ from vault_scene import FakeClock, disk_of
 from quiesce.model.failure import Failure
 from quiesce.vault.copy.copying import plan_copy, shortfall
 from quiesce.vault.format.pack import pack_key
+from quiesce.vault.stores.store import Store
 
 ALL = set(DISKS)
 
@@ -64,7 +65,7 @@ def test_damage_that_a_base_shares_costs_both_points(
     alone = PaperStore(clock)
     copies.copy(alone, points=("web-1",))
     shared = next(k for k in alone.keys("packs/"))
-    spoil(copies.source, shared, "turned")
+    spoil(copies.source, shared, "missing")
     report = copies.copy(target)
     assert {u.point_id for u in report.unfit} >= {
         copies.points["web-1"].id,
@@ -187,6 +188,57 @@ def test_packs_that_were_repacked_at_the_source_do_not_travel_again(
     fresh.backup("again", DISKS["web-1"])  # the same chunks in a pack of this replica's own
     back = plan_copy(other, target, keys=copies.here.vault.contents.keys)
     assert sum(pack.size_bytes for pack in back.packs) < 64 * 1024  # map parts at most
+
+
+def damage_and_heal(copies: CopyScene, target: Store) -> str:
+    """One chunk of `big-1` was damaged, found by a check, and stored anew by the next full backup;
+    others in the same pack are needed still. The target has it
+    from before."""
+    disk = b"".join(disk_of(n) for n in range(100, 140))
+    before = set(copies.source.keys("packs/"))
+    copies.points["big-1"] = copies.here.backup("big-1", disk, vm="big")
+    (key,) = set(copies.source.keys("packs/")) - before
+    copies.copy(target)
+    data, at = copies.source.objects[key]
+    turned = data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
+    copies.source.objects[key] = (turned, at)
+    assert not copies.here.vault.verify("chunks").intact
+    copies.points["big-2"] = copies.here.backup("big-2", disk, vm="big")
+    return key
+
+
+@pytest.fixture
+def big(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    disk = b"".join(disk_of(n) for n in range(100, 140))
+    for job in ("big-1", "big-2"):
+        monkeypatch.setitem(DISKS, job, disk)
+    return {"big-1", "big-2"}
+
+
+def test_once_damage_is_healed_a_new_copy_brings_every_point(
+    copies: CopyScene, target: PaperStore, big: set[str]
+) -> None:
+    key = damage_and_heal(copies, PaperStore(copies.clock))
+    report = copies.copy(target)
+    assert shortfall(report) is None
+    assert any(key in note for note in report.notes)
+    assert key not in target.keys("packs/")
+    assert copies.jobs_in(target) == ALL | big
+    assert copies.opened(target).vault.verify("chunks").intact
+    again = copies.copy(target)
+    assert (shortfall(again), again.packs, again.points) == (None, 0, ())
+
+
+def test_a_copy_mends_a_pack_that_is_damaged_and_that_no_point_waits_for(
+    copies: CopyScene, target: PaperStore, big: set[str]
+) -> None:
+    key = damage_and_heal(copies, target)
+    assert copies.source.objects[key][0] != target.objects[key][0]
+    assert copies.copy(copies.source, source=target).packs == 1
+    assert copies.source.objects[key][0] == target.objects[key][0]
+    assert not copies.source.keys("damage/")
+    assert copies.copy(copies.source, source=target).packs == 0
+    assert not copies.opened(copies.source).vault.verify("chunks").findings
 
 
 def test_the_name_of_a_damaged_pack_is_a_key_of_the_store(copies: CopyScene) -> None:

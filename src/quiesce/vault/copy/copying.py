@@ -6,16 +6,17 @@ index segments for exactly these packs · manifests, last · session record dele
 a whole vault whenever it is one, and what was not finished is gone on with: what has arrived is
 not sent twice. Points come in batches, the newest first.
 
-What the source has lost is named with the points that it costs; the rest goes on. Deleted points
-are not copied, and deleting a point at the source deletes nothing at the target: a copy is there
-for the day on which somebody deletes everything.
+What the source has lost is named with the points that it costs; the rest goes on. What is whole in
+a damaged pack is packed anew (`rescue`): a point is lost only by what has no whole copy. Deleted
+points are not copied, and deleting a point at the source deletes nothing at the target: a copy is
+there for the day on which somebody deletes everything.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from quiesce.model.failure import Evidence, Failure, PolicyFailure, StorageFailure, VaultFailure
 from quiesce.model.job import Progress
@@ -28,7 +29,9 @@ from quiesce.vault.copy.packs import (
     carry_packs,
     packs_at_once_between,
 )
-from quiesce.vault.copy.plan import Batch, CopyPlan, Filters, Look, Unfit, look
+from quiesce.vault.copy.plan import Batch, CopyPlan, Filters, Look, Unfit, look, reason_of
+from quiesce.vault.copy.report import CopyReport, shortfall
+from quiesce.vault.copy.rescue import rescue
 from quiesce.vault.copy.session import (
     CopySession,
     refuse_beside_collection,
@@ -42,31 +45,9 @@ from quiesce.vault.format.manifest import point_key
 from quiesce.vault.format.pack import pack_key
 from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
 from quiesce.vault.format.segment import PackedRows
-from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store, delete_if_allowed
 
 __all__ = ["CopyPlan", "CopyReport", "execute_copy", "plan_copy", "shortfall"]
-
-_SHOWN = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CopyReport:
-    """What was done. `points` are ids of those that arrived now, `unfit` those that could not,
-    `bad` the source's objects that are damaged or missing."""
-
-    vault_id: str
-    points: tuple[str, ...] = ()
-    points_there: int = 0
-    packs: int = 0
-    size_bytes: int = 0
-    unfit: tuple[Unfit, ...] = ()
-    bad: tuple[Bad, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """The target has everything that was asked for."""
-        return not self.unfit and not self.bad
 
 
 def plan_copy(
@@ -231,6 +212,9 @@ class _Copy:
         self._unfit = list(now.plan.unfit)
         self._bad: dict[str, Bad] = {}
         self._bad_packs: frozenset[bytes] = frozenset()
+        self._lost: dict[str, Failure] = {}
+        self._rescued_bytes = 0
+        self._damage: list[tuple[str, bytes]] | None = None
         self._gone = 0
 
     def run(self) -> CopyReport:
@@ -247,6 +231,7 @@ class _Copy:
                 with contextlib.suppress(Failure):
                     self._save_index()
                 raise
+            self._rescue(batch)
             self._save_index()
             self._copy_segments()
             self._in_target.check()
@@ -257,19 +242,18 @@ class _Copy:
         notes = plan.notes
         if self._gone:
             notes = (*notes, f"{self._gone} points were deleted at the source meanwhile.")
+        notes += self._without_harm()
+        lost_bytes = sum(p.size_bytes for p in plan.packs if p.name in self._bad_packs)
         return CopyReport(
             vault_id=plan.vault_id,
             points=tuple(self._arrived),
             points_there=plan.points_there,
             packs=self._packs,
-            size_bytes=self._pace.done_bytes - self._lost_bytes(),
+            size_bytes=self._pace.done_bytes - lost_bytes + self._rescued_bytes,
             unfit=tuple(self._unfit),
             bad=tuple(self._bad.values()),
             notes=notes,
         )
-
-    def _lost_bytes(self) -> int:
-        return sum(p.size_bytes for p in self._plan.packs if p.name in self._bad_packs)
 
     def _carry(self, batch: Batch) -> None:
         there = self._now.there
@@ -289,9 +273,47 @@ class _Copy:
                 self._bad_packs |= {pack.name}
                 continue
             self._packs += 1
+            if pack.replaces:
+                self._forget_damage(pack.name)
             if there is not None:
                 rows = PackedRows(pack.name, pack.size_bytes, carried.entries)
                 there.index.add_pack(rows, saved=False)
+
+    def _forget_damage(self, pack: bytes) -> None:
+        """It has just been proven whole in the target. Who may not delete there leaves it to a
+        check."""
+        if self._damage is None and self._now.there is not None:
+            self._damage = self._now.there.records.damaged_packs()
+        for key, damaged in self._damage or ():
+            if damaged == pack:
+                delete_if_allowed(self._plan.target, key)
+
+    def _rescue(self, batch: Batch) -> None:
+        """What points need of packs that did not come, as far as it is whole."""
+        here, there = self._now.here, self._now.there
+        hurt = [p for p in batch.looked if self._now.hurt_by(p, self._bad_packs)]
+        if here is None or there is None or not hurt:
+            return
+        for rescued in rescue(here, there, hurt, self._beat, self._cancelled):
+            self._rescued_bytes += rescued.stored_bytes
+            if rescued.failure is not None:
+                self._lost[rescued.point_id] = rescued.failure
+                if rescued.point_id not in batch.points:  # arrived earlier
+                    self._leave_out(rescued.point_id, rescued.failure)
+
+    def _without_harm(self) -> tuple[str, ...]:
+        """Damaged packs that cost no point are told, and are no failure of this copy."""
+        if self._now.there is None:
+            return ()
+        harmful = {n for p in self._lost for n in self._now.hurt_by(p, self._bad_packs)}
+        saved = sorted(pack_key(name) for name in self._bad_packs - harmful)
+        for key in saved:
+            del self._bad[key]
+        return tuple(
+            f"{key} is damaged at the source. No point is lost by it: what points need of it was "
+            "brought in new packs."
+            for key in saved
+        )
 
     def _beat(self) -> None:
         self._pace.show()
@@ -310,17 +332,16 @@ class _Copy:
                 self._plan.target.put(key, stored)
 
     def _commit(self, point_id: str) -> None:
-        pack = self._now.hurt_by(point_id, self._bad_packs)
-        if pack is not None:
-            bad = self._bad[pack_key(pack)]
-            self._leave_out(point_id, bad.code, f"It needs {bad.object}, which is damaged.")
+        if point_id in self._lost:
+            self._leave_out(point_id, self._lost[point_id])
             return
         key = point_key(point_id)
         known = len(self._bad)
         stored = self._sealed(key)
         if stored is None:
             if len(self._bad) > known:
-                self._leave_out(point_id, "vault.corrupt-manifest", "Its manifest is damaged.")
+                damaged = VaultFailure("vault.corrupt-manifest", "Its manifest is damaged.")
+                self._leave_out(point_id, damaged)
             else:
                 self._gone += 1
             return
@@ -329,8 +350,9 @@ class _Copy:
             self._replace_if_broken(key, stored)
         self._arrived.append(point_id)
 
-    def _leave_out(self, point_id: str, code: str, reason: str) -> None:
-        self._unfit.append(Unfit(point_id, self._now.vms.get(point_id, ""), code, reason))
+    def _leave_out(self, point_id: str, why: Failure) -> None:
+        vm = self._now.vms.get(point_id, "")
+        self._unfit.append(Unfit(point_id, vm, why.code, reason_of(why)))
 
     def _sealed(self, key: str, *, name: str = "") -> bytes | None:
         """A sealed object of the source, whole; None when it is gone or damaged, which is noted.
@@ -359,21 +381,3 @@ class _Copy:
             except SealError:
                 target.delete(key)
         target.put(key, stored)
-
-
-def shortfall(report: CopyReport) -> VaultFailure | None:
-    """What stands between a report and a whole copy; None when nothing does."""
-    if report.complete:
-        return None
-    return VaultFailure(
-        "vault.copy-incomplete",
-        f"{len(report.points)} points were copied and {len(report.unfit)} were not: the source is "
-        "damaged.",
-        evidence=[
-            *(
-                Evidence(f"point {u.point_id} of {u.vm or 'an unknown VM'}: {u.reason}", "source")
-                for u in report.unfit[:_SHOWN]
-            ),
-            *(Evidence(f"{bad.detail} [{bad.code}]", bad.object) for bad in report.bad[:_SHOWN]),
-        ],
-    )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from quiesce.model.failure import (
     Evidence,
+    Failure,
     InputFailure,
     NotFoundFailure,
     PolicyFailure,
@@ -17,6 +18,7 @@ from quiesce.model.failure import (
 )
 from quiesce.model.point import RecoveryPoint
 from quiesce.vault.contents.contents import Clock, Contents
+from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.copy.needs import Needs, Packs
 from quiesce.vault.copy.packs import PackToCopy
 from quiesce.vault.format.config import VaultConfig, read_config
@@ -92,17 +94,21 @@ class CopyPlan:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packs, and the points that are whole once these and the batches before have arrived."""
+    """Packs, and the points that are whole once these and the batches before have arrived.
+    `looked` are these, and those that the target has and may have lost something of."""
 
     packs: tuple[PackToCopy, ...]
     points: tuple[str, ...]
+    looked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A plan, and what it takes to carry it out. `there` is None without a key."""
+    """A plan, and what it takes to carry it out. `here` and `there`, the source's contents and the
+    target's, are None without a key."""
 
     plan: CopyPlan
+    here: Contents | None
     there: Contents | None
     needs: Mapping[str, bytes]
     """Point id → one bit for each pack of `names` that it needs and the target lacks."""
@@ -119,25 +125,27 @@ class Look:
         wanted = frozenset(plan.points)
         packs: list[PackToCopy] = []
         points: list[str] = []
+        looked: list[str] = []
         for point_id, bits in self.needs.items():
             now = self._needed(bits) & left
             left &= ~now
             packs += [known[self.names[int(number)]] for number in np.flatnonzero(now)]
+            looked.append(point_id)
             if point_id in wanted:
                 points.append(point_id)
             if len(packs) >= _BATCH_PACKS:
-                yield Batch(tuple(packs), tuple(points))
-                packs, points = [], []
-        yield Batch(tuple(packs), tuple(points))
+                yield Batch(tuple(packs), tuple(points), tuple(looked))
+                packs, points, looked = [], [], []
+        # Those that no point waits for: they replace what is damaged there.
+        packs += [known[self.names[int(number)]] for number in np.flatnonzero(left)]
+        yield Batch(tuple(packs), tuple(points), tuple(looked))
 
-    def hurt_by(self, point_id: str, bad: frozenset[bytes]) -> bytes | None:
-        """One of these packs that the point needs."""
+    def hurt_by(self, point_id: str, bad: frozenset[bytes]) -> frozenset[bytes]:
+        """Those of these packs that the point needs."""
         if not bad or point_id not in self.needs:
-            return None
-        for number in np.flatnonzero(self._needed(self.needs[point_id])):
-            if self.names[int(number)] in bad:
-                return self.names[int(number)]
-        return None
+            return frozenset()
+        needed = np.flatnonzero(self._needed(self.needs[point_id]))
+        return bad & {self.names[int(number)] for number in needed}
 
     def _needed(self, bits: bytes) -> NDArray[np.bool_]:
         packed = np.frombuffer(bits, np.uint8)
@@ -246,7 +254,7 @@ def _keyless(plan: CopyPlan) -> Look:
         segments=tuple(sorted(segments)),
         notes=notes,
     )
-    return Look(plan, None, {}, (), {})
+    return Look(plan, None, None, {}, (), {})
 
 
 def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -> Look:
@@ -284,10 +292,11 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
             packs = needs.of(manifest)
         except VaultFailure as failure:
             point = manifest.point
-            unfit.append(Unfit(point.id, point.vm, failure.code, _why(failure)))
+            unfit.append(Unfit(point.id, point.vm, failure.code, reason_of(failure)))
             continue
         wanted[packs] = True
         bits[manifest.point.id] = _bits(packs, len(snapshot.names))
+    wanted[_mendable(vault.contents, there, snapshot)] = True
     stored = there.pack_sizes()
     notes = list(plan.notes)
     if dropped:
@@ -303,7 +312,21 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
         unfit=tuple(unfit),
         notes=tuple(notes),
     )
-    return Look(plan, there, bits, snapshot.names, {m.point.id: m.point.vm for m in chosen})
+    vms = {m.point.id: m.point.vm for m in chosen}
+    return Look(plan, vault.contents, there, bits, snapshot.names, vms)
+
+
+def _mendable(here: Contents, there: Contents, snapshot: IndexSnapshot) -> list[int]:
+    """Packs that the target knows as damaged and the source has whole as far as it knows: also
+    when no point waits for them, since what they lost was stored anew there."""
+    damaged = set(there.records.damage())
+    if damaged:
+        damaged -= here.records.damage().keys()
+    return [
+        number
+        for number, name in enumerate(snapshot.names)
+        if name in damaged and snapshot.present[number]
+    ]
 
 
 def _chosen(
@@ -352,7 +375,7 @@ def _bits(packs: Packs, count: int) -> bytes:
     return np.packbits(mask).tobytes()
 
 
-def _why(failure: VaultFailure) -> str:
+def reason_of(failure: Failure) -> str:
     facts = "; ".join(item.fact for item in failure.evidence[:3])
     return f"{failure.message} ({facts})" if facts else failure.message
 

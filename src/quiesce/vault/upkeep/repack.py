@@ -156,7 +156,7 @@ def copy_out(
             beat()
             try:
                 for kind, ids in _living(contents, snapshot, live, name, numbers[name]):
-                    stored += _copy(contents, stream, kind, ids)
+                    stored += copy_blobs(contents, stream, kind, ids)
             except (VaultFailure, PackError) as failure:
                 left.append((name, str(failure)))
             except Failure as failure:
@@ -190,7 +190,9 @@ def _living(
         yield kind, [entry.id for entry in kept if entry.kind is kind]
 
 
-def _copy(contents: Contents, stream: PackStream, kind: Kind, ids: Sequence[bytes]) -> int:
+def copy_blobs(contents: Contents, stream: PackStream, kind: Kind, ids: Sequence[bytes]) -> int:
+    """Read these from `contents` into `stream`, which may be of another store of this vault. The
+    bytes they newly occupy."""
     if kind is Kind.MAP:
         return sum(stream.add(kind, blob, part) for blob, part in contents.open_blobs(kind, ids))
     stored = size = 0

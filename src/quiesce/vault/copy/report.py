@@ -1,0 +1,49 @@
+"""What a copy did, and what stands between it and a whole one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quiesce.model.failure import Evidence, VaultFailure
+from quiesce.vault.copy.packs import Bad
+from quiesce.vault.copy.plan import Unfit
+
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What was done. `points` are ids of those that arrived now, `unfit` those that could not,
+    `bad` the source's objects that are damaged or missing."""
+
+    vault_id: str
+    points: tuple[str, ...] = ()
+    points_there: int = 0
+    packs: int = 0
+    size_bytes: int = 0
+    unfit: tuple[Unfit, ...] = ()
+    bad: tuple[Bad, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """The target has everything that was asked for."""
+        return not self.unfit and not self.bad
+
+
+def shortfall(report: CopyReport) -> VaultFailure | None:
+    """What stands between a report and a whole copy; None when nothing does."""
+    if report.complete:
+        return None
+    return VaultFailure(
+        "vault.copy-incomplete",
+        f"{len(report.points)} points were copied and {len(report.unfit)} were not: the source is "
+        "damaged.",
+        evidence=[
+            *(
+                Evidence(f"point {u.point_id} of {u.vm or 'an unknown VM'}: {u.reason}", "source")
+                for u in report.unfit[:_SHOWN]
+            ),
+            *(Evidence(f"{bad.detail} [{bad.code}]", bad.object) for bad in report.bad[:_SHOWN]),
+        ],
+    )

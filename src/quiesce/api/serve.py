@@ -34,8 +34,14 @@ _SHUTDOWN_SECONDS = 5
 _CALLS_SECONDS = 1.0
 
 
-def serve(service: Service, *, mount_portal: MountPortal | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; the service is closed then.
+def serve(
+    service: Service,
+    *,
+    mount_portal: MountPortal | None = None,
+    on_bound: Callable[[int], None] = lambda port: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; the service is closed then. `on_bound` is told the TCP port:
+    of the settings' port 0 only the system knows what it becomes.
 
     Does not return when jobs or calls are still running: the process ends at once with status 0,
     since their threads end only with it.
@@ -48,6 +54,7 @@ def serve(service: Service, *, mount_portal: MountPortal | None = None) -> None:
     runner = asyncio.Runner()
     try:
         with _unix_socket(service.settings.api_socket) as local, _tcp_socket(service) as tcp:
+            on_bound(tcp.getsockname()[1])
             service.start()
             runner.run(_serve(app, local, tcp))
     finally:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shlex
 import stat
 import struct
 from collections.abc import Callable
@@ -335,6 +336,9 @@ def _not_writable(error: OSError, path: Path) -> RestoreFailure:
         "restore.target-not-writable",
         f"{path} cannot be written.",
         evidence=[Evidence("opening it for writing failed", str(path), raw=str(error))],
+        remedy=f"Make the folder first: `mkdir -p {shlex.quote(str(path.parent))}`"
+        if isinstance(error, FileNotFoundError)
+        else "",
     )
 
 

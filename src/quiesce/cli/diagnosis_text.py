@@ -114,4 +114,4 @@ def _mend_words(mend: Json) -> Text:
 
 
 def _indented(words: Text, by: int = 2) -> None:
-    screen.out.print(Padding(words, (0, 0, 0, by)))
+    screen.out.print(Padding(words, (0, 0, 0, by), expand=False))

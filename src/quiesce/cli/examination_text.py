@@ -44,7 +44,7 @@ def show_examination(examination: Json) -> None:
         screen.say("Could not be looked at", "bold")
         for problem in examination["problems"]:
             words = f"{problem['message']} [{problem['code']}]"
-            screen.out.print(Padding(Text(screen.clean(words)), (0, 0, 0, 2)))
+            screen.out.print(Padding(Text(screen.clean(words)), (0, 0, 0, 2), expand=False))
     if examination["plan"]:
         screen.out.print()
         show_plan(examination)
@@ -93,7 +93,7 @@ def _show_check(check: Json, *, brief: bool) -> None:
     for item in check["evidence"]:
         raw = f"\n{screen.clean(item['raw'])}" if item["raw"] else ""
         words = Text(f"{screen.clean(item['source'])}{raw}", style="dim")
-        screen.out.print(Padding(words, (0, 0, 0, 6)))
+        screen.out.print(Padding(words, (0, 0, 0, 6), expand=False))
     screen.list_steps(check["remedy"], indent=6)
 
 

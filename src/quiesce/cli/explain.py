@@ -69,7 +69,9 @@ def _entry(entry: CatalogueEntry) -> None:
     screen.say(entry.cause)
     for number, step in enumerate(entry.remedy, 1):
         mark = f"{number}. " if len(entry.remedy) > 1 else ""
-        screen.out.print(Padding(Text(mark) + screen.with_commands(step), (0, 0, 0, 2)))
+        screen.out.print(
+            Padding(Text(mark) + screen.with_commands(step), (0, 0, 0, 2), expand=False)
+        )
     if entry.mends:
         screen.say(f"By itself: {entry.mends}")
     if entry.mend_by:
@@ -80,7 +82,9 @@ def _entry(entry: CatalogueEntry) -> None:
         if each:
             screen.say(f"{heading}:")
             for rule in each:
-                screen.out.print(Padding(screen.with_commands(rule_words(rule)), (0, 0, 0, 2)))
+                screen.out.print(
+                    Padding(screen.with_commands(rule_words(rule)), (0, 0, 0, 2), expand=False)
+                )
     if entry.explains:
         screen.say(f"Explains: {', '.join(entry.explains)}")
     if entry.aliases:

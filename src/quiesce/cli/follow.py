@@ -43,12 +43,11 @@ def finish_or_follow(client: Client, job: Json, *, wait: bool, as_json: bool) ->
     try:
         job = follow(client, job, quiet=as_json)
     except KeyboardInterrupt:
-        screen.err.print(
-            screen.with_commands(
-                f"\nThe job goes on. To end it: `quiesce job cancel {job['id']}`; "
-                f"to look again: `quiesce job show {job['id']} --wait`",
-                screen.err,
-            )
+        screen.err.print()
+        screen.advise(
+            f"The job goes on. To end it: `quiesce job cancel {job['id']}`; "
+            f"to look again: `quiesce job show {job['id']} --wait`",
+            console=screen.err,
         )
         return ExitCode.INTERRUPTED
     screen.emit(job, as_json=as_json, human=lambda: show_outcome(job))
@@ -160,4 +159,4 @@ class _PlainLines:
 
 def _started(job: Json) -> None:
     screen.say(f"Job {job['id']} has been started.")
-    screen.out.print(screen.with_commands(f"Watch it: `quiesce job show {job['id']} --wait`"))
+    screen.advise(f"Watch it: `quiesce job show {job['id']} --wait`")

@@ -28,7 +28,7 @@ def list_(
     def human() -> None:
         if not jobs:
             screen.say("There are no jobs yet.")
-            screen.out.print(screen.with_commands("Start one: `quiesce backup VM --wait`"))
+            screen.advise("Start one: `quiesce backup VM --wait`")
             return
         screen.table(
             ("job", "kind", "VM", "status", "created"),

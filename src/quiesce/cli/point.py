@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -33,7 +34,7 @@ def show_points(points: list[Json], hint: str = "Make one: `quiesce backup VM --
     """A line for each; `hint` says what to do when there is none."""
     if not points:
         screen.say("There are no recovery points yet.")
-        screen.out.print(screen.with_commands(hint))
+        screen.advise(hint)
         return
     screen.table(
         ("point", "VM", "taken", "consistency", "disks", "new"),
@@ -49,6 +50,7 @@ def show_points(points: list[Json], hint: str = "Make one: `quiesce backup VM --
             for point in points
         ),
         right="disks new",
+        whole="taken",
     )
 
 
@@ -90,7 +92,10 @@ def _plan(plan: Json) -> None:
         screen.say(f"{verb} {point['id']} of {point['vm']}, {screen.when(point['taken_at'])}.")
     freed = size_text(plan["freed_bytes"])
     if plan["executed"]:
-        screen.say(f"{freed} will be free once the vault's clean-up has passed its margins.")
+        from quiesce.vault.upkeep.collect_plan import MARGIN
+
+        until = screen.when((datetime.now(UTC) + MARGIN).isoformat())
+        screen.say(f"{freed} wait for the vault's clean-up, until {until} at the earliest.")
     else:
         screen.say(f"{freed} are needed by nothing else.")
     if plan["kept"]:
@@ -126,9 +131,7 @@ def _show(point: Json) -> None:
     )
     # Of a single disk, a path that is no folder is the file itself.
     to = "FILE" if len(point["disks"]) == 1 else "FOLDER"
-    screen.out.print(
-        screen.with_commands(f"Restore it: `quiesce restore {point['id']} --to {to} --wait`")
-    )
+    screen.advise(f"Restore it: `quiesce restore {point['id']} --to {to} --wait`")
 
 
 def _kind(disk: Json) -> str:

@@ -102,9 +102,7 @@ def create(
 
     def human() -> None:
         screen.say(f"Policy {policy['name']} is there.", "green")
-        screen.out.print(
-            screen.with_commands(f"Use it: `quiesce protect VM --policy {policy['name']}`")
-        )
+        screen.advise(f"Use it: `quiesce protect VM --policy {policy['name']}`")
 
     screen.emit(policy, as_json=common.json, human=human)
 
@@ -159,9 +157,7 @@ def list_(*, common: Common = COMMON) -> None:
     def human() -> None:
         if not policies:
             screen.say("There are no policies yet.")
-            screen.out.print(
-                screen.with_commands("Make one: `quiesce policy create nightly --at 02:30`")
-            )
+            screen.advise("Make one: `quiesce policy create nightly --at 02:30`")
             return
         screen.table(
             ("policy", "daily at", "keeps", "VMs"),

@@ -22,7 +22,10 @@ def restore(
     disk: Annotated[
         tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
     ] = (),
-    format: Annotated[Literal["raw", "qcow2"], Parameter(help="Of the files written.")] = "raw",  # noqa: A002 - the option's name
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["raw", "qcow2"] | None,
+        Parameter(help="Of the files written: raw, but qcow2 for a file named so."),
+    ] = None,
     overwrite: Annotated[
         bool, Parameter(show_default=False, help="Replace files that exist already.")
     ] = False,
@@ -36,9 +39,14 @@ def restore(
         "point": point,
         "to": str(to.absolute()),
         "disks": list(disk) or None,
-        "format": format,
+        "format": format or format_of(to),
         "overwrite": overwrite,
     }
     with common.client() as client:
         job = client.post("restores", body=body)
         return finish_or_follow(client, job, wait=wait, as_json=common.json)
+
+
+def format_of(to: Path) -> Literal["raw", "qcow2"]:
+    """What a restore writes when no format was said: what the file's name says."""
+    return "qcow2" if to.suffix == ".qcow2" else "raw"

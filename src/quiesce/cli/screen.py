@@ -27,8 +27,18 @@ from quiesce.model.agent import AgentCondition
 from quiesce.model.failure import Evidence, FailureReport
 from quiesce.model.job import JobStatus, TaskStatus
 
-out = Console(markup=False, highlight=False, emoji=False)
-err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+_UNBROKEN = 10_000
+"""Columns where there is no terminal: a line is what a program, or a person later, takes it for."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _UNBROKEN
+    return console
+
+
+out, err = _console(), _console(stderr=True)
 
 _STYLES = {
     JobStatus.COMPLETED: "green",
@@ -87,13 +97,21 @@ def when(stamp: str | None, *, seconds: bool = False) -> str:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: str = ""
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    right: str = "",
+    whole: str = "",
 ) -> None:
-    """Rows under headings; headings named in `right` (separated by spaces) are aligned right."""
+    """Rows under headings; headings named in `right` (separated by spaces) are aligned right, the
+    cells of those in `whole` stay on one line."""
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for heading in headings:
         grid.add_column(
-            heading, justify="right" if heading in right.split() else "left", overflow="fold"
+            heading,
+            justify="right" if heading in right.split() else "left",
+            overflow="fold",
+            no_wrap=heading in whole.split(),
         )
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
@@ -235,4 +253,4 @@ def show_evidence(evidence: Sequence[Evidence], console: Console = out) -> None:
         if item.raw:
             words.append(f"\n{clean(item.raw)}", style="dim")
         grid.add_row(Text(seen_at(item.observed_at)), Text(clean(item.source)), words)
-    console.print(Padding(grid, (0, 0, 0, 2)))
+    console.print(Padding(grid, (0, 0, 0, 2), expand=False))

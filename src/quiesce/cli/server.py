@@ -40,8 +40,11 @@ def server(
     configure_logs(settings.log_level, as_json=settings.log_json)
     first_start = not settings.vault_key_file.exists()
     service = Service(settings)
-    _say_where(settings, portal=portal, first_start=first_start)
-    serve(service, mount_portal=_portal() if portal else None)
+
+    def tell(port: int) -> None:
+        _say_where(settings, port, portal=portal, first_start=first_start)
+
+    serve(service, mount_portal=_portal() if portal else None, on_bound=tell)
 
 
 def _portal() -> MountPortal:
@@ -50,9 +53,9 @@ def _portal() -> MountPortal:
     return mount
 
 
-def _say_where(settings: Settings, *, portal: bool, first_start: bool) -> None:
+def _say_where(settings: Settings, port: int, *, portal: bool, first_start: bool) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{settings.port}"
+    url = f"http://{host}:{port}"
     screen.facts(
         (
             ("portal", f"{url}/" if portal else ""),
@@ -69,4 +72,4 @@ def _say_where(settings: Settings, *, portal: bool, first_start: bool) -> None:
             "the key nobody, you included, can read the vault.",
             "bold yellow",
         )
-        screen.out.print(screen.with_commands(f"For example: `scp {settings.vault_key_file} …`"))
+        screen.advise(f"For example: `scp {settings.vault_key_file} …`")

@@ -48,9 +48,7 @@ def _show(vault: Json, place: Place) -> None:
             f"{len(vault['unreadable_points'])} points cannot be read.",
             "red",
         )
-        screen.out.print(
-            screen.with_commands(f"See what suffers: `quiesce vault verify{place.words}`")
-        )
+        screen.advise(f"See what suffers: `quiesce vault verify{place.words}`")
 
 
 def _list(places: list[Json]) -> None:
@@ -68,9 +66,7 @@ def _list(places: list[Json]) -> None:
         ),
     )
     if len(places) == 1:
-        screen.out.print(
-            screen.with_commands(
-                "There is no second copy. Make one on another disk or at another site: "
-                "`quiesce vault copy --to ADDRESS --new`"
-            )
+        screen.advise(
+            "There is no second copy. Make one on another disk or at another site: "
+            "`quiesce vault copy --to ADDRESS --new`"
         )

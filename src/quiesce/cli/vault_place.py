@@ -54,13 +54,26 @@ class Place:
         from quiesce.vault.places import open_store
         from quiesce.vault.vault import Vault
 
-        return Vault.open(open_store(self.at), self.key())
+        store, key = open_store(self.at), self.key()
+        try:
+            return Vault.open(store, key)
+        except AuthFailure as wrong:
+            file = self.key_path
+            if file is not None:
+                wrong.evidence += (Evidence("the key was read from this file", str(file)),)
+            raise
+
+    @property
+    def key_path(self) -> Path | None:
+        """The file that the key is in. One that this command names wins over one that only the
+        environment does: there is no variable for a passphrase's file."""
+        return self.passphrase_file or self.key_file
 
     @property
     def words(self) -> str:
         """The options that say it again, with a space before; never a secret."""
         words = f" --at {shlex.quote(self.at)}" if self.at else ""
-        if self.at and self.key_file is not None:
+        if self.at and self.key_file is not None and self.passphrase_file is None:
             words += f" --key-file {shlex.quote(str(self.key_file))}"
         if self.at and self.passphrase_file is not None:
             words += f" --passphrase-file {shlex.quote(str(self.passphrase_file))}"
@@ -70,10 +83,10 @@ class Place:
         """From a file, the environment, or whoever sits there."""
         from quiesce.vault.format.keys import Passphrase
 
-        if self.key_file is not None:
-            return key_of_text(text_of(self.key_file), self.key_file)
         if self.passphrase_file is not None:
             return Passphrase(text_of(self.passphrase_file).removesuffix("\n"))
+        if self.key_file is not None:
+            return key_of_text(text_of(self.key_file), self.key_file)
         given = os.environ.get(PASSPHRASE)
         if given:
             return Passphrase(given)

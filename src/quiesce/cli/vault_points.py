@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.options import COMMON, Common
+from quiesce.cli.restore import format_of
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
@@ -40,7 +41,10 @@ def restore(
     disk: Annotated[
         tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
     ] = (),
-    format: Annotated[Literal["raw", "qcow2"], Parameter(help="Of the files written.")] = "raw",  # noqa: A002 - the option's name
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["raw", "qcow2"] | None,
+        Parameter(help="Of the files written: raw, but qcow2 for a file named so."),
+    ] = None,
     overwrite: Annotated[
         bool, Parameter(show_default=False, help="Replace files that exist already.")
     ] = False,
@@ -55,9 +59,10 @@ def restore(
     from quiesce.transfer.restore import data_bytes, restore_disk
 
     _only_at(place, "restore", "restore")
+    chosen = format or format_of(to)
     vault = place.open()
     found = vault.point(point)
-    request = RestoreRequest(point, to.absolute(), disk or None, format, overwrite)
+    request = RestoreRequest(point, to.absolute(), disk or None, chosen, overwrite)
     targets = plan_targets(found, request)
     if len(targets) > 1 or request.to.is_dir():
         make_folder(request.to)
@@ -77,7 +82,7 @@ def restore(
                 open_target(
                     target.path,
                     reader.size_bytes,
-                    format,
+                    chosen,
                     overwrite=overwrite,
                     data_bytes=size,
                 ),

@@ -109,10 +109,8 @@ def add(
             )
         word = shlex.quote(name)
         if agent != "qga":
-            screen.out.print(
-                screen.with_commands(f"See whether its agent has come by: `quiesce vm show {word}`")
-            )
-        screen.out.print(screen.with_commands(f"Back it up: `quiesce backup {word} --wait`"))
+            screen.advise(f"See whether its agent has come by: `quiesce vm show {word}`")
+        screen.advise(f"Back it up: `quiesce backup {word} --wait`")
 
     screen.emit(vm, as_json=common.json, human=human)
 
@@ -168,9 +166,7 @@ def list_(*, common: Common = COMMON) -> None:
     def human() -> None:
         if not vms:
             screen.say("No VM is known yet.")
-            screen.out.print(
-                screen.with_commands("Add one: `quiesce vm add NAME --qmp SOCKET --qga SOCKET`")
-            )
+            screen.advise("Add one: `quiesce vm add NAME --qmp SOCKET --qga SOCKET`")
             return
         # Of use only where an agent comes by itself, and the table is wide enough without.
         agents = any(vm["agent"] != "qga" for vm in vms)

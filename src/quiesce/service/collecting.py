@@ -41,7 +41,11 @@ def told(view: CollectView) -> list[str]:
     """What would be done, or was, in sentences."""
     parts = (
         ("Deleted" if view.executed else "To delete", view.delete_packs, view.delete_bytes),
-        ("Marked" if view.executed else "To mark as garbage", view.mark_packs, view.mark_bytes),
+        (
+            f"{'Marked' if view.executed else 'To mark'} as garbage, for a day at least",
+            view.mark_packs,
+            view.mark_bytes,
+        ),
         (
             "Copied out of" if view.executed else "To copy out of",
             view.repack_packs,
@@ -51,4 +55,7 @@ def told(view: CollectView) -> list[str]:
     lines = [f"{what}: {packs} packs, {size_text(size)}." for what, packs, size in parts if packs]
     if view.waiting_bytes:
         lines.append(f"Marked earlier and not due yet: {size_text(view.waiting_bytes)}.")
-    return lines or ["There is no garbage."]
+    return lines or [
+        "There is no garbage to mark or to delete now. What points deleted lately have left is "
+        "marked some hours after it was stored, and deleted a day after that at the earliest."
+    ]

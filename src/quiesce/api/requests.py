@@ -236,7 +236,8 @@ class KeyAdd(_Body):
 class CopyStart(_Body):
     """Where the vault is copied to, as the server reaches it: an absolute path, `file:///…`,
     `s3://…`, `az://…` or `gs://…`. `vms`, `points` and `newest` (of each VM) choose points. `new`
-    allows a vault to be made there; without it there must be a copy already."""
+    allows a vault to be made there; without it there must be a copy already. `with_keys` sends key
+    slots to a copy that is there already."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -248,6 +249,9 @@ class CopyStart(_Body):
     points: list[Text] = Field(default_factory=list, max_length=1000)
     newest: int | None = Field(default=None, ge=1, le=1_000_000)
     new: bool = False
+    with_keys: bool = False
 
     def request(self) -> CopyRequest:
-        return CopyRequest(self.to, tuple(self.vms), tuple(self.points), self.newest, self.new)
+        return CopyRequest(
+            self.to, tuple(self.vms), tuple(self.points), self.newest, self.new, self.with_keys
+        )

@@ -36,6 +36,10 @@ def copy(
         tuple[str, ...], Parameter(show_default=False, help="Only this point; may be repeated.")
     ] = (),
     newest: Annotated[int | None, Parameter(help="Of each VM only so many points.")] = None,
+    with_keys: Annotated[
+        bool,
+        Parameter(show_default=False, help="Send key slots too; a new copy has them anyway."),
+    ] = False,
     dry_run: Annotated[
         bool, Parameter(show_default=False, help="Only show what would be copied.")
     ] = False,
@@ -62,6 +66,7 @@ def copy(
         "points": list(point),
         "newest": newest,
         "new": new,
+        "with_keys": with_keys,
     }
     if place.at:
         return _here(body, place, dry_run=dry_run, without_key=without_key, common=common)
@@ -93,6 +98,7 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
             vms=tuple(wanted["vms"]),
             points=tuple(wanted["points"]),
             newest=wanted["newest"],
+            with_keys=wanted["with_keys"],
             contents=contents,
         )
 
@@ -104,6 +110,7 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
     words += [word for vm in wanted["vms"] for word in ("--vm", vm)]
     words += [word for point in wanted["points"] for word in ("--point", point)]
     words += ["--newest", str(wanted["newest"])] if wanted["newest"] else []
+    words += ["--with-keys"] if wanted["with_keys"] else []
     go_on = (
         "What has arrived stays and is not sent twice. Go on: "
         f"`quiesce vault copy{place.words} {shlex.join(words)}`"
@@ -128,8 +135,6 @@ def _plan(plan: Json) -> None:
     )
     if plan["points_there"]:
         screen.say(f"{plan['points_there']} points are there already.")
-    if plan["keys"] and not plan["makes_vault"]:
-        screen.say(f"{plan['keys']} more keys would open it.")
     for note in plan["notes"]:
         screen.say(note, "yellow")
     for unfit in plan["unfit"]:

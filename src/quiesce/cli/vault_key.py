@@ -103,6 +103,7 @@ def rotate(
         _rotate_here(place, to, new_passphrase_file, dry_run=dry_run, yes=yes, common=common)
         return
     with common.client() as client:
+        copies = [p["location"] for p in client.get("vaults") if p["role"] == "copy"]
         plan = client.post("vault", "keys", "rotate", dry_run=True)
         if not dry_run:
             what = "Taking the server's old key away"
@@ -118,8 +119,18 @@ def rotate(
                 "copies of the old one open this vault no more.",
                 "bold yellow",
             )
+        _old_key_opens(copies)
 
     screen.emit(plan, as_json=common.json, human=human)
+
+
+def _old_key_opens(copies: list[str]) -> None:
+    if copies:
+        screen.say(
+            "Copies that were made earlier open with the old key only, until the next `vault copy "
+            f"--with-keys` to each: {', '.join(copies)}. Keep the old key until then.",
+            "bold yellow",
+        )
 
 
 def _added(made: MadeKey, vault: Vault | None, common: Common) -> Json:

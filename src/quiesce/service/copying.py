@@ -90,6 +90,7 @@ def _copy(parts: Parts, job: Job) -> None:
         vms=request.vms,
         points=request.points,
         newest=request.newest,
+        with_keys=request.with_keys,
         contents=contents,
         clock=contents.clock,
     )

@@ -35,10 +35,12 @@ class VerifyRequest:
 @dataclass(frozen=True, slots=True)
 class CopyRequest:
     """`to` is the address of the target, as the server reaches it. Empty `vms` and `points` mean
-    all of them; `newest` counts for each VM. `new`: a vault may be made there."""
+    all of them; `newest` counts for each VM. `new`: a vault may be made there. `with_keys`: key
+    slots are sent to a copy that is there already."""
 
     to: str
     vms: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     newest: int | None = None
     new: bool = False
+    with_keys: bool = False

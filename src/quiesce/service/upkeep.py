@@ -165,6 +165,7 @@ class Upkeep:
             vms=request.vms,
             points=request.points,
             newest=request.newest,
+            with_keys=request.with_keys,
             contents=contents,
             clock=contents.clock,
         )

@@ -44,6 +44,7 @@ class CopyScene:
         vms: tuple[str, ...] = (),
         points: tuple[str, ...] = (),
         newest: int | None = None,
+        with_keys: bool = False,
     ) -> CopyReport:
         plan = plan_copy(
             source or self.source,
@@ -52,6 +53,7 @@ class CopyScene:
             vms=vms,
             points=tuple(self.points[job].id for job in points),
             newest=newest,
+            with_keys=with_keys,
             clock=self.clock,
         )
         return execute_copy(plan, clock=self.clock, packs_at_once=1)

@@ -185,13 +185,28 @@ def test_a_writable_source_carries_no_label_and_no_trace(
     assert set(copies.source.keys()) == before
 
 
-def test_a_key_added_later_opens_the_copy_after_the_next_one(
+def test_a_copy_back_brings_no_key_that_was_taken_away(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    copies.copy(target)
+    (old,) = copies.source.keys("keys/")
+    copies.here.vault.add_key(KeyFile.generate())
+    copies.here.vault.remove_key(old.rpartition("slot-")[2])
+    report = copies.copy(copies.source, source=target)
+    assert old not in copies.source.keys("keys/")
+    assert any(old.rpartition("slot-")[2] in note for note in report.notes)
+
+
+def test_a_key_added_later_opens_the_copy_after_the_next_one_with_keys(
     copies: CopyScene, target: PaperStore
 ) -> None:
     copies.copy(target)
     second = KeyFile.generate()
-    copies.here.vault.add_key(second)
+    slot = copies.here.vault.add_key(second)
     copies.copy(target)
+    assert not [key for key in target.keys("keys/") if slot in key]
+    report = copies.copy(target, with_keys=True)
+    assert any(slot in note for note in report.notes)
     assert Vault.open(target, second).config.vault_id == copies.here.vault.config.vault_id
 
 

@@ -58,19 +58,20 @@ def plan_copy(
     vms: tuple[str, ...] = (),
     points: tuple[str, ...] = (),
     newest: int | None = None,
+    with_keys: bool = False,
     contents: Contents | None = None,
     clock: Clock = utc_now,
 ) -> CopyPlan:
     """What a copy would carry now. `keys` are the source's, opened; without them everything is
-    copied. `newest` counts for each VM. Who has the source open already gives its `contents`, or
-    its index is in memory twice.
+    copied. `newest` counts for each VM. `with_keys` sends key slots to a copy that is there
+    already. Who has the source open already gives its `contents`, or its index is in memory twice.
 
     :raise VaultFailure: vault.not-a-vault and others of `read_config`, of the source
     :raise PolicyFailure: vault.copy-other-vault
     :raise InputFailure: vault.copy-needs-key
     :raise NotFoundFailure: vault.point-unknown, vault.vm-unknown
     """
-    return look(source, target, keys, contents, Filters(vms, points, newest), clock).plan
+    return look(source, target, keys, contents, Filters(vms, points, newest, with_keys), clock).plan
 
 
 def execute_copy(

@@ -21,6 +21,7 @@ from quiesce.vault.contents.contents import Clock, Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.copy.needs import Needs, Packs
 from quiesce.vault.copy.packs import PackToCopy
+from quiesce.vault.copy.slots import slots_to_send
 from quiesce.vault.format.config import VaultConfig, read_config
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.manifest import Manifest
@@ -36,11 +37,12 @@ points behind from its first hours on, the newest first."""
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which points: of these VMs (all, when empty), of these ids (all), and of each VM only the
-    `newest`."""
+    `newest`. `with_keys`: key slots are sent to a copy that is there already."""
 
     vms: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     newest: int | None = None
+    with_keys: bool = False
 
     @property
     def any(self) -> bool:
@@ -170,13 +172,7 @@ def look(
     if filters.newest is not None and filters.newest < 1:
         raise InputFailure("input.invalid", "The number of newest points is 1 or more.")
     makes_vault = _check_target(config, source, target)
-    slots_here, slots_there = _keys(source, "keys/"), _keys(target, "keys/")
-    notes = []
-    if not makes_vault and slots_there - slots_here:
-        notes.append(
-            f"{len(slots_there - slots_here)} keys open the target and not the source, since they "
-            "were removed at the source, or added at the target."
-        )
+    slots, notes = slots_to_send(source, target, new=makes_vault, wanted=filters.with_keys)
     plan = CopyPlan(
         source=source,
         target=target,
@@ -185,13 +181,13 @@ def look(
         filters=filters,
         vault_id=config.vault_id,
         makes_vault=makes_vault,
-        slots=tuple(sorted(slots_here - slots_there)),
+        slots=slots,
         points=(),
         points_there=0,
         packs=(),
         segments=(),
         unfit=(),
-        notes=tuple(notes),
+        notes=notes,
     )
     if keys is None:
         return _keyless(plan)

@@ -42,9 +42,10 @@ def _show(vault: Json, place: Place) -> None:
             ("free", "" if vault["free_bytes"] is None else size_text(vault["free_bytes"])),
         )
     )
-    if vault["missing_packs"] or vault["unreadable_points"]:
+    if vault["missing_packs"] or vault["damaged_packs"] or vault["unreadable_points"]:
         screen.say(
             f"Damage was noticed: {vault['missing_packs']} packs are missing, "
+            f"{vault['damaged_packs']} are damaged, "
             f"{len(vault['unreadable_points'])} points cannot be read.",
             "red",
         )

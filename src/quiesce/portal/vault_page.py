@@ -26,9 +26,12 @@ async def vault_page(service: Service, session: Session) -> None:
         with ui.row().classes("items-center justify-between full-width"):
             heading("Vault")
             button("Verify", verify)
-        if not isinstance(vault, Failure) and (vault.missing_packs or vault.unreadable_points):
+        if not isinstance(vault, Failure) and (
+            vault.missing_packs or vault.damaged_packs or vault.unreadable_points
+        ):
             ui.label(
                 f"Damage was noticed: {vault.missing_packs} packs are missing, "
+                f"{vault.damaged_packs} are damaged, "
                 f"{len(vault.unreadable_points)} recovery points cannot be read. "
                 "Verify names what suffers."
             ).classes("note")

@@ -109,6 +109,7 @@ def vault_view(vault: Vault) -> VaultView:
         chunks=len(vault.contents.index.snapshot()),
         free_bytes=status.free_bytes,
         missing_packs=status.missing_packs,
+        damaged_packs=status.damaged_packs,
         unreadable_points=status.unreadable_points,
     )
 

@@ -157,7 +157,8 @@ class DeletionPlan:
 class VaultView:
     """The vault's figures. `protected_bytes` is the sum of all points' disks, `stored_bytes`
     what the vault occupies, `free_bytes` what is left at its folder (None: not known).
-    `missing_packs` and `unreadable_points` are damage that was noticed without looking for it."""
+    `missing_packs`, `damaged_packs`
+    and `unreadable_points` are damage that was noticed without looking for it."""
 
     location: str
     id: str
@@ -169,4 +170,5 @@ class VaultView:
     chunks: int
     free_bytes: int | None
     missing_packs: int = 0
+    damaged_packs: int = 0
     unreadable_points: tuple[str, ...] = ()

@@ -39,7 +39,9 @@ from quiesce.vault.upkeep.verify_report import VerifyMode, VerifyReport
 @dataclass(frozen=True, slots=True)
 class VaultStatus:
     """Figures of a vault. `stored_bytes` is what packs occupy; `protected_bytes` is the size of
-    all disks of all points; `unreadable_points` are manifests that are damaged."""
+    all disks of all points; `unreadable_points` are manifests that are damaged.
+    `missing_packs` are not there in full, `damaged_packs` are known as damaged; both only while
+    something of them is whole nowhere else."""
 
     address: str
     vault_id: str
@@ -51,6 +53,7 @@ class VaultStatus:
     protected_bytes: int
     free_bytes: int | None
     missing_packs: int
+    damaged_packs: int
     damaged_segments: int
     unreadable_points: tuple[str, ...]
 
@@ -165,6 +168,7 @@ class Vault:
         refresh = self.contents.refresh()
         manifests, damaged = self.read_all_manifests()
         sizes = self.contents.pack_sizes()
+        missing, broken = self.contents.index.snapshot().losses()
         return VaultStatus(
             address=self.contents.store.address,
             vault_id=self.config.vault_id,
@@ -175,7 +179,8 @@ class Vault:
             stored_bytes=sum(sizes.values()),
             protected_bytes=sum(m.point.size_bytes for m in manifests),
             free_bytes=self.contents.store.free_bytes(),
-            missing_packs=len(self.contents.index.missing_packs()),
+            missing_packs=missing,
+            damaged_packs=broken,
             damaged_segments=len(refresh.damaged_segments),
             unreadable_points=tuple(damaged),
         )

@@ -104,6 +104,8 @@ def test_the_next_full_backup_heals_old_points_too(two_vms: Scene, harm: str) ->
         flip(pack, 64 + 100)
         assert not two_vms.reopened().vault.verify("packs").intact
     fresh = two_vms.reopened()
+    status = fresh.vault.status()
+    assert (status.missing_packs, status.damaged_packs) == ((1, 0) if harm == "missing" else (0, 1))
     with pytest.raises(Failure) as caught:  # an increment would carry the damage on
         fresh.vault.writer("web", "three").disk("sda", 3 * CHUNK_BYTES, base_generation="one")
     assert caught.value.code == "vault.base-missing"
@@ -113,6 +115,8 @@ def test_the_next_full_backup_heals_old_points_too(two_vms: Scene, harm: str) ->
     for point in fresh.vault.points("web"):
         assert two_vms.reopened().restore(point) == disk_of(1, 2, 3)
     assert hurt(two_vms, "chunks") == set()
+    status = two_vms.reopened().vault.status()
+    assert (status.missing_packs, status.damaged_packs) == (0, 0)
 
 
 @pytest.mark.parametrize("harm", ["bit", "truncated", "missing"])

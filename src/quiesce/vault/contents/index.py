@@ -333,6 +333,15 @@ class IndexSnapshot:
         self._lo[at], self._fields[at] = self._lo[ordered], self._fields[ordered]
         self.good[at] = self.good[ordered]
 
+    def losses(self) -> tuple[int, int]:
+        """How many packs are missing, and how many damaged, with a blob that is whole nowhere else.
+        What has been stored anew meanwhile does not count."""
+        again = np.zeros(len(self._hi), np.bool_)
+        again[1:] = (self._hi[1:] == self._hi[:-1]) & (self._lo[1:] == self._lo[:-1])
+        lost = np.unique(self._fields[~self.good & ~again, 0]).tolist()
+        missing = sum(not self.present[number] for number in lost)
+        return missing, len(lost) - missing
+
     def __len__(self) -> int:
         return len(self._hi)
 

@@ -111,3 +111,24 @@ def test_a_late_list_makes_no_writer_forget_a_pack_that_no_segment_tells_of(
     contents = Scene.at(store, clock).vault.contents
     told = frozenset().union(*contents.segments().values())
     assert {pack_key(name) for name in told} == set(store.keys("packs/"))
+
+
+def test_a_mark_is_no_older_than_its_store_says_however_slow_its_collectors_clock_is(
+    clock: FakeClock,
+) -> None:
+    """By its own time it would be ripe at once, and older than the writer."""
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    doomed = scene.backup("one", DISK)
+    clock.advance(days=10)
+    scene.delete(doomed)
+    clock.advance(days=5)
+    host = Scene.at(store, clock)
+    writer = host.vault.writer("web", "two")
+    put_all(writer.disk("sda", len(DISK)), DISK)
+    clock.advance(minutes=30)
+    slow = Vault.open(store, KEY, clock=clock.seen_by(hours=-30))
+    assert len(slow.collect(slow.plan_collect()).mark) == 1
+    scene.vault.collect(scene.vault.plan_collect())
+    point = commit(host, writer, len(DISK), "g")
+    assert Scene.at(store, clock).restore(point) == DISK

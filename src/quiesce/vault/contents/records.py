@@ -93,7 +93,9 @@ class Records:
         return found
 
     def garbage(self) -> list[GarbageMark]:
-        """All garbage marks. One that cannot be read is passed over: its packs are then never
+        """All garbage marks, each as old as it says or as the store says, whichever is less: a
+        clock that is wrong makes none ripe. One that cannot be read is passed over: its packs are
+        then never
         deleted by it; but a writer that started after it may refer to them, so `collect` never
         acts on a mark it cannot read either."""
         found: dict[str, GarbageMark] = {}
@@ -105,7 +107,8 @@ class Records:
                 try:
                     values = self.read(info.key, "garbage")
                     packs = tuple(bytes.fromhex(name) for name in values["packs"])
-                    found[info.key] = GarbageMark(info.key, _time(values["at"]), packs)
+                    at = max(_time(values["at"]), info.modified_at)
+                    found[info.key] = GarbageMark(info.key, at, packs)
                 except ObjectMissing:
                     missing = True
                 except (SealError, KeyError, ValueError, TypeError):

@@ -80,7 +80,7 @@ def copy(
 
 
 def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, common: Common) -> int:
-    from quiesce.service.copying import target_store
+    from quiesce.service.copying import made, target_store
     from quiesce.service.vault_views import copy_view
     from quiesce.vault.copy.copying import execute_copy, plan_copy, shortfall
     from quiesce.vault.places import open_store
@@ -88,7 +88,7 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
     contents = None if without_key else place.open().contents
     source = open_store(place.at) if contents is None else contents.store
 
-    target = target_store(wanted["to"], new=wanted["new"], planning=dry_run)
+    target = target_store(wanted["to"], new=wanted["new"])
 
     def plan() -> CopyPlan:
         return plan_copy(
@@ -116,7 +116,7 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
         f"`quiesce vault copy{place.words} {shlex.join(words)}`"
     )
     with working("Copy vault", go_on=go_on, quiet=common.json) as (tell, cancelled):
-        report = execute_copy(plan(), tell, cancelled)
+        report = execute_copy(made(plan(), wanted["to"]), tell, cancelled)
     missing = shortfall(report)
     screen.emit(
         as_json_value(report),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from quiesce.model.failure import Evidence, InputFailure, NotFoundFailure, StorageFailure
@@ -10,7 +11,14 @@ from quiesce.model.units import size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import CopyRequest
 from quiesce.service.work import Parts, end_by_task, only_task
-from quiesce.vault.copy.copying import CopyReport, execute_copy, plan_copy, shortfall
+from quiesce.vault.copy.copying import (
+    CopyPlan,
+    CopyReport,
+    check_room,
+    execute_copy,
+    plan_copy,
+    shortfall,
+)
 from quiesce.vault.format.config import FORMAT_KEY
 from quiesce.vault.places import create_store, open_store
 from quiesce.vault.stores.address import describe
@@ -30,11 +38,9 @@ def end(parts: Parts, job_id: str) -> None:
     end_by_task(parts, job_id, _COPY)
 
 
-def target_store(
-    address: str, *, new: bool, planning: bool = False, cache_folder: Path | None = None
-) -> Store:
+def target_store(address: str, *, new: bool, cache_folder: Path | None = None) -> Store:
     """Where a copy goes. Unless it is `new` there must be a copy already: the empty folder of a
-    file system that is not mounted must not be filled. For `planning` nothing is made.
+    file system that is not mounted must not be filled. Nothing is made here; see `made`.
 
     :raise NotFoundFailure: vault.copy-missing
     :raise StorageFailure, InputFailure: as `open_store`
@@ -49,9 +55,18 @@ def target_store(
         if not new:
             # Not "from": that the place is empty is no cause, and what it means is said here.
             raise _no_copy(address, failure) from None
-        if not planning:
-            return create_store(address, cache_folder=cache_folder)
         return store if isinstance(failure, ObjectMissing) else Nowhere(describe(address))
+
+
+def made(plan: CopyPlan, address: str, *, cache_folder: Path | None = None) -> CopyPlan:
+    """The plan with its target made, where there is none and room for the copy.
+
+    :raise StorageFailure: storage.full, and as `create_store`
+    """
+    check_room(plan)
+    if not plan.makes_vault:
+        return plan
+    return replace(plan, target=create_store(address, cache_folder=cache_folder))
 
 
 def whole_address(text: str) -> str:
@@ -99,6 +114,7 @@ def _copy(parts: Parts, job: Job) -> None:
         f"{len(plan.points)} points and {len(plan.packs)} packs, {size_text(plan.size_bytes)}, to "
         f"copy to {target.address}; {plan.points_there} points are there.",
     )
+    plan = made(plan, request.to, cache_folder=cache)
     report = execute_copy(plan, console.progress, console.cancelled, clock=contents.clock)
     for level, line in told(report):
         console.note(level, line)

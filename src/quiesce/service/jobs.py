@@ -105,7 +105,7 @@ class Jobs:
         """
         request = replace(request, to=whole_address(request.to))
         cache = self._parts.composition.index_cache
-        target_store(request.to, new=request.new, planning=True, cache_folder=cache)
+        target_store(request.to, new=request.new, cache_folder=cache)
         return self._start(JobKind.COPY, "", slot=f"copy:{request.to}", request=to_json(request))
 
     def cancel(self, job_id: str) -> Job:

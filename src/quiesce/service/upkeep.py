@@ -158,7 +158,6 @@ class Upkeep:
             target_store(
                 whole_address(request.to),
                 new=request.new,
-                planning=True,
                 cache_folder=self._settings.index_cache,
             ),
             keys=contents.keys,

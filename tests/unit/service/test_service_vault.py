@@ -14,6 +14,7 @@ from quiesce.service.service import Service
 from quiesce.service.vault_key import open_vault, rotate_server_key
 from quiesce.vault import KeyFile, LocalStore, Vault
 from quiesce.vault.format.slots import list_slots
+from quiesce.vault.stores.nowhere import Nowhere
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_copy_that_is_incomplete_fails_and_names_the_point(
     service: Service, point: str, second: str
 ) -> None:
     for pack in (Path(service.points.vault.contents.store.address) / "packs").glob("*/*"):
-        pack.write_bytes(pack.read_bytes()[:-1] + b"\0")
+        pack.write_bytes(bytes(pack.stat().st_size))
     job = copied(service, second)
     assert job.status is JobStatus.FAILED
     assert job.failure is not None
@@ -165,3 +166,13 @@ def test_pruning_applies_the_policies_rules(
     service.vms.protect("web", service.policies.all()[0].name)
     (prune,) = service.upkeep.prune(dry_run=True)
     assert (prune.vm, prune.plan.removed, len(prune.plan.kept)) == ("web", (), 1)
+
+
+def test_a_copy_without_room_leaves_nothing_where_it_was_to_go(
+    service: Service, point: str, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Nowhere, "free_bytes", lambda self: 1000)
+    job = copied(service, second)
+    assert job.failure is not None
+    assert job.failure.code == "storage.full"
+    assert not Path(second).exists()

@@ -16,6 +16,7 @@ from quiesce.model.failure import Failure
 from quiesce.model.job import Progress
 from quiesce.vault import KeyFile, LocalStore, Vault
 from quiesce.vault.copy.copying import execute_copy, plan_copy
+from quiesce.vault.stores.nowhere import Nowhere
 
 ALL = set(DISKS)
 
@@ -271,3 +272,21 @@ def test_a_vault_is_copied_to_any_kind_of_store_and_back(copies: CopyScene, plac
     assert copies.jobs_in(place.open()) == ALL
     assert copies.copy(back, source=place.open(), keyless=True).complete
     assert copies.jobs_in(back) == ALL
+
+
+@pytest.mark.parametrize("inner", ["here/copy", "."])
+def test_folders_within_each_other_are_no_vault_and_its_copy(
+    tmp_path: Path, clock: FakeClock, inner: str
+) -> None:
+    source = LocalStore.create(tmp_path / "here")
+    here = Scene.create(source, clock)
+    with pytest.raises(Failure) as caught:
+        plan_copy(source, Nowhere(str(tmp_path / inner)), keys=here.vault.contents.keys)
+    assert caught.value.code == "vault.copy-onto-itself"
+
+
+def test_a_copy_on_the_same_file_system_is_labelled(tmp_path: Path, clock: FakeClock) -> None:
+    source = LocalStore.create(tmp_path / "here")
+    here = Scene.create(source, clock)
+    plan = plan_copy(source, Nowhere(str(tmp_path / "there")), keys=here.vault.contents.keys)
+    assert any("same file system" in note for note in plan.notes)

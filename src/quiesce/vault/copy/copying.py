@@ -47,7 +47,7 @@ from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_n
 from quiesce.vault.format.segment import PackedRows
 from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store, delete_if_allowed
 
-__all__ = ["CopyPlan", "CopyReport", "execute_copy", "plan_copy", "shortfall"]
+__all__ = ["CopyPlan", "CopyReport", "check_room", "execute_copy", "plan_copy", "shortfall"]
 
 
 def plan_copy(
@@ -95,7 +95,7 @@ def execute_copy(
     with _signs_of_life(plan, clock) as (in_target, in_source):
         # Looked up again: only what was seen after the sessions began is sure to stay.
         now = _settled_look(plan, clock)
-        _check_room(now.plan)
+        check_room(now.plan)
         _make_vault(now.plan)
         at_once = packs_at_once or packs_at_once_between(plan.source, plan.target)
         copy = _Copy(now, in_target, in_source, pace, cancelled, at_once)
@@ -165,7 +165,8 @@ def _refuse_other_vault(plan: CopyPlan) -> None:
             )
 
 
-def _check_room(plan: CopyPlan) -> None:
+def check_room(plan: CopyPlan) -> None:
+    """:raise StorageFailure: storage.full"""
     free = plan.target.free_bytes()
     if free is not None and free < plan.size_bytes:
         raise StorageFailure(

@@ -19,6 +19,7 @@ from quiesce.model.failure import (
 from quiesce.model.point import RecoveryPoint
 from quiesce.vault.contents.contents import Clock, Contents
 from quiesce.vault.contents.index import IndexSnapshot
+from quiesce.vault.copy.apart import refuse_within, same_disk
 from quiesce.vault.copy.needs import Needs, Packs
 from quiesce.vault.copy.packs import PackToCopy
 from quiesce.vault.copy.slots import slots_to_send
@@ -171,6 +172,7 @@ def look(
         )
     if filters.newest is not None and filters.newest < 1:
         raise InputFailure("input.invalid", "The number of newest points is 1 or more.")
+    refuse_within(source, target)
     makes_vault = _check_target(config, source, target)
     slots, notes = slots_to_send(source, target, new=makes_vault, wanted=filters.with_keys)
     plan = CopyPlan(
@@ -187,7 +189,7 @@ def look(
         packs=(),
         segments=(),
         unfit=(),
-        notes=notes,
+        notes=(*notes, *same_disk(source, target)),
     )
     if keys is None:
         return _keyless(plan)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from quiesce.model.failure import StorageFailure
 from quiesce.vault.stores.files import Buffer
 from quiesce.vault.stores.store import ObjectInfo, ObjectMissing, Put
+
+
+def nearest_folder(path: Path) -> Path:
+    """This, or the nearest above it that is there."""
+    return next((place for place in (path, *path.parents) if place.exists()), path)
 
 
 class Nowhere:
@@ -40,7 +47,14 @@ class Nowhere:
         raise self._vanished()
 
     def free_bytes(self) -> int | None:
-        return None
+        """Of a folder: what is free where it would be made."""
+        if not self._address.startswith("/"):
+            return None
+        try:
+            figures = os.statvfs(nearest_folder(Path(self._address)))
+        except OSError:
+            return None
+        return figures.f_bavail * figures.f_frsize
 
     def keep_reserve(self, size_bytes: int) -> None:
         raise self._vanished()

@@ -54,12 +54,14 @@ def _show(vault: Json, place: Place) -> None:
 
 def _list(places: list[Json]) -> None:
     screen.table(
-        ("vault", "what", "copied", "how it ended", "job"),
+        ("vault", "what", "last whole copy", "only", "last try", "how it ended", "job"),
         (
             (
                 place["location"],
                 place["role"],
                 screen.when(place["copied_at"]) if place["role"] == "copy" else "",
+                place["only"],
+                screen.when(place["tried_at"]) if place["role"] == "copy" else "",
                 screen.styled(place["status"]),
                 place["job_id"],
             )

@@ -44,3 +44,10 @@ class CopyRequest:
     newest: int | None = None
     new: bool = False
     with_keys: bool = False
+
+    @property
+    def only(self) -> str:
+        """What the copy is limited to, as the command says it; empty for all points."""
+        words = [f"--vm {vm}" for vm in self.vms] + [f"--point {point}" for point in self.points]
+        words += [] if self.newest is None else [f"--newest {self.newest}"]
+        return " ".join(words)

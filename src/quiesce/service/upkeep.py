@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from quiesce.model.failure import AuthFailure, Evidence, InputFailure, PolicyFailure
-from quiesce.model.job import JobKind
+from quiesce.model.job import Job, JobKind, JobStatus
 from quiesce.service.clock import Clock
 from quiesce.service.codec import from_json
 from quiesce.service.copying import target_store, whole_address
@@ -70,14 +70,24 @@ class Upkeep:
         self._rotating = threading.Lock()
 
     def places(self) -> tuple[VaultPlace, ...]:
-        """The server's vault, and every place that a copy was sent to, by the jobs that did."""
-        vault = self._points.vault
-        places = {"": VaultPlace(vault.contents.store.address, "server")}
+        """The server's vault, and every place where a copy was completed, by the jobs that did."""
+        server = VaultPlace(self._points.vault.contents.store.address, "server")
+        tried: dict[str, Job] = {}
+        places: dict[str, VaultPlace] = {}
         for job, request in self._book.with_requests(JobKind.COPY):
-            to = from_json(CopyRequest, request).to
-            if to not in places:
-                places[to] = VaultPlace(to, "copy", job.id, job.started_at, str(job.status))
-        return tuple(places.values())
+            wanted = from_json(CopyRequest, request)
+            last = tried.setdefault(wanted.to, job)
+            if wanted.to not in places and job.status is JobStatus.COMPLETED:
+                places[wanted.to] = VaultPlace(
+                    location=wanted.to,
+                    role="copy",
+                    job_id=last.id,
+                    copied_at=job.started_at,
+                    only=wanted.only,
+                    tried_at=last.started_at,
+                    status=str(last.status),
+                )
+        return server, *places.values()
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────
 

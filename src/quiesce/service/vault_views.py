@@ -77,13 +77,16 @@ class CollectView:
 
 @dataclass(frozen=True, slots=True)
 class VaultPlace:
-    """A place where the vault lies: `role` is server, or copy. Of a copy: when the newest copy
-    there was started, by which job, and how that ended."""
+    """A place where the vault lies: `role` is server, or copy. Of a copy: when the newest whole
+    one was started (`copied_at`) and what it was limited to (`only`, empty for all points); when it
+    was tried last, by which job, and how that ended."""
 
     location: str
     role: str
     job_id: str = ""
     copied_at: datetime | None = None
+    only: str = ""
+    tried_at: datetime | None = None
     status: str = ""
 
 

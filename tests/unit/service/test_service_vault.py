@@ -86,6 +86,21 @@ def test_the_places_of_the_vault_are_told_by_the_jobs_that_copied(
     assert (place.location, place.job_id, place.status) == (second, again.id, "Completed")
 
 
+def test_a_place_where_no_copy_was_completed_is_no_copy(
+    service: Service, point: str, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(Nowhere, "free_bytes", lambda self: 1000)
+        copied(service, second)
+    assert [place.role for place in service.upkeep.places()] == ["server"]
+    whole = ended(service, service.jobs.start_copy(CopyRequest(second, newest=1, new=True)))
+    Path(second, "format").write_bytes(b"no vault any more")
+    failed = copied(service, second)
+    (_, place) = service.upkeep.places()
+    assert (place.only, place.copied_at) == ("--newest 1", whole.started_at)
+    assert (place.job_id, place.status) == (failed.id, "Failed")
+
+
 def test_a_cancelled_copy_ends_as_cancelled(
     service: Service, point: str, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,13 +155,19 @@ def show_causes(
 ) -> None:
     """Its evidence, and the inner failures with theirs; facts in `without` are known already."""
     known = {(item.fact, item.raw) for item in without}
+    shown: set[tuple[str, str, str]] = set()
     link: FailureReport | None = failure
     while link is not None:
         if link is not failure:
             console.print(Text(f"  because: {clean(link.message)} [{clean(link.code)}]"))
-        show_evidence(
-            [item for item in link.evidence if (item.fact, item.raw) not in known], console
-        )
+        new = [
+            item
+            for item in link.evidence
+            if (item.fact, item.raw) not in known
+            and (item.fact, item.source, item.raw) not in shown
+        ]
+        show_evidence(new, console)
+        shown |= {(item.fact, item.source, item.raw) for item in new}
         link = link.cause
 
 

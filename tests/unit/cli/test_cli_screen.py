@@ -9,6 +9,7 @@ from rich.console import Console
 
 from quiesce.cli import screen
 from quiesce.cli.point import show_points
+from quiesce.model.failure import Evidence, FailureReport
 
 COMMAND = "quiesce vault verify --at /srv/backup/a/long/way/down --key-file /root/keys/vault.key"
 
@@ -56,3 +57,12 @@ def test_the_time_of_a_point_stays_on_one_line(narrow: Console) -> None:
     ]
     show_points(points)
     assert any(screen.when(points[0]["taken_at"]) in line for line in written(narrow))
+
+
+def test_what_an_inner_failure_repeats_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    inner = FailureReport("vault.pack-missing", "Gone.", (Evidence("missing", "packs/ab/cd"),))
+    outer = FailureReport("vault.pack-missing", "The disk.", inner.evidence, cause=inner)
+    screen.show_causes(outer, screen.out)
+    said = capsys.readouterr().out
+    assert said.count("packs/ab/cd") == 1
+    assert "because: Gone." in said

@@ -15,7 +15,7 @@ _STUCK = {
 }
 
 
-@fault("frozen-by-somebody-else", FREEZE, "freeze.busy", beside=_LEFT_OUT, heals=False, quick=True)
+@fault("frozen-by-somebody-else", FREEZE, "freeze.busy", beside=_LEFT_OUT, heals=False)
 def frozen_by_somebody_else(scene: Scene) -> Iterator[None]:
     """Another program has frozen a file system and holds it."""
     scene.hand.run("fsfreeze --freeze /mnt/xfs")

@@ -48,6 +48,18 @@ Channel = Literal["qga", "waagent"]
 
 COMMON = Common()
 
+DryRun = Annotated[bool, Parameter(show_default=False, help="Only show what would be done.")]
+Yes = Annotated[bool, Parameter(show_default=False, help="Do not ask.")]
+Wait = Annotated[bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")]
+Disks = Annotated[
+    tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
+]
+DiskFormat = Annotated[
+    Literal["raw", "qcow2"] | None,
+    Parameter(help="Of the files written: raw, but qcow2 for a file named so."),
+]
+Overwrite = Annotated[bool, Parameter(show_default=False, help="Replace files that exist already.")]
+
 
 def time_of_day(text: str) -> str:
     """`HH:MM` on a 24-hour clock, as the API wants it.

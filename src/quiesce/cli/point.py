@@ -11,7 +11,7 @@ from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.confirm import confirmed
 from quiesce.cli.job_text import consistency, frozen
-from quiesce.cli.options import COMMON, Common
+from quiesce.cli.options import COMMON, Common, DryRun, Yes
 from quiesce.model.units import size_text
 
 app = App(name="point", help="Recovery points: list, show, delete.")
@@ -67,10 +67,8 @@ def delete(
     point: str,
     /,
     *,
-    dry_run: Annotated[
-        bool, Parameter(show_default=False, help="Only show what would go.")
-    ] = False,
-    yes: Annotated[bool, Parameter(show_default=False, help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     common: Common = COMMON,
 ) -> int:
     """Delete a recovery point. Other points stay whole."""

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from quiesce.cli.client import Json
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common
+from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite
 
 
 def restore(
@@ -19,16 +19,9 @@ def restore(
     to: Annotated[
         Path, Parameter(help="A folder that exists; or, for a single disk, the file itself.")
     ],
-    disk: Annotated[
-        tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
-    ] = (),
-    format: Annotated[  # noqa: A002 - the option's name
-        Literal["raw", "qcow2"] | None,
-        Parameter(help="Of the files written: raw, but qcow2 for a file named so."),
-    ] = None,
-    overwrite: Annotated[
-        bool, Parameter(show_default=False, help="Replace files that exist already.")
-    ] = False,
+    disk: Disks = (),
+    format: DiskFormat = None,  # noqa: A002 - the option's name
+    overwrite: Overwrite = False,
     wait: Annotated[
         bool, Parameter(show_default=False, help="Show progress until the job ends.")
     ] = False,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from cyclopts import Parameter
@@ -12,19 +10,11 @@ from cyclopts import Parameter
 from quiesce.cli import screen
 from quiesce.cli.confirm import confirmed
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common, time_zone
+from quiesce.cli.options import COMMON, Common, DryRun, Wait, Yes, time_zone
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
 from quiesce.model.units import size_text
-
-if TYPE_CHECKING:
-    from quiesce.service.vault_views import VmPrune
-    from quiesce.vault.vault import Vault
-
-DryRun = Annotated[bool, Parameter(show_default=False, help="Only show what would be done.")]
-Yes = Annotated[bool, Parameter(show_default=False, help="Do not ask.")]
-Wait = Annotated[bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")]
 
 
 def prune(
@@ -50,11 +40,14 @@ def prune(
             raise InputFailure(
                 "input.usage", "With --at say what is to be kept: `--keep-last N`, 1 or more."
             )
+        from quiesce.model.policy import Retention
+        from quiesce.service.pruning import prune_vault
+
         vault, days = place.open(), ZoneInfo(time_zone(zone))
+        rules = Retention(keep_last, keep_daily)
 
         def change(*, dry_run: bool) -> Any:
-            found = _prune_here(vault, vm, keep_last or 1, keep_daily, days, dry_run=dry_run)
-            return as_json_value(found)
+            return as_json_value(prune_vault(vault, rules, days, vms=vm, dry_run=dry_run))
     else:
         if keep_last is not None:
             raise InputFailure(
@@ -138,35 +131,6 @@ def rebuild_index(*, wait: Wait = True, place: Place = PLACE, common: Common = C
 
     screen.emit(as_json_value(report), as_json=common.json, human=human)
     return ExitCode.JOB_WARNING if report.unreadable else ExitCode.OK
-
-
-def _prune_here(
-    vault: Vault,
-    vms: Sequence[str],
-    keep_last: int,
-    keep_daily: int,
-    zone: ZoneInfo,
-    *,
-    dry_run: bool,
-) -> list[VmPrune]:
-    from dataclasses import replace
-
-    from quiesce.model.policy import Retention
-    from quiesce.service.retention import plan_retention
-    from quiesce.service.vault_views import VmPrune
-
-    rules = Retention(keep_last, keep_daily)
-    points = vault.points()
-    found = []
-    for vm in vms or sorted({point.vm for point in points}):
-        of_vm = [point for point in points if point.vm == vm]
-        plan = plan_retention(of_vm, rules, zone, datetime.now(UTC))
-        deletion = vault.plan_deletion([point.id for point in plan.removed])
-        if not dry_run:
-            vault.execute(deletion)
-        plan = replace(plan, freed_bytes=deletion.freed_bytes, executed=not dry_run)
-        found.append(VmPrune(vm, "", plan))
-    return found
 
 
 def _plans(plans: list[Any]) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common
+from quiesce.cli.options import COMMON, Common, DryRun, Wait
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
@@ -40,16 +40,12 @@ def copy(
         bool,
         Parameter(show_default=False, help="Send key slots too; a new copy has them anyway."),
     ] = False,
-    dry_run: Annotated[
-        bool, Parameter(show_default=False, help="Only show what would be copied.")
-    ] = False,
+    dry_run: DryRun = False,
     without_key: Annotated[
         bool,
         Parameter(show_default=False, help="With --at: copy everything, without any key."),
     ] = False,
-    wait: Annotated[
-        bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")
-    ] = True,
+    wait: Wait = True,
     place: Place = PLACE,
     common: Common = COMMON,
 ) -> int:

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.confirm import confirmed
-from quiesce.cli.options import COMMON, Common
+from quiesce.cli.options import COMMON, Common, DryRun, Yes
 from quiesce.cli.vault_key_made import Kind, MadeKey, kind_of, make_key
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 
@@ -23,8 +23,6 @@ To = Annotated[
     Path | None, Parameter(help="Where the new key file is written; there must be none.")
 ]
 NewPassphraseFile = Annotated[Path | None, Parameter(help="File that holds the new passphrase.")]
-DryRun = Annotated[bool, Parameter(show_default=False, help="Only show what would be done.")]
-Yes = Annotated[bool, Parameter(show_default=False, help="Do not ask.")]
 
 
 @app.command(name="list")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from quiesce.cli import screen
-from quiesce.cli.options import COMMON, Common
+from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite
 from quiesce.cli.restore import format_of
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
@@ -38,16 +38,9 @@ def restore(
     /,
     *,
     to: Annotated[Path, Parameter(help="A folder; or, for a single disk, the file itself.")],
-    disk: Annotated[
-        tuple[str, ...], Parameter(show_default=False, help="Only this disk; may be repeated.")
-    ] = (),
-    format: Annotated[  # noqa: A002 - the option's name
-        Literal["raw", "qcow2"] | None,
-        Parameter(help="Of the files written: raw, but qcow2 for a file named so."),
-    ] = None,
-    overwrite: Annotated[
-        bool, Parameter(show_default=False, help="Replace files that exist already.")
-    ] = False,
+    disk: Disks = (),
+    format: DiskFormat = None,  # noqa: A002 - the option's name
+    overwrite: Overwrite = False,
     place: Place = PLACE,
     common: Common = COMMON,
 ) -> int:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common, byte_count
+from quiesce.cli.options import COMMON, Common, Wait, byte_count
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
@@ -20,9 +20,7 @@ Mode = Literal["structure", "packs", "chunks", "sample"]
 
 def check(
     *,
-    wait: Annotated[
-        bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")
-    ] = True,
+    wait: Wait = True,
     place: Place = PLACE,
     common: Common = COMMON,
 ) -> int:
@@ -52,9 +50,7 @@ def verify(
     without_key: Annotated[
         bool, Parameter(show_default=False, help="With --at: check the packs without any key.")
     ] = False,
-    wait: Annotated[
-        bool, Parameter(negative="--no-wait", help="Show progress until the job ends.")
-    ] = True,
+    wait: Wait = True,
     place: Place = PLACE,
     common: Common = COMMON,
 ) -> int:

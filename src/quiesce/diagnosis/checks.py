@@ -110,7 +110,7 @@ def _remedy(line: Line, fact: Fact, codes: Sequence[str], facts: Sequence[Fact])
         yield from skip_lines(str(fact.value))
     for code in codes:
         if (entry := catalogue().entries.get(code)) is not None:
-            yield from remedy_for(entry, facts)
+            yield from remedy_for(entry.steps, facts)
 
 
 def skip_lines(hazards: str) -> Iterator[str]:

@@ -13,13 +13,9 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quiesce.diagnosis.conditions import Seen
 from quiesce.model.diagnosis import Fact
-
-if TYPE_CHECKING:
-    from quiesce.diagnosis.catalogue import CatalogueEntry
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _MOUNT = re.compile(r"/[^\x00-\x1f]*")
@@ -140,8 +136,8 @@ class Guest:
     mount: str = ""
 
 
-def remedy_for(entry: CatalogueEntry, facts: Sequence[Fact]) -> tuple[str, ...]:
-    """The entry's remedy for the guest that the facts are of."""
+def remedy_for(steps: Sequence[str], facts: Sequence[Fact]) -> tuple[str, ...]:
+    """A catalogue entry's `steps` for the guest that the facts are of."""
     seen = Seen(facts)
     family = _FAMILY.get(str(seen.value("guest.distribution") or "").casefold(), "")
     if seen.value("guest.os") == "windows":
@@ -151,7 +147,7 @@ def remedy_for(entry: CatalogueEntry, facts: Sequence[Fact]) -> tuple[str, ...]:
         agent=_AGENT_OF.get(str(seen.value("failed.route")), ""),
         mount=str(seen.value("failed.mount") or ""),
     )
-    return tuple(filled(step, guest) for step in entry.steps)
+    return tuple(filled(step, guest) for step in steps)
 
 
 def filled(step: str, guest: Guest = Guest()) -> str:

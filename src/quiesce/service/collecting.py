@@ -5,22 +5,12 @@ from __future__ import annotations
 from quiesce.model.job import Job, TaskName
 from quiesce.model.units import size_text
 from quiesce.service.vault_views import CollectView, collect_view
-from quiesce.service.work import Parts, end_by_task, only_task, warn
+from quiesce.service.work import Parts, warn
 
 _COLLECT = TaskName.COLLECT
 
 
-def collect(parts: Parts, job_id: str) -> None:
-    """The job's one task. A collection may end anywhere and begins anew."""
-    only_task(parts, job_id, _COLLECT, lambda job: _collect(parts, job))
-
-
-def end(parts: Parts, job_id: str) -> None:
-    """The status that follows from the one task."""
-    end_by_task(parts, job_id, _COLLECT)
-
-
-def _collect(parts: Parts, job: Job) -> None:
+def collect(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _COLLECT)
     vault = parts.points.vault
     plan = vault.plan_collect()

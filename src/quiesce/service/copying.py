@@ -10,7 +10,8 @@ from quiesce.model.job import Job, TaskName
 from quiesce.model.units import size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import CopyRequest
-from quiesce.service.work import Parts, end_by_task, only_task
+from quiesce.service.work import Parts
+from quiesce.vault.contents.contents import Contents
 from quiesce.vault.copy.copying import (
     CopyPlan,
     CopyReport,
@@ -26,16 +27,6 @@ from quiesce.vault.stores.nowhere import Nowhere
 from quiesce.vault.stores.store import ObjectMissing, Store
 
 _COPY = TaskName.COPY
-
-
-def copy(parts: Parts, job_id: str) -> None:
-    """The job's one task. What has arrived is not sent twice."""
-    only_task(parts, job_id, _COPY, lambda job: _copy(parts, job))
-
-
-def end(parts: Parts, job_id: str) -> None:
-    """The status that follows from the one task."""
-    end_by_task(parts, job_id, _COPY)
 
 
 def target_store(address: str, *, new: bool, cache_folder: Path | None = None) -> Store:
@@ -56,6 +47,24 @@ def target_store(address: str, *, new: bool, cache_folder: Path | None = None) -
             # Not "from": that the place is empty is no cause, and what it means is said here.
             raise _no_copy(address, failure) from None
         return store if isinstance(failure, ObjectMissing) else Nowhere(describe(address))
+
+
+def planned(contents: Contents, request: CopyRequest, *, cache_folder: Path | None) -> CopyPlan:
+    """What a copy of the server's vault would send.
+
+    :raise PolicyFailure: vault.copy-other-vault · and as `target_store`
+    """
+    return plan_copy(
+        contents.store,
+        target_store(request.to, new=request.new, cache_folder=cache_folder),
+        keys=contents.keys,
+        vms=request.vms,
+        points=request.points,
+        newest=request.newest,
+        with_keys=request.with_keys,
+        contents=contents,
+        clock=contents.clock,
+    )
 
 
 def made(plan: CopyPlan, address: str, *, cache_folder: Path | None = None) -> CopyPlan:
@@ -92,27 +101,16 @@ def _no_copy(address: str, failure: StorageFailure) -> NotFoundFailure:
     )
 
 
-def _copy(parts: Parts, job: Job) -> None:
+def copy(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _COPY)
     request = from_json(CopyRequest, parts.book.request(job.id))
     contents = parts.points.vault.contents
     cache = parts.composition.index_cache
-    target = target_store(request.to, new=request.new, cache_folder=cache)
-    plan = plan_copy(
-        contents.store,
-        target,
-        keys=contents.keys,
-        vms=request.vms,
-        points=request.points,
-        newest=request.newest,
-        with_keys=request.with_keys,
-        contents=contents,
-        clock=contents.clock,
-    )
+    plan = planned(contents, request, cache_folder=cache)
     console.note(
         "info",
         f"{len(plan.points)} points and {len(plan.packs)} packs, {size_text(plan.size_bytes)}, to "
-        f"copy to {target.address}; {plan.points_there} points are there.",
+        f"copy to {plan.target.address}; {plan.points_there} points are there.",
     )
     plan = made(plan, request.to, cache_folder=cache)
     report = execute_copy(plan, console.progress, console.cancelled, clock=contents.clock)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from quiesce.model.failure import Evidence, NotFoundFailure, PolicyFailure, VaultFailure
 from quiesce.model.job import JobKind
 from quiesce.model.point import RecoveryPoint
 from quiesce.service.codec import from_json
 from quiesce.service.job_book import JobBook
+from quiesce.service.pruning import carried_out
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.vault_views import vault_view
 from quiesce.service.views import DeletionPlan, VaultView
@@ -113,11 +113,10 @@ class Points:
     def execute(self, plan: DeletionPlan, *, dry_run: bool = False) -> DeletionPlan:
         """Carry a plan out: the points are gone when this returns; what only they needed is
         collected by the vault once its safety margins have passed."""
-        deletion = self.vault.plan_deletion([point.id for point in plan.removed])
-        if not dry_run:
-            self.vault.execute(deletion)
+        plan = carried_out(self.vault, plan, dry_run=dry_run)
+        if plan.executed:
             self.forget_cached()
-        return replace(plan, freed_bytes=deletion.freed_bytes, executed=not dry_run)
+        return plan
 
     def collect_when_due(self) -> str:
         """Collect the vault's garbage unless that was done lately; a sentence on what was done,

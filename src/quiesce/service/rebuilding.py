@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from quiesce.model.job import Job, TaskName
-from quiesce.service.work import Parts, end_by_task, only_task, warn
+from quiesce.service.work import Parts, warn
 from quiesce.vault.upkeep.rebuild import RebuildReport
 
 _REBUILD = TaskName.REBUILD
 
 
-def rebuild(parts: Parts, job_id: str) -> None:
-    """The job's one task. Until its end the old index serves."""
-    only_task(parts, job_id, _REBUILD, lambda job: _rebuild(parts, job))
-
-
-def end(parts: Parts, job_id: str) -> None:
-    """The status that follows from the one task."""
-    end_by_task(parts, job_id, _REBUILD)
-
-
-def _rebuild(parts: Parts, job: Job) -> None:
+def rebuild(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _REBUILD)
     report = parts.points.vault.rebuild_index(
         on_progress=console.progress, cancelled=console.cancelled

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from quiesce.model.failure import AuthFailure, Evidence, InputFailure, PolicyFailure
 from quiesce.model.job import Job, JobKind, JobStatus
 from quiesce.service.clock import Clock
 from quiesce.service.codec import from_json
-from quiesce.service.copying import target_store, whole_address
+from quiesce.service.copying import planned, whole_address
 from quiesce.service.job_book import JobBook
 from quiesce.service.points import Points
 from quiesce.service.requests import CopyRequest
@@ -29,7 +30,6 @@ from quiesce.service.vault_views import (
     slot_views,
 )
 from quiesce.service.vms import Vms
-from quiesce.vault.copy.copying import plan_copy
 from quiesce.vault.format.keys import KeyFile, KeyMaterial, Passphrase, RecoveryKey
 from quiesce.vault.format.slots import check_removable, list_slots, slot_opened_by
 from quiesce.vault.stores.store import Store
@@ -162,23 +162,9 @@ class Upkeep:
         :raise NotFoundFailure: vault.copy-missing
         :raise PolicyFailure: vault.copy-other-vault
         """
-        contents = self._points.vault.contents
-        plan = plan_copy(
-            contents.store,
-            target_store(
-                whole_address(request.to),
-                new=request.new,
-                cache_folder=self._settings.index_cache,
-            ),
-            keys=contents.keys,
-            vms=request.vms,
-            points=request.points,
-            newest=request.newest,
-            with_keys=request.with_keys,
-            contents=contents,
-            clock=contents.clock,
-        )
-        return copy_view(plan)
+        request = replace(request, to=whole_address(request.to))
+        cache = self._settings.index_cache
+        return copy_view(planned(self._points.vault.contents, request, cache_folder=cache))
 
     def prune(self, vms: Sequence[str] = (), *, dry_run: bool) -> tuple[VmPrune, ...]:
         """Apply the rules of policies now: to these VMs, or to all that are protected.

@@ -7,7 +7,7 @@ from quiesce.model.job import Job, Progress, TaskName
 from quiesce.model.units import size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
-from quiesce.service.work import Parts, end_by_task, only_task
+from quiesce.service.work import Parts
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.health import DiskHealth, PointHealth
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
@@ -18,12 +18,7 @@ _SHOWN_OBJECTS = 50
 _SHOWN_RANGES = 8
 
 
-def verify(parts: Parts, job_id: str) -> None:
-    """The job's one task."""
-    only_task(parts, job_id, _VERIFY, lambda job: _verify(parts, job))
-
-
-def _verify(parts: Parts, job: Job) -> None:
+def verify(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _VERIFY)
     request = from_json(VerifyRequest, parts.book.request(job.id))
     report = parts.points.vault.verify(
@@ -157,8 +152,3 @@ def _hurt_disk(disk: DiskHealth) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def end(parts: Parts, job_id: str) -> None:
-    """The status that follows from the one task."""
-    end_by_task(parts, job_id, _VERIFY)

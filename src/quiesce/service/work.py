@@ -138,7 +138,11 @@ def finish(parts: Parts, job_id: str, status_of: Callable[[Job], JobStatus]) -> 
     parts.diagnosing.forget(job_id)
 
 
-def only_task(parts: Parts, job_id: str, name: TaskName, work: Callable[[Job], None]) -> None:
+Work = Callable[[Parts, Job], None]
+"""What a job's one task does."""
+
+
+def only_task(parts: Parts, job_id: str, name: TaskName, work: Work) -> None:
     """The one task of a job that simply begins again when it was interrupted."""
     job = begin(parts, job_id)
     if job.status.ended:
@@ -151,7 +155,7 @@ def only_task(parts: Parts, job_id: str, name: TaskName, work: Callable[[Job], N
 
     def run() -> str:
         parts.console(job_id, name).stop_if_cancelled()
-        work(job)
+        work(parts, job)
         parts.book.move_task(job_id, name, TaskStatus.COMPLETED)
         return "done"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,13 +18,15 @@ import structlog
 from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
 
 from quiesce.model.failure import Evidence, JobFailure
-from quiesce.model.job import Job, JobKind, JobStatus, TaskStatus
+from quiesce.model.job import Job, JobKind, JobStatus, TaskName, TaskStatus
 from quiesce.service import backup, collecting, copying, rebuilding, restore, verify
 from quiesce.service.database import tune
 from quiesce.service.settings import Settings
-from quiesce.service.work import Parts, end_task, finish
+from quiesce.service.work import Parts, Work, end_by_task, end_task, finish, only_task
 
 log = structlog.get_logger(__name__)
+
+Workflow = Callable[[str], None]
 
 _QUEUE = "jobs"
 _QUEUE_POLL_SECONDS = 0.2
@@ -181,35 +184,26 @@ def _restore(job_id: str) -> None:
     _step("end", restore.end, job_id)
 
 
-@DBOS.workflow(name="verify")
-def _verify(job_id: str) -> None:
-    _step("verify", verify.verify, job_id)
-    _step("end", verify.end, job_id)
+def _of_one_task(kind: JobKind, step: str, task: TaskName, work: Work) -> Workflow:
+    """Of a job with one task, which begins again when it was interrupted."""
+
+    @DBOS.workflow(name=kind.value)
+    def workflow(job_id: str) -> None:
+        _step(step, lambda parts, job_id: only_task(parts, job_id, task, work), job_id)
+        _step("end", lambda parts, job_id: end_by_task(parts, job_id, task), job_id)
+
+    return workflow
 
 
-@DBOS.workflow(name="gc")
-def _collect(job_id: str) -> None:
-    _step("collect", collecting.collect, job_id)
-    _step("end", collecting.end, job_id)
-
-
-@DBOS.workflow(name="copy")
-def _copy(job_id: str) -> None:
-    _step("copy", copying.copy, job_id)
-    _step("end", copying.end, job_id)
-
-
-@DBOS.workflow(name="rebuild-index")
-def _rebuild(job_id: str) -> None:
-    _step("rebuild", rebuilding.rebuild, job_id)
-    _step("end", rebuilding.end, job_id)
-
-
-_WORKFLOWS = {
+_WORKFLOWS: dict[JobKind, Workflow] = {
     JobKind.BACKUP: _backup,
     JobKind.RESTORE: _restore,
-    JobKind.VERIFY: _verify,
-    JobKind.COLLECT: _collect,
-    JobKind.COPY: _copy,
-    JobKind.REBUILD: _rebuild,
+} | {
+    kind: _of_one_task(kind, step, task, work)
+    for kind, step, task, work in (
+        (JobKind.VERIFY, "verify", TaskName.VERIFY, verify.verify),
+        (JobKind.COLLECT, "collect", TaskName.COLLECT, collecting.collect),
+        (JobKind.COPY, "copy", TaskName.COPY, copying.copy),
+        (JobKind.REBUILD, "rebuild", TaskName.REBUILD, rebuilding.rebuild),
+    )
 }

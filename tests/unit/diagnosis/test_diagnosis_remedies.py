@@ -14,7 +14,7 @@ from quiesce.model.diagnosis import Fact, FactValue
 
 def remedy(code: str, **facts: FactValue) -> str:
     seen = [Fact(name.replace("_", ".", 1), value, "w", "s") for name, value in facts.items()]
-    return " ".join(remedy_for(catalogue().entries[code], seen))
+    return " ".join(remedy_for(catalogue().entries[code].steps, seen))
 
 
 @pytest.mark.parametrize(

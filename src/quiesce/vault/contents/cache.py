@@ -13,14 +13,14 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 from quiesce.vault.format.sealed import SealError, check, content_name
 from quiesce.vault.stores.files import Buffer
-from quiesce.vault.stores.store import ObjectInfo, Put, Store
+from quiesce.vault.stores.in_front import InFront
+from quiesce.vault.stores.store import Put, Store
 
 log = structlog.get_logger(__name__)
 
@@ -109,20 +109,12 @@ class IndexCache:
         self.problem = reason
 
 
-class CachingStore:
-    """A store whose index segments are read from a cache when they are there."""
+class CachingStore(InFront):
+    """Reads index segments from a cache when they are there."""
 
     def __init__(self, origin: Store, cache: IndexCache) -> None:
-        self.origin = origin
+        super().__init__(origin)
         self.cache = cache
-
-    @property
-    def address(self) -> str:
-        return self.origin.address
-
-    @property
-    def uploads_at_once(self) -> int:
-        return self.origin.uploads_at_once
 
     def put(self, key: str, data: Buffer) -> Put:
         result = self.origin.put(key, data)
@@ -147,24 +139,6 @@ class CachingStore:
         self.origin.delete(key)
         if key.startswith(_INDEX):
             self.cache.drop(key.removeprefix(_INDEX))
-
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        return self.origin.get_range(key, offset, length)
-
-    def stat(self, key: str) -> ObjectInfo:
-        return self.origin.stat(key)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self.origin.list(prefix)
-
-    def free_bytes(self) -> int | None:
-        return self.origin.free_bytes()
-
-    def keep_reserve(self, size_bytes: int) -> None:
-        self.origin.keep_reserve(size_bytes)
-
-    def give_back_reserve(self) -> None:
-        self.origin.give_back_reserve()
 
 
 def origin_of(store: Store) -> Store:

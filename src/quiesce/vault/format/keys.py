@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from argon2.exceptions import Argon2Error
 from argon2.low_level import Type, hash_secret_raw
@@ -52,16 +52,19 @@ class Passphrase:
     kind = "passphrase"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFile:
-    """The content of a key file: 32 random bytes, stored by the operator as hex."""
-
+@dataclass(frozen=True)
+class _RandomKey:
     secret: bytes = field(repr=False)
-    kind = "key-file"
 
     @classmethod
-    def generate(cls) -> KeyFile:
+    def generate(cls) -> Self:
         return cls(secrets.token_bytes(KEY_BYTES))
+
+
+class KeyFile(_RandomKey):
+    """The content of a key file: 32 random bytes, stored by the operator as hex."""
+
+    kind = "key-file"
 
     @classmethod
     def parse(cls, text: str) -> KeyFile:
@@ -72,16 +75,10 @@ class KeyFile:
         return self.secret.hex() + "\n"
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveryKey:
+class RecoveryKey(_RandomKey):
     """A key to be printed once and kept on paper: base32 in groups of four."""
 
-    secret: bytes = field(repr=False)
     kind = "recovery"
-
-    @classmethod
-    def generate(cls) -> RecoveryKey:
-        return cls(secrets.token_bytes(KEY_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> RecoveryKey:

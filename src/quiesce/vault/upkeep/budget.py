@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.in_front import InFront
 from quiesce.vault.stores.store import ObjectInfo, Put, Store
 
 LISTED_AT_ONCE = 1000
@@ -68,57 +69,40 @@ class Meter:
         return ""
 
 
-class MeteredStore:
-    """A store whose reads are counted by a meter."""
+class MeteredStore(InFront):
+    """Counts what is asked and read, by a meter."""
 
-    def __init__(self, inner: Store, meter: Meter) -> None:
-        self._inner = inner
+    def __init__(self, origin: Store, meter: Meter) -> None:
+        super().__init__(origin)
         self._meter = meter
-
-    @property
-    def address(self) -> str:
-        return self._inner.address
-
-    @property
-    def uploads_at_once(self) -> int:
-        return self._inner.uploads_at_once
 
     def get(self, key: str, *, limit_bytes: int) -> bytes:
         self._meter.spend(1)
-        data = self._inner.get(key, limit_bytes=limit_bytes)
+        data = super().get(key, limit_bytes=limit_bytes)
         self._meter.spend(0, len(data))
         return data
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         self._meter.spend(1)
-        data = self._inner.get_range(key, offset, length)
+        data = super().get_range(key, offset, length)
         self._meter.spend(0, len(data))
         return data
 
     def stat(self, key: str) -> ObjectInfo:
         self._meter.spend(1)
-        return self._inner.stat(key)
+        return super().stat(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         self._meter.spend(1)
-        for number, info in enumerate(self._inner.list(prefix)):
+        for number, info in enumerate(super().list(prefix)):
             if number and number % LISTED_AT_ONCE == 0:
                 self._meter.spend(1)
             yield info
 
     def put(self, key: str, data: Buffer) -> Put:
         self._meter.spend(1)
-        return self._inner.put(key, data)
+        return super().put(key, data)
 
     def delete(self, key: str) -> None:
         self._meter.spend(1)
-        self._inner.delete(key)
-
-    def free_bytes(self) -> int | None:
-        return self._inner.free_bytes()
-
-    def keep_reserve(self, size_bytes: int) -> None:
-        self._inner.keep_reserve(size_bytes)
-
-    def give_back_reserve(self) -> None:
-        self._inner.give_back_reserve()
+        super().delete(key)

@@ -116,6 +116,10 @@ class Failure(Exception):  # noqa: N818 - the field's own word
     def __str__(self) -> str:
         return f"{self.message} [{self.code}]"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A failure crosses to another process whole, its inner errors with it."""
+        return _blank, (type(self), *self.args), {**self.__dict__, "__cause__": self.__cause__}
+
     def report(self) -> FailureReport:
         """This failure as plain data, with the chain of inner errors kept whole. Two reports of
         one failure are equal: whoever has looked into the one has looked into the other."""
@@ -142,6 +146,10 @@ class Failure(Exception):  # noqa: N818 - the field's own word
             retryable=self.retryable,
             cause=cause,
         )
+
+
+def _blank(kind: type[Failure], *args: object) -> Failure:
+    return kind.__new__(kind, *args)
 
 
 class InputFailure(Failure):

@@ -72,11 +72,17 @@ def test_in_a_folder_no_link_is_followed_and_nothing_but_files_is_opened(tmp_pat
     assert any("links (2)" in each for each in papers.warnings)
 
 
-def read_as_nobody(path: Path) -> Papers:
-    """Root may read everything, so that its tests read in a process without its rights."""
-    become = (os.setuid, (65534,)) if os.geteuid() == 0 else ()
-    with ProcessPoolExecutor(1, get_context("fork"), *become) as nobody:
-        return nobody.submit(read_bundle, path).result()
+def become_nobody_in(folder: Path) -> None:
+    os.chdir(folder)
+    if os.geteuid() == 0:
+        os.setuid(65534)
+
+
+def read_as_nobody(folder: Path) -> Papers:
+    """Root may read everything, so that its tests read in a process without its rights. It stands
+    in the folder already, for nobody may not be allowed on the way to it."""
+    with ProcessPoolExecutor(1, get_context("fork"), become_nobody_in, (folder,)) as nobody:
+        return nobody.submit(read_bundle, Path()).result()
 
 
 def test_a_folder_that_may_not_be_read_is_named() -> None:

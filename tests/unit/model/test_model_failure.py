@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 from quiesce.model.failure import AgentFailure, Failure, SnapshotFailure
 
 
@@ -28,3 +30,10 @@ def test_a_report_keeps_every_inner_error_with_its_words() -> None:
     assert report.cause.code == "agent.silent"
     (inner,) = report.cause.evidence
     assert (inner.fact, inner.raw) == ("inner error TimeoutError", "timed out")
+
+
+def test_a_failure_reaches_another_process_whole() -> None:
+    failure = raised()
+    there = pickle.loads(pickle.dumps(failure))
+    assert type(there) is SnapshotFailure
+    assert there.report() == failure.report()

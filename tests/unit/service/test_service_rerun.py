@@ -16,6 +16,7 @@ from quiesce.service.codec import to_json
 from quiesce.service.job_book import backup_slot
 from quiesce.service.requests import RestoreRequest, VerifyRequest
 from quiesce.service.service import Service
+from quiesce.service.work import Parts, end_by_task, only_task
 
 TASKS = {
     JobKind.BACKUP: (TaskName.TAKE_SNAPSHOT, TaskName.TRANSFER),
@@ -97,6 +98,14 @@ def test_a_defect_while_releasing_becomes_a_warning_and_costs_no_point(
     assert any("internal.defect" in warning for warning in job.warnings)
 
 
+def verify_again(parts: Parts, job_id: str) -> None:
+    only_task(parts, job_id, TaskName.VERIFY, verify.verify)
+
+
+def end_of_verify(parts: Parts, job_id: str) -> None:
+    end_by_task(parts, job_id, TaskName.VERIFY)
+
+
 def test_a_restore_and_a_verify_called_again_stay_completed(
     service: Service, tmp_path: Path
 ) -> None:
@@ -105,7 +114,7 @@ def test_a_restore_and_a_verify_called_again_stay_completed(
     request = RestoreRequest(point_id=point_id, to=tmp_path / "restored.img")
     for kind, step, end, wanted in (
         (JobKind.RESTORE, restore.restore, restore.end, to_json(request)),
-        (JobKind.VERIFY, verify.verify, verify.end, to_json(VerifyRequest("structure"))),
+        (JobKind.VERIFY, verify_again, end_of_verify, to_json(VerifyRequest("structure"))),
     ):
         job_id = opened(service, kind, wanted)
         step(parts, job_id)

@@ -18,7 +18,7 @@ lint: $(STAMP)  ## format, style, types, and the arrows between the rooms
 	$(BIN)/lint-imports
 
 unit: $(STAMP) $(VENV)/azurite/.installed  ## needs neither root nor a guest
-	$(BIN)/pytest -n logical --dist loadfile tests/unit
+	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist loadfile tests/unit
 
 root: system-test $(STAMP)  ## freezes loop-mounted file systems: needs root
 	$(BIN)/pytest tests/root

@@ -91,6 +91,7 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
         folder.chmod(0o755)
         (folder / "etc").mkdir(mode=0o000)
         (folder / "waagent.log").write_bytes(LOG)
+        (folder / "waagent.log").chmod(0o644)
         assert "cannot be read" in read_as_nobody(folder).warnings[0]
 
 

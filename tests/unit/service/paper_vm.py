@@ -90,9 +90,10 @@ class PaperHypervisor:
             if not socket.exists():  # else an earlier call exports it already
                 subprocess.run(
                     ["qemu-nbd", "--fork", "--persistent", "--read-only", "--format=raw",
-                     "--shared=8", f"--socket={socket}", f"--pid-file={session}/{point.stem}.pid",
-                     f"--export-name={point.stem}", str(point)],
+                     "--shared=8", f"--socket=/proc/self/cwd/{socket.name}",
+                     f"--pid-file={point.stem}.pid", f"--export-name={point.stem}", point.name],
                     check=True,
+                    cwd=session,  # a socket's own address may not be long
                 )  # fmt: skip
             base = self._base(session, point.stem)
             disks.append(

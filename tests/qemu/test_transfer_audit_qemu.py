@@ -20,7 +20,7 @@ from quiesce.transfer.audit import Sample
 from quiesce.transfer.backup import back_up
 from quiesce.transfer.digest import digest
 from quiesce.vault.format.keys import KeyFile
-from quiesce.vault.stores.store import LocalStore
+from quiesce.vault.stores.local import LocalStore
 from quiesce.vault.vault import Vault
 
 T1, T2, T3 = "000000000001", "000000000002", "000000000003"

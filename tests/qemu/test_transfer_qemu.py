@@ -28,7 +28,7 @@ from quiesce.transfer.digest import digest
 from quiesce.transfer.restore import restore_disk
 from quiesce.transfer.throttle import Throttle
 from quiesce.vault.format.keys import KeyFile
-from quiesce.vault.stores.store import LocalStore
+from quiesce.vault.stores.local import LocalStore
 from quiesce.vault.vault import Vault
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

@@ -1,7 +1,8 @@
 """Recovery points at rest. See docs/explanation/vault-format.md."""
 
 from quiesce.vault.format.keys import KdfCost, KeyFile, KeyMaterial, Passphrase, RecoveryKey
-from quiesce.vault.stores.store import LocalStore, Store
+from quiesce.vault.stores.local import LocalStore
+from quiesce.vault.stores.store import Store
 from quiesce.vault.vault import Vault, VaultStatus
 
 __all__ = [

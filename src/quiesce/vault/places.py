@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from quiesce.vault.stores.address import Address, parse_address
-from quiesce.vault.stores.store import LocalStore, Store
+from quiesce.vault.stores.local import LocalStore
+from quiesce.vault.stores.store import Store
 
 
 def open_store(address: str, *, cache_folder: Path | None = None) -> Store:

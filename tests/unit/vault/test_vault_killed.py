@@ -10,7 +10,7 @@ from kill_sweep import kill_sweep
 from power_sweep import power_sweep
 from sweep_works import WORKS_IN_A_FOLDER
 
-from quiesce.vault.stores import store
+from quiesce.vault.stores import local
 
 WORKS = {work.name: work for work in WORKS_IN_A_FOLDER}
 
@@ -36,6 +36,6 @@ def test_a_store_that_synced_no_folder_would_lose_what_it_said_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep sees what it is there to see."""
-    monkeypatch.setattr(store, "sync_folder", lambda path: None)
+    monkeypatch.setattr(local, "sync_folder", lambda path: None)
     covered = power_sweep(WORKS["full backup"], tmp_path, parts=0, only_after_the_end=True)
     assert any("lost: ['big']" in loss for loss in covered.losses)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from quiesce.vault.stores.store import LocalStore, Put
+from quiesce.vault.stores.local import LocalStore
+from quiesce.vault.stores.store import Put
 
 MIB = 1 << 20
 

@@ -18,6 +18,7 @@ from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailur
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.records import LEASE_KEY
 from quiesce.vault.format.sealed import SealError
+from quiesce.vault.format.times import read_time
 from quiesce.vault.stores.store import ObjectMissing, Put
 
 LEASE_LIFE = timedelta(hours=6)
@@ -86,7 +87,7 @@ class Lease:
         store's time."""
         try:
             values = self._contents.records.read(LEASE_KEY, "lease")
-            return str(values.get("holder", "")), datetime.fromisoformat(values["at"])
+            return str(values.get("holder", "")), read_time(values["at"])
         except ObjectMissing:
             return "", None
         except (SealError, KeyError, TypeError, ValueError):

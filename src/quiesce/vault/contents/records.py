@@ -10,14 +10,18 @@ Each is a sealed object (its kind and name bound) that holds JSON with an `at` t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from quiesce.vault.contents.opening import newer
 from quiesce.vault.format.keys import VaultKeys
-from quiesce.vault.format.sealed import SealError, read_sealed, seal
+from quiesce.vault.format.sealed import NewerSealError, SealError, read_sealed, seal
+from quiesce.vault.format.times import read_time
 from quiesce.vault.stores.store import ObjectMissing, Put, Store, delete_if_allowed
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,7 +88,7 @@ class Records:
                 continue
             try:
                 values = self.read(info.key, "session")
-                started, at = _time(values["started_at"]), _time(values["at"])
+                started, at = read_time(values["started_at"]), read_time(values["at"])
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):
@@ -95,9 +99,8 @@ class Records:
     def garbage(self) -> list[GarbageMark]:
         """All garbage marks, each as old as it says or as the store says, whichever is less: a
         clock that is wrong makes none ripe. One that cannot be read is passed over: its packs are
-        then never
-        deleted by it; but a writer that started after it may refer to them, so `collect` never
-        acts on a mark it cannot read either."""
+        then never deleted by it; but a writer that started after it may refer to them, so `collect`
+        never acts on a mark it cannot read either."""
         found: dict[str, GarbageMark] = {}
         # What stays of a mark that goes stands in another long before: who misses the one after a
         # slow or late list finds the other in the next.
@@ -105,13 +108,12 @@ class Records:
             missing = False
             for info in self._store.list("garbage/"):
                 try:
-                    values = self.read(info.key, "garbage")
-                    packs = tuple(bytes.fromhex(name) for name in values["packs"])
-                    at = max(_time(values["at"]), info.modified_at)
+                    at, packs = _mark_in(self.read(info.key, "garbage"))
+                    at = max(at, info.modified_at)
                     found[info.key] = GarbageMark(info.key, at, packs)
                 except ObjectMissing:
                     missing = True
-                except (SealError, KeyError, ValueError, TypeError):
+                except SealError:
                     continue
             if not missing:
                 break
@@ -119,16 +121,19 @@ class Records:
 
     def unreadable(self) -> list[str]:
         """Damage records and garbage marks that cannot be read: what they keep from being relied
-        on is not known."""
+        on is not known.
+
+        :raise VaultFailure: vault.version-unsupported
+        """
         found = []
-        for kind, names in (("damage", ("pack", "chunks")), ("garbage", ("at", "packs"))):
+        for kind, parse in (("damage", _damage_in), ("garbage", _mark_in)):
             for info in self._store.list(f"{kind}/"):
                 try:
-                    values = self.read(info.key, kind)
-                    if any(name not in values for name in names):
-                        found.append(info.key)
+                    parse(self.read(info.key, kind))
                 except ObjectMissing:
                     continue
+                except NewerSealError as inner:
+                    raise newer(info.key, inner) from inner
                 except SealError:
                     found.append(info.key)
         return found
@@ -136,25 +141,18 @@ class Records:
     def damage(self) -> dict[bytes, frozenset[bytes]]:
         """Pack → ids of blobs in it that were found damaged."""
         found: dict[bytes, frozenset[bytes]] = {}
-        for info in self._store.list("damage/"):
-            try:
-                values = self.read(info.key, "damage")
-                pack = bytes.fromhex(values["pack"])
-                chunks = frozenset(bytes.fromhex(chunk) for chunk in values["chunks"])
-            except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
-                continue
+        for _, pack, chunks in self._damage():
             found[pack] = found.get(pack, frozenset()) | chunks
         return found
 
     def damaged_packs(self) -> list[tuple[str, bytes]]:
         """Readable damage records: their keys, and the pack that each is about."""
-        found = []
+        return [(key, pack) for key, pack, _ in self._damage()]
+
+    def _damage(self) -> Iterator[tuple[str, bytes, frozenset[bytes]]]:
         for info in self._store.list("damage/"):
-            try:
-                found.append((info.key, bytes.fromhex(self.read(info.key, "damage")["pack"])))
-            except (ObjectMissing, SealError, KeyError, ValueError, TypeError):
-                continue
-        return found
+            with contextlib.suppress(ObjectMissing, SealError):
+                yield info.key, *_damage_in(self.read(info.key, "damage"))
 
     def deleted(self) -> dict[str, datetime]:
         """Point id → when it was deleted. A damaged record still hides its point (its name is
@@ -163,12 +161,35 @@ class Records:
         for info in self._store.list("deleted/"):
             point_id = info.key.rpartition("/")[2]
             try:
-                found[point_id] = _time(self.read(info.key, "deleted")["at"])
+                found[point_id] = read_time(self.read(info.key, "deleted")["at"])
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):
                 found[point_id] = info.modified_at
         return found
+
+
+def _mark_in(values: dict[str, Any]) -> tuple[datetime, tuple[bytes, ...]]:
+    """When a garbage mark was made, and the packs.
+
+    :raise SealError: it says neither
+    """
+    try:
+        return read_time(values["at"]), tuple(bytes.fromhex(name) for name in values["packs"])
+    except (KeyError, ValueError, TypeError) as inner:
+        raise SealError(f"no mark: {inner!r}") from inner
+
+
+def _damage_in(values: dict[str, Any]) -> tuple[bytes, frozenset[bytes]]:
+    """The pack that a damage record is about, and the blobs.
+
+    :raise SealError: it says neither
+    """
+    try:
+        chunks = frozenset(bytes.fromhex(chunk) for chunk in values["chunks"])
+        return bytes.fromhex(values["pack"]), chunks
+    except (KeyError, ValueError, TypeError) as inner:
+        raise SealError(f"no damage: {inner!r}") from inner
 
 
 def retire_session(store: Store, key: str) -> None:
@@ -184,10 +205,3 @@ def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     raise TypeError(f"{type(value).__name__} in a record")
-
-
-def _time(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise ValueError("a time without zone")
-    return at

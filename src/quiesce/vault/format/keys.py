@@ -33,6 +33,7 @@ from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
 
 KEY_BYTES = 32
 SLOT_LIMIT_BYTES = 64 * 1024
+SLOT_VERSION = 1
 _MAX_MEMORY_KIB = 4 * 1024 * 1024
 
 
@@ -139,7 +140,7 @@ class VaultKeys:
 def wrap(vault_key: bytes, material: KeyMaterial, vault_id: bytes, at: datetime) -> bytes:
     salt = secrets.token_bytes(32)
     slot: dict[str, Any] = {
-        "version": 1,
+        "version": SLOT_VERSION,
         "kind": material.kind,
         "salt": salt.hex(),
         "vault": vault_id.decode(),
@@ -163,7 +164,8 @@ def wrap(vault_key: bytes, material: KeyMaterial, vault_id: bytes, at: datetime)
 def unlock(slots: Iterable[bytes], material: KeyMaterial | None, vault_id: bytes) -> VaultKeys:
     """Open the first slot that this key fits.
 
-    :raise VaultFailure: vault.locked when there is no key at all
+    :raise VaultFailure: vault.locked when there is no key at all; vault.version-unsupported when no
+        slot opens and one is of a newer version
     :raise AuthFailure: auth.key-wrong when no slot opens
     """
     if material is None:
@@ -174,10 +176,14 @@ def unlock(slots: Iterable[bytes], material: KeyMaterial | None, vault_id: bytes
         )
     tried = 0
     damaged = 0
+    newer = ""
     for stored in slots:
         try:
             slot = json.loads(stored)
-            if slot["version"] != 1 or slot["kind"] != material.kind:
+            if slot["version"] != SLOT_VERSION:
+                newer = f"version {str(slot['version'])[:20]!r}"
+                continue
+            if slot["kind"] != material.kind:
                 continue
             salt = bytes.fromhex(slot["salt"])
             wrapped = bytes.fromhex(slot["wrapped"])
@@ -191,11 +197,18 @@ def unlock(slots: Iterable[bytes], material: KeyMaterial | None, vault_id: bytes
             )
         except InvalidTag:
             continue
-        except (ValueError, KeyError, TypeError, RecursionError, Argon2Error):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError, Argon2Error):
             damaged += 1
             continue
         if len(vault_key) == KEY_BYTES:
             return VaultKeys(vault_key)
+    if newer:
+        raise VaultFailure(
+            "vault.version-unsupported",
+            "No key slot of this version opens, and one was written by a newer Quiesce.",
+            evidence=[Evidence(newer, "key slots")],
+            remedy="Upgrade Quiesce on this machine, or give a key that it has added.",
+        )
     raise AuthFailure(
         "auth.key-wrong",
         f"This {material.kind.replace('-', ' ')} opens no key slot of the vault.",

@@ -12,8 +12,9 @@ that runs again finds the point it has committed.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from quiesce.model.point import PointDisk, RecoveryPoint
@@ -27,6 +28,7 @@ from quiesce.model.snapshot import (
 from quiesce.vault.format.diskmap import ID_BYTES, node_count
 from quiesce.vault.format.keys import VaultKeys, derive
 from quiesce.vault.format.sealed import SealError, seal, unseal
+from quiesce.vault.format.times import read_time
 
 KIND = "manifest"
 POINT_ID_DIGITS = 16
@@ -113,12 +115,12 @@ def _parse(point_id: str, raw: dict[str, Any]) -> Manifest:
         if len(nodes) != node_count(size, chunk) or any(len(n) != ID_BYTES for n in nodes):
             raise ManifestError("a disk's map does not fit its size")
         disk = PointDisk(
-            name=str(row["name"]),
+            name=_text(row["name"]),
             size_bytes=size,
-            format=str(row["format"]),
-            generation=str(row["generation"]),
+            format=_text(row["format"]),
+            generation=_text(row["generation"]),
             incremental=bool(row["incremental"]),
-            full_read_reason=str(row["full_read_reason"]),
+            full_read_reason=_text(row["full_read_reason"]),
             read_bytes=int(row["read_bytes"]),
             stored_bytes=int(row["stored_bytes"]),
         )
@@ -127,12 +129,14 @@ def _parse(point_id: str, raw: dict[str, Any]) -> Manifest:
     consistency = raw["consistency"]
     point = RecoveryPoint(
         id=point_id,
-        vm=str(raw["vm"]),
-        job_id=str(raw["job_id"]),
-        taken_at=_time(raw["taken_at"]),
-        committed_at=_time(raw["committed_at"]),
+        vm=_text(raw["vm"]),
+        job_id=_text(raw["job_id"]),
+        taken_at=read_time(raw["taken_at"]),
+        committed_at=read_time(raw["committed_at"]),
         route=Route(raw["route"]),
-        consistency=ConsistencyLabel(Consistency(consistency["level"]), str(consistency["reason"])),
+        consistency=ConsistencyLabel(
+            Consistency(consistency["level"]), _text(consistency["reason"])
+        ),
         freeze=None if raw["freeze"] is None else _freeze(raw["freeze"]),
         disks=tuple(disks),
     )
@@ -142,19 +146,28 @@ def _parse(point_id: str, raw: dict[str, Any]) -> Manifest:
 def _freeze(raw: dict[str, Any]) -> FreezeReport:
     mounts = tuple(
         MountFreeze(
-            mount=str(row["mount"]),
-            file_system=str(row["file_system"]),
-            freeze_ms=float(row["freeze_ms"]),
-            frozen_ms=float(row["frozen_ms"]),
-            skipped=str(row["skipped"]),
+            mount=_text(row["mount"]),
+            file_system=_text(row["file_system"]),
+            freeze_ms=_finite(row["freeze_ms"]),
+            frozen_ms=_finite(row["frozen_ms"]),
+            skipped=_text(row["skipped"]),
+            downgrades=row.get("downgrades") is True,
         )
         for row in raw["mounts"]
     )
-    return FreezeReport(mounts, bool(raw["held"]), float(raw["hold_seconds"]))
+    return FreezeReport(mounts, bool(raw["held"]), _finite(raw["hold_seconds"]))
 
 
-def _time(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise ManifestError("a time without zone")
-    return at
+def _text(value: Any) -> str:
+    """As it can be shown and sent on: JSON may state half of a surrogate pair."""
+    text = str(value)
+    text.encode()
+    return text
+
+
+def _finite(value: Any) -> float:
+    """JSON as Python reads it knows NaN and Infinity, which no answer of ours may hold."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ManifestError(f"{number} is no number")
+    return number

@@ -52,6 +52,8 @@ _ENTRY = struct.Struct("<32sIIBBB5x")
 _TRAILER = struct.Struct("<II8s")
 BLOB_LIMIT_BYTES = 1024 * 1024
 """No blob, and no frame of chunks, opens to more than this."""
+LENGTH_LIMIT_BYTES = BLOB_LIMIT_BYTES + TAG_BYTES
+"""None is longer in a pack: what zstd would make longer is stored plain."""
 _NO_ID = bytes(32)
 
 
@@ -206,7 +208,7 @@ def open_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
     """
     if len(stored) != entry.length:
         raise PackError(f"{len(stored)} of {entry.length} bytes at {entry.offset}")
-    if not TAG_BYTES <= entry.length <= BLOB_LIMIT_BYTES + TAG_BYTES:
+    if not TAG_BYTES <= entry.length <= LENGTH_LIMIT_BYTES:
         raise PackError(f"length {entry.length} is out of range")
     try:
         data = cipher.decrypt(_nonce(entry.offset), stored, _bound(entry))
@@ -306,7 +308,11 @@ def parse_rows(rows: bytes, start: int) -> list[Entry]:
     """
     entries = []
     for blob, offset, length, codec, kind, place in _ENTRY.iter_unpack(rows):
-        if offset < HEAD_BYTES or length < TAG_BYTES or offset + length > start:
+        if (
+            offset < HEAD_BYTES
+            or not TAG_BYTES <= length <= LENGTH_LIMIT_BYTES
+            or offset + length > start
+        ):
             raise PackError("footer has a row out of range")
         try:
             entries.append(Entry(blob, offset, length, Codec(codec), Kind(kind), place))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from quiesce.vault.format.pack import (
     HEAD_BYTES,
+    LENGTH_LIMIT_BYTES,
     PACK_BYTES,
     TAG_BYTES,
     Codec,
@@ -80,7 +81,7 @@ def rows_of_footer(footer: bytes, start: int) -> NDArray[Any]:
     lengths = found["length"].astype(np.uint64)
     if len(found) and (
         int(found["offset"].min()) < HEAD_BYTES
-        or not TAG_BYTES <= int(lengths.min()) <= int(lengths.max()) <= LENGTH_MASK
+        or not TAG_BYTES <= int(lengths.min()) <= int(lengths.max()) <= LENGTH_LIMIT_BYTES
         or int((found["offset"] + lengths).max()) > start
         or int(found["codec"].max()) > max(Codec)
         or int(found["kind"].max()) > max(Kind)

@@ -13,12 +13,25 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from quiesce.model.failure import AuthFailure, Evidence, NotFoundFailure, PolicyFailure
+from quiesce.model.failure import (
+    AuthFailure,
+    Evidence,
+    NotFoundFailure,
+    PolicyFailure,
+    VaultFailure,
+)
 from quiesce.vault.format.config import VaultConfig, read_config
-from quiesce.vault.format.keys import SLOT_LIMIT_BYTES, KeyMaterial, VaultKeys, unlock
+from quiesce.vault.format.keys import (
+    SLOT_LIMIT_BYTES,
+    SLOT_VERSION,
+    KeyMaterial,
+    VaultKeys,
+    unlock,
+)
+from quiesce.vault.format.times import read_time
 from quiesce.vault.stores.store import ObjectMissing, Store
 
 _PREFIX = "keys/slot-"
@@ -67,7 +80,7 @@ def slot_opened_by(store: Store, config: VaultConfig, material: KeyMaterial) -> 
     :raise AuthFailure: auth.key-wrong
     """
     for slot_id, stored in read_slots(store):
-        with contextlib.suppress(AuthFailure):
+        with contextlib.suppress(AuthFailure, VaultFailure):
             unlock([stored], material, config.bound)
             return slot_id
     raise AuthFailure(
@@ -139,14 +152,17 @@ def _described(stored: bytes, bound: str) -> tuple[str, datetime | None]:
     try:
         slot: Any = json.loads(stored)
         kind = str(slot["kind"])
-        if slot["version"] != 1 or kind not in KINDS or slot.get("vault", bound) != bound:
+        if (
+            slot["version"] != SLOT_VERSION
+            or kind not in KINDS
+            or slot.get("vault", bound) != bound
+        ):
             return "", None
         if len(bytes.fromhex(slot["wrapped"])) != 48:
             return "", None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", None
     try:
-        at = datetime.fromisoformat(slot["added_at"])
+        return kind, read_time(slot["added_at"])
     except (ValueError, KeyError, TypeError):
         return kind, None
-    return kind, at if at.tzinfo else at.replace(tzinfo=UTC)

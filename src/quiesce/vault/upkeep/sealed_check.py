@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from quiesce.model.failure import StorageFailure
-from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
+from quiesce.vault.contents.opening import newer
+from quiesce.vault.format.sealed import (
+    LIMIT_BYTES,
+    NewerSealError,
+    SealError,
+    check,
+    content_name,
+)
 from quiesce.vault.stores.store import UNREADABLE, ObjectInfo, ObjectMissing, Store
 from quiesce.vault.upkeep.verify_report import Finding
 
@@ -29,7 +36,10 @@ def sealed_objects(
 
 def check_sealed(store: Store, key: str) -> list[Finding]:
     """The finding, if this sealed object is not whole; none when it is gone. It is read once more
-    before that is said: what was spoilt only on its way is no damage."""
+    before that is said: what was spoilt only on its way is no damage.
+
+    :raise VaultFailure: vault.version-unsupported
+    """
     problem = _problem_of(store, key) and _problem_of(store, key)
     return [Finding(SEALED_FOLDERS[key.partition("/")[0]], key, problem)] if problem else []
 
@@ -40,6 +50,8 @@ def _problem_of(store: Store, key: str) -> str:
         check(stored)
     except ObjectMissing:
         return ""
+    except NewerSealError as inner:
+        raise newer(key, inner) from inner
     except SealError as wrong:
         return str(wrong)
     except StorageFailure as failure:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from quiesce.api.answers import Examined
 from quiesce.diagnosis.allowlist import AllowlistFormat, allowlist
 from quiesce.model.agent import AgentCondition, AgentState, HandlerState
+from quiesce.model.damage import DamageReport, DiskHealth, PointHealth
 from quiesce.model.diagnosis import (
     Check,
     Diagnosis,
@@ -258,10 +259,23 @@ _GARBAGE = CollectView(
     waiting_bytes=64_000_000,
 )
 
+_DAMAGE = DamageReport.of(
+    [
+        PointHealth(
+            _POINT.id,
+            _POINT.vm,
+            _TAKEN,
+            (DiskHealth.of("vda", [(4_194_304, 131_072, True), (9_961_472, 262_144, False)]),),
+        )
+    ],
+    _TAKEN + timedelta(hours=9),
+)
+
 _EXAMPLES: dict[str, object] = {
     "copy-plan": _COPY_PLAN,
     "slots": _SLOTS,
     "garbage": _GARBAGE,
+    "damage": _DAMAGE,
     "vm": _VM,
     "job": _JOB,
     "restore": _RESTORE,

@@ -12,6 +12,7 @@ from quiesce.api.problem import problem_responses
 from quiesce.api.requests import CopyStart, KeyAdd, VerifyStart
 from quiesce.api.routes import Running
 from quiesce.api.security import caller_is_allowed
+from quiesce.model.damage import DamageReport
 from quiesce.model.job import Job
 from quiesce.service.vault_views import (
     CollectView,
@@ -38,6 +39,13 @@ router = APIRouter(
 def show_vault(service: Running) -> VaultView:
     """The vault's figures."""
     return service.points.vault_view()
+
+
+@router.get("/vault/damage", responses=example(200, "damage"))
+def show_damage(service: Running) -> DamageReport:
+    """Which points are hurt by what is known as damaged or missing, and what of it heals. Nothing
+    new is looked for: that takes a verify job, which has such a report of its own."""
+    return service.points.damage()
 
 
 @router.get("/vaults")

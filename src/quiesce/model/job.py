@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from quiesce.model.damage import DamageReport
 from quiesce.model.diagnosis import Diagnosis, Mend
 from quiesce.model.failure import FailureReport
 from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
@@ -135,6 +136,8 @@ class Job:
     restored: tuple[RestoredDisk, ...] = ()
     bandwidth: int = 0
     """What it may read a second, in bytes; 0 for no limit."""
+    damage: DamageReport | None = None
+    """Of a verification that has ended: what points have lost."""
 
 
 def backup_status(snapshot: TaskStatus, transfer: TaskStatus, *, warnings: bool) -> JobStatus:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from quiesce.model.damage import DamageReport
 from quiesce.model.failure import Evidence, NotFoundFailure, PolicyFailure, VaultFailure
 from quiesce.model.job import JobKind
 from quiesce.model.point import RecoveryPoint
@@ -16,10 +17,15 @@ from quiesce.service.requests import RestoreRequest
 from quiesce.service.vault_views import vault_view
 from quiesce.service.views import DeletionPlan, VaultView
 from quiesce.transfer.ports import DiskReader, PointWriter
+from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.vault import Vault
 
 _REMEMBER_SECONDS = 30.0
 """Points of other writers of the same vault are seen after this time; our own at once."""
+
+_DAMAGE_SECONDS = 600.0
+"""Damage that other processes have noted is seen after this time; what our jobs found at once."""
+_DAMAGE_BUDGET = Budget(seconds=20.0)
 
 _COLLECT_SECONDS = 6 * 3600.0
 _OVERDUE_SECONDS = 24 * 3600.0
@@ -37,6 +43,8 @@ class Points:
         self._lock = threading.Lock()
         self._cached: tuple[RecoveryPoint, ...] = ()
         self._cached_until = float("-inf")
+        self._damage: DamageReport | None = None
+        self._damage_until = float("-inf")
         self._collect_due = float("-inf")
         self._overdue = monotonic() + _OVERDUE_SECONDS
 
@@ -153,6 +161,18 @@ class Points:
     def vault_view(self) -> VaultView:
         return vault_view(self.vault)
 
-    def forget_cached(self) -> None:
+    def damage(self) -> DamageReport:
+        """Which points are hurt by what is known as damaged or missing. Remembered for a while;
+        while there is damage, a look reads maps for 20 seconds and some at most."""
         with self._lock:
-            self._cached_until = float("-inf")
+            if self._damage is not None and self._monotonic() < self._damage_until:
+                return self._damage
+        found = self.vault.damage(_DAMAGE_BUDGET)
+        with self._lock:
+            self._damage, self._damage_until = found, self._monotonic() + _DAMAGE_SECONDS
+        return found
+
+    def forget_cached(self) -> None:
+        """Points, or what is known of their damage, have changed."""
+        with self._lock:
+            self._cached_until = self._damage_until = float("-inf")

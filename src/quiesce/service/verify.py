@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from quiesce.model.damage import DiskHealth, PointHealth
 from quiesce.model.failure import Evidence, VaultFailure
 from quiesce.model.job import Job, Progress, TaskName
 from quiesce.model.units import size_text
@@ -9,12 +12,12 @@ from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
 from quiesce.service.work import Parts
 from quiesce.vault.upkeep.budget import Budget
-from quiesce.vault.upkeep.health import DiskHealth, PointHealth
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 from quiesce.vault.upkeep.verify_report import Verdict, VerifyMode, VerifyReport
 
 _VERIFY = TaskName.VERIFY
 _SHOWN_OBJECTS = 50
+_SHOWN_POINTS = 100
 _SHOWN_RANGES = 8
 
 
@@ -31,6 +34,9 @@ def verify(parts: Parts, job: Job) -> None:
     )
     # The last walk counts what the points protect, or chunks: what was read is told at the end.
     console.progress(Progress(report.bytes_read, report.bytes_read))
+    damage = report.damage(parts.clock.now())
+    parts.book.update(job.id, lambda job: replace(job, damage=damage))
+    parts.points.forget_cached()
     for line in told(report):
         console.note("info", line)
     for finding in report.findings:
@@ -93,11 +99,13 @@ def damaged(report: VerifyReport, *, with_key: bool = True) -> VaultFailure:
     points = [
         Evidence(
             f"point {point.point_id} of {point.vm or 'an unknown VM'} suffers: "
-            + (point.lost or "; ".join(_hurt_disks(point))),
+            + (point.lost or "; ".join(hurt_disks(point))),
             "vault",
         )
-        for point in hurt
+        for point in hurt[:_SHOWN_POINTS]
     ]
+    if len(hurt) > _SHOWN_POINTS:
+        points.append(Evidence(f"{len(hurt) - _SHOWN_POINTS} more points suffer", "vault"))
     suffer = f"{_count(len(hurt), 'point')} {'suffers' if len(hurt) == 1 else 'suffer'}"
     rest = f"{whole} {'is' if whole == 1 else 'are'} whole"
     unseen = "" if report.examined else "; not all points were looked at"
@@ -130,14 +138,18 @@ def _damaged_objects(names: set[str], evidence: list[Evidence]) -> VaultFailure:
     )
 
 
-def _hurt_disks(point: PointHealth) -> list[str]:
+def hurt_disks(point: PointHealth) -> list[str]:
+    """What each of its disks has lost, in words."""
     return [_hurt_disk(disk) for disk in point.disks if disk.hurt_bytes]
 
 
 def _hurt_disk(disk: DiskHealth) -> str:
-    ranges = [f"{start}–{end}" for start, end in disk.ranges]
-    more = " and more" if len(ranges) > _SHOWN_RANGES else ""
-    shown = ", ".join(ranges[:_SHOWN_RANGES])
+    disk = disk.listing(_SHOWN_RANGES)
+    ranges = [f"{r.offset_bytes}–{r.offset_bytes + r.length_bytes}" for r in disk.ranges]
+    if disk.more_ranges:
+        ranges.append(
+            f"and {_count(disk.more_ranges, 'more range')} of {size_text(disk.more_bytes)}"
+        )
     if disk.healable_bytes:
         whole = disk.healable_bytes == disk.hurt_bytes
         share = "all" if whole else size_text(disk.healable_bytes)
@@ -145,8 +157,8 @@ def _hurt_disk(disk: DiskHealth) -> str:
     else:
         heals = "no newest point holds it"
     return (
-        f"disk {disk.name}: {size_text(disk.hurt_bytes)} cannot be read, bytes {shown}{more}; "
-        f"{heals}"
+        f"disk {disk.name}: {size_text(disk.hurt_bytes)} cannot be read, bytes "
+        f"{', '.join(ranges)}; {heals}"
     )
 
 

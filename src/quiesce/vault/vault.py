@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from quiesce.model.damage import DamageReport
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
@@ -29,6 +30,7 @@ from quiesce.vault.upkeep.collect import execute_collect
 from quiesce.vault.upkeep.collect_plan import CollectPlan, plan_collect
 from quiesce.vault.upkeep.deletion import DeletionPlan, execute_deletion, plan_deletion
 from quiesce.vault.upkeep.forecast import Forecast, forecast
+from quiesce.vault.upkeep.known_damage import KnownDamage
 from quiesce.vault.upkeep.rebuild import RebuildReport, rebuild_index
 from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
@@ -66,6 +68,7 @@ class Vault:
         self.contents = contents
         self.config = config
         self._manifests = Manifests(contents)
+        self._damage = KnownDamage(contents)
 
     # ── making and opening ───────────────────────────────────────────────────────────────────
 
@@ -252,7 +255,7 @@ class Vault:
         """
         options = VerifyOptions(VerifyMode(mode), budget, cursor, sample, seed)
         manifests, damaged = self.read_all_manifests(fresh=True)
-        return verify_vault(
+        report = verify_vault(
             self.contents,
             manifests,
             damaged,
@@ -260,6 +263,14 @@ class Vault:
             on_progress=on_progress,
             cancelled=cancelled,
         )
+        if report.hurt:
+            self._damage.learn(report.damage(self.contents.clock()))
+        return report
+
+    def damage(self, budget: Budget = UNLIMITED) -> DamageReport:
+        """Which points are hurt by what is known as damaged or missing. Reads maps only when
+        something is, and nothing new is looked for: see `verify`."""
+        return self._damage.look(*self.read_all_manifests(), budget)
 
     def forecast(self, mode: VerifyMode | str, *, sample: int = SAMPLE_CHUNKS) -> Forecast:
         """What `verify` would cost without a budget."""

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from quiesce.model.damage import DiskHealth, PointHealth
 from quiesce.service.verify import damaged, told
-from quiesce.vault.upkeep.health import DiskHealth, PointHealth
 from quiesce.vault.upkeep.verify_report import Finding, VerifyMode, VerifyReport
 
 MIB = 1024 * 1024
@@ -63,7 +63,7 @@ def test_a_check_of_the_structure_reads_no_pack_and_says_so() -> None:
 
 
 def test_damage_is_told_with_its_ranges_and_what_the_next_backup_heals() -> None:
-    disk = DiskHealth("vda", 3 * MIB, ((0, MIB), (4 * MIB, 6 * MIB)), 2 * MIB)
+    disk = DiskHealth.of("vda", [(0, MIB, False), (4 * MIB, 2 * MIB, True)])
     failure = damaged(report(point(disk), findings=(BAD_PACK,)))
     assert failure.message == "The vault is damaged: 1 point suffers, 0 are whole."
     fact = failure.evidence[0].fact
@@ -73,19 +73,27 @@ def test_damage_is_told_with_its_ranges_and_what_the_next_backup_heals() -> None
 
 
 def test_what_the_next_backups_heal_in_full_needs_no_copy() -> None:
-    disk = DiskHealth("vda", MIB, ((0, MIB),), MIB)
+    disk = DiskHealth.of("vda", [(0, MIB, True)])
     failure = damaged(report(point(disk)))
     assert "the next backup heals all of it if the disk still holds it" in failure.evidence[0].fact
     assert "vault copy" not in failure.remedy
 
 
 def test_many_ranges_are_cut_and_the_cut_is_told() -> None:
-    ranges = tuple((at * 2 * MIB, at * 2 * MIB + MIB) for at in range(20))
-    failure = damaged(report(point(DiskHealth("vda", 20 * MIB, ranges, 0))))
+    disk = DiskHealth.of("vda", ((at * 2 * MIB, MIB, False) for at in range(20)))
+    failure = damaged(report(point(disk)))
     fact = failure.evidence[0].fact
     assert fact.count("–") == 8
-    assert "and more" in fact
+    assert "and 12 more ranges of 12.0 MiB" in fact
     assert "no newest point holds it" in fact
+
+
+def test_many_points_are_cut_and_the_cut_is_told() -> None:
+    disk = DiskHealth.of("vda", [(0, MIB, True)])
+    failure = damaged(report(*[point(disk)] * 130))
+    assert failure.message == "The vault is damaged: 130 points suffer, 0 are whole."
+    assert len(failure.evidence) == 101
+    assert failure.evidence[-1].fact == "30 more points suffer"
 
 
 @pytest.mark.parametrize(("packs", "said"), [(1, "1 pack is damaged"), (2, "2 packs are damaged")])

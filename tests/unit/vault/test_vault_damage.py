@@ -8,6 +8,7 @@ import pytest
 from faulty_store import Fault, FaultyStore, Rule
 from vault_scene import KEY, LABEL, Scene, disk_of
 
+from quiesce.model.damage import HurtRange
 from quiesce.model.failure import Failure, StorageFailure
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
@@ -72,7 +73,7 @@ def test_a_flipped_bit_in_a_chunk_names_disk_and_range_and_spares_the_others(
     assert "sda" in caught.value.message
     report = fresh.vault.verify(mode)
     assert [health.vm for health in report.hurt] == ["web"]
-    assert report.hurt[0].disks[0].ranges == ((0, CHUNK_BYTES),)
+    assert report.hurt[0].disks[0].ranges == (HurtRange(0, CHUNK_BYTES, heals=True),)
     assert fresh.restore(fresh.vault.points("mail")[0]) == disk_of(4, 5, 6)
 
 

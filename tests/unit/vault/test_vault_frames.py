@@ -180,7 +180,8 @@ def test_a_damaged_frame_costs_its_chunks_and_no_others(scene: Scene) -> None:
     pack.write_bytes(data)
     report = scene.reopened().vault.verify("chunks")
     start, end = FRAME_BYTES, 2 * FRAME_BYTES
-    assert [disk.ranges for disk in report.hurt[0].disks] == [((start, end),)]
+    ((lost,),) = [disk.ranges for disk in report.hurt[0].disks]
+    assert (lost.offset_bytes, lost.length_bytes) == (start, end - start)
     name = pack_name(f"packs/{pack.parent.name}/{pack.name}")
     there = scene.reopened()
     recorded = there.vault.contents.records.damage()[name]

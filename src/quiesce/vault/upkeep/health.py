@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quiesce.model.damage import DiskHealth, PointHealth
 from quiesce.model.failure import Failure, VaultFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.index import IndexSnapshot
@@ -16,43 +16,8 @@ from quiesce.vault.format.diskmap import FANOUT, PART_BYTES, ZERO_ID, ids_of
 from quiesce.vault.format.manifest import DiskMapRef, Manifest
 from quiesce.vault.upkeep.references import read_parts
 
-_RANGES = 64
-
 Prefixes = NDArray[np.uint64]
 """First 8 bytes of ids: enough to tell what is in a report."""
-
-
-@dataclass(frozen=True, slots=True)
-class DiskHealth:
-    """One disk of a point. `hurt_bytes` cannot be read; `ranges` are (start, end) of the first
-    of them, in bytes of the disk. `healable_bytes` of them stood, as they were, in the newest point
-    of some VM: the next full read of that VM heals them if its disk still holds them, and a VM with
-    known damage is read in full. Of the rest no disk is known that holds it."""
-
-    name: str
-    hurt_bytes: int = 0
-    ranges: tuple[tuple[int, int], ...] = ()
-    healable_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PointHealth:
-    """One point. `lost` says why nothing of it can be read; then `vm` and `disks` are unknown."""
-
-    point_id: str
-    vm: str
-    taken_at: datetime | None
-    disks: tuple[DiskHealth, ...]
-    lost: str = ""
-
-    @property
-    def intact(self) -> bool:
-        return not self.lost and not any(disk.hurt_bytes for disk in self.disks)
-
-    @property
-    def healable(self) -> bool:
-        """Whether the next backups heal all that is hurt, if the disks still hold it."""
-        return not self.lost and all(d.healable_bytes == d.hurt_bytes for d in self.disks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +61,13 @@ class Examiner:
             self._look_at_nodes(part.nodes)
         self.points[manifest.point.id] = manifest
 
-    def result(self, newest: Iterable[Manifest]) -> Examination:
-        """`newest`: the newest point of each VM, for what the next backups may heal."""
+    def result(
+        self, newest: Iterable[Manifest], check: Callable[[int], None] | None = None
+    ) -> Examination:
+        """`newest`: the newest point of each VM, for what the next backups may heal. Their maps
+        are read for that, if anything is hurt: `check` is asked then in place of the examiner's,
+        which may have ended its look at the points."""
+        self.check = check or self.check
         healable = self._healable(newest) if self._hurt_nodes else np.empty(0, np.uint64)
         points = tuple(
             PointHealth(
@@ -170,24 +140,19 @@ class Examiner:
         return good
 
     def _disk(self, part: DiskMapRef, healable: Prefixes) -> DiskHealth:
-        ranges: list[tuple[int, int]] = []
-        total = healed = 0
+        return DiskHealth.of(part.name, self._ranges(part, healable))
+
+    def _ranges(self, part: DiskMapRef, healable: Prefixes) -> Iterator[tuple[int, int, bool]]:
+        """A chunk each, in order: offset and length in bytes, and whether it heals."""
         for at, node in enumerate(part.nodes):
             for number, hurt in self._hurt_nodes.get(node, {}).items():
                 heals = np.isin(hurt.needs, healable)
                 first = (at * FANOUT + number) * FANOUT
                 for place, will_heal in zip(hurt.places.tolist(), heals.tolist(), strict=True):
                     start = (first + place) * part.chunk_bytes
-                    end = min(start + part.chunk_bytes, part.size_bytes)
-                    if start >= end:
-                        continue
-                    total += end - start
-                    healed += end - start if will_heal else 0
-                    if ranges and ranges[-1][1] == start:
-                        ranges[-1] = (ranges[-1][0], end)
-                    elif len(ranges) < _RANGES:
-                        ranges.append((start, end))
-        return DiskHealth(part.name, total, tuple(ranges), healed)
+                    length = min(part.chunk_bytes, part.size_bytes - start)
+                    if length > 0:
+                        yield start, length, will_heal
 
     def _healable(self, newest: Iterable[Manifest]) -> Prefixes:
         """Of the ids that are needed, those that stood in one of these points."""

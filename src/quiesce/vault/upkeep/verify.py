@@ -157,6 +157,7 @@ class _Verification:
             requests=self.meter.requests,
             seconds=self.meter.seconds,
             sample=sample,
+            unseen=len(self.manifests) - len(found.points),
         )
 
     def _cursor(self) -> Cursor | None:
@@ -348,7 +349,9 @@ class _Verification:
         except _Spent as spent:
             self.stopped_by = str(spent)
             stopped = True
-        return examiner.result(newest_of_each_vm(ordered)), (last or "00") if stopped else ""
+        # What heals is told of all damage that was found, also when the limit is reached by now.
+        found = examiner.result(newest_of_each_vm(ordered), lambda parts: stop_if(self.cancelled))
+        return found, (last or "00") if stopped else ""
 
     def _judged(self, finding: Finding, found: Examination, examined: bool) -> Finding:
         """A damaged pack stays where it is until it is collected, but what it lost has been stored

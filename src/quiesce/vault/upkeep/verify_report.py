@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from quiesce.model.damage import DamageReport, PointHealth
 from quiesce.model.failure import InputFailure
-from quiesce.vault.upkeep.health import PointHealth
 
 
 class VerifyMode(StrEnum):
@@ -108,7 +108,8 @@ class VerifyReport:
 
     `packs` of the vault are `total_bytes` long; `packs_checked` of them were read now, and the
     round that this run belongs to has come to `round_bytes`. `examined`: the maps of the points in
-    `points` were walked to the end; else `points` is not all of them. `stopped_by` names the limit
+    `points` were walked to the end; else `points` is not all of them, and `unseen` are missing.
+    `stopped_by` names the limit
     of the budget that ended it ("time", "bytes", "requests"), and `cursor` is where to go on; both
     are empty when there is nothing left to look at. `sample`: of mode SAMPLE.
     """
@@ -128,6 +129,11 @@ class VerifyReport:
     requests: int = 0
     seconds: float = 0.0
     sample: SampleReport | None = None
+    unseen: int = 0
+
+    def damage(self, at: datetime) -> DamageReport:
+        """What points have lost; `at` is when this verification ended."""
+        return DamageReport.of(self.points, at, unseen=self.unseen)
 
     @property
     def verdict(self) -> Verdict:

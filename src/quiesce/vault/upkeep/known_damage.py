@@ -67,7 +67,7 @@ class KnownDamage:
         meter = Meter(budget)
 
         def check(parts: int) -> None:
-            if meter.refuses(parts):
+            if meter.reserve(parts, 0):
                 raise _Spent
 
         examiner = Examiner(contents, snapshot, check)

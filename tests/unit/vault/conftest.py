@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from cloud_scene import CLOUDS, Clouds, Place, clouds_of_run, place_in
+from paper_store import PaperStore
+from repack_scene import KEPT, OLD
+from small_vault import MAIL, WEB, small_packs, small_scene
 from vault_scene import FakeClock, Scene
 
 from quiesce.vault import LocalStore
@@ -16,8 +19,37 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
+def paper(clock: FakeClock) -> PaperStore:
+    return PaperStore(clock)
+
+
+@pytest.fixture
 def scene(tmp_path: Path, clock: FakeClock) -> Scene:
     return Scene.create(LocalStore.create(tmp_path / "vault"), clock)
+
+
+@pytest.fixture
+def web_and_mail(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
+    """Two VMs and about a dozen packs."""
+    with small_packs():
+        scene = small_scene(paper, clock)
+        scene.backup("web-1", WEB)
+        scene.backup("mail-1", MAIL, vm="mail")
+        yield scene.reopened()
+
+
+@pytest.fixture
+def mostly_dead(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
+    """A vault whose older packs hold two chunks that somebody needs, and many that nobody does."""
+    with small_packs():
+        scene = small_scene(paper, clock)
+        old = scene.backup("old", OLD)
+        scene.clock.advance(hours=4)
+        scene.backup("kept", KEPT, vm="mail")
+        scene.clock.advance(hours=4)
+        scene.delete(old)
+        scene.clock.advance(hours=4)
+        yield scene.reopened()
 
 
 @pytest.fixture(scope="session")

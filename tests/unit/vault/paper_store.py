@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from datetime import datetime, timedelta
 
+from vault_scene import turned
+
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.contents.contents import Clock, utc_now
 from quiesce.vault.stores.files import Buffer
@@ -33,6 +35,11 @@ class PaperStore:
 
     def keys(self, prefix: str = "") -> list[str]:
         return sorted(key for key in self.objects if key.startswith(prefix))
+
+    def spoil(self, key: str, at: int = 100) -> None:
+        """Turn a bit of an object."""
+        data, when = self.objects[key]
+        self.objects[key] = turned(data, at), when
 
     def put(self, key: str, data: Buffer) -> Put:
         kept = bytes(data), self.clock()

@@ -30,11 +30,6 @@ DISKS = {f"vm-{n}": small_disk(*range(100 * n + 1, 100 * n + 30, 2)) for n in ra
 
 
 @pytest.fixture
-def paper(clock: FakeClock) -> PaperStore:
-    return PaperStore(clock)
-
-
-@pytest.fixture
 def scene(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
     with small_packs():
         scene = small_scene(paper, clock)
@@ -52,11 +47,10 @@ def assert_whole(scene: Scene) -> None:
 
 def harm(paper: PaperStore, kind: str) -> None:
     for key in paper.keys("index/"):
-        data, at = paper.objects[key]
         if kind == "gone":
             del paper.objects[key]
         elif kind == "damaged":
-            paper.objects[key] = data[:60] + bytes([data[60] ^ 1]) + data[61:], at
+            paper.spoil(key, 60)
 
 
 @pytest.mark.parametrize("kind", ["whole", "damaged", "gone"])
@@ -123,8 +117,7 @@ def test_a_pack_whose_footer_is_damaged_is_told_of_by_the_old_index(
     scene: Scene, paper: PaperStore
 ) -> None:
     key = paper.keys("packs/")[0]
-    data, at = paper.objects[key]
-    paper.objects[key] = data[:-30] + bytes([data[-30] ^ 1]) + data[-29:], at
+    paper.spoil(key, -30)
     report = scene.reopened().vault.rebuild_index()
     assert report.unreadable == report.taken_over == (key,)
     fresh = scene.reopened()

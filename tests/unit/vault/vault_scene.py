@@ -44,6 +44,13 @@ def random_bytes(seed: int, length: int) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
+def turned(data: bytes, at: int) -> bytes:
+    """With one bit turned in the byte `at`, counted from the end when it is negative."""
+    spoilt = bytearray(data)
+    spoilt[at] ^= 1
+    return bytes(spoilt)
+
+
 def disk_of(*chunks: int, tail: int = 0) -> bytes:
     """A disk, one number a chunk: 0 is zeros, any other seeds its own bytes."""
     parts = [random_bytes(n, CHUNK_BYTES) if n else bytes(CHUNK_BYTES) for n in chunks]
@@ -136,6 +143,18 @@ class Scene:
             consistency=LABEL,
             freeze=FREEZE,
             disks=tuple(rows),
+        )
+
+    def commit(
+        self, writer: VaultPointWriter, size_bytes: int, generation: str = "g"
+    ) -> RecoveryPoint:
+        """A point of one disk, which was written in full."""
+        return writer.commit(
+            taken_at=self.clock(),
+            route=Route.HOST,
+            consistency=LABEL,
+            freeze=None,
+            disks=(PointDisk("sda", size_bytes, "raw", generation, False),),
         )
 
     def restore(self, point: RecoveryPoint | str, disk: str = "sda") -> bytes:

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.confirm import confirmed
+from quiesce.cli.damage_text import damaged_mark, show_damage
 from quiesce.cli.job_text import consistency, frozen
 from quiesce.cli.options import COMMON, Common, DryRun, Yes
 from quiesce.model.units import size_text
@@ -26,18 +27,26 @@ def list_(
     """Recovery points, newest first."""
     with common.client() as client:
         points = client.get("points", vm=vm)
+        damage = None if common.json else client.get("vault", "damage")
 
-    screen.emit(points, as_json=common.json, human=lambda: show_points(points))
+    screen.emit(points, as_json=common.json, human=lambda: show_points(points, damage))
 
 
-def show_points(points: list[Json], hint: str = "Make one: `quiesce backup VM --wait`") -> None:
-    """A line for each; `hint` says what to do when there is none."""
+def show_points(
+    points: list[Json],
+    damage: Json,
+    hint: str = "Make one: `quiesce backup VM --wait`",
+    where: str = "",
+) -> None:
+    """A line for each, marked where it is hurt; `hint` says what to do when there is none, `where`
+    are the options that say which vault it is."""
     if not points:
         screen.say("There are no recovery points yet.")
         screen.advise(hint)
         return
+    hurt = bool(damage["points"])
     screen.table(
-        ("point", "VM", "taken", "consistency", "disks", "new"),
+        ("point", "VM", "taken", "consistency", "disks", "new", *(["damage"] if hurt else [])),
         (
             (
                 point["id"],
@@ -46,12 +55,15 @@ def show_points(points: list[Json], hint: str = "Make one: `quiesce backup VM --
                 screen.styled(point["consistency"]["level"]),
                 size_text(_sum(point, "size_bytes")),
                 size_text(_sum(point, "stored_bytes")),
+                *([damaged_mark(point["id"], damage)] if hurt else []),
             )
             for point in points
         ),
         right="disks new",
         whole="taken",
     )
+    if hurt:
+        screen.advise(f"What they have lost: `quiesce vault status{where}`")
 
 
 @app.command
@@ -59,7 +71,8 @@ def show(point: str, /, *, common: Common = COMMON) -> None:
     """One recovery point with its disks."""
     with common.client() as client:
         found = client.get("points", point)
-    screen.emit(found, as_json=common.json, human=lambda: _show(found))
+        damage = None if common.json else client.get("vault", "damage")
+    screen.emit(found, as_json=common.json, human=lambda: _show(found, damage))
 
 
 @app.command
@@ -100,7 +113,7 @@ def _plan(plan: Json) -> None:
         screen.say(f"{len(plan['kept'])} other points stay.")
 
 
-def _show(point: Json) -> None:
+def _show(point: Json, damage: Json) -> None:
     screen.facts(
         (
             ("point", point["id"]),
@@ -127,6 +140,10 @@ def _show(point: Json) -> None:
             for disk in point["disks"]
         ),
     )
+    hurt = [each for each in damage["points"] if each["point_id"] == point["id"]]
+    if hurt:
+        screen.say("This point is damaged.", "bold red")
+        show_damage({**damage, "points": hurt, "more_points": 0, "unseen": 0})
     # Of a single disk, a path that is no folder is the file itself.
     to = "FILE" if len(point["disks"]) == 1 else "FOLDER"
     screen.advise(f"Restore it: `quiesce restore {point['id']} --to {to} --wait`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quiesce.cli import screen
 from quiesce.cli.client import Json
+from quiesce.cli.damage_text import show_damage
 from quiesce.cli.options import COMMON, Common
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.model.units import size_text
@@ -14,10 +15,11 @@ def status(*, place: Place = PLACE, common: Common = COMMON) -> None:
     if place.at:
         from quiesce.service.vault_views import vault_view
 
-        vault = as_json_value(vault_view(place.open()))
+        opened = place.open()
+        vault = as_json_value(vault_view(opened)) | {"damage": as_json_value(opened.damage())}
     else:
         with common.client() as client:
-            vault = client.get("vault")
+            vault = client.get("vault") | {"damage": client.get("vault", "damage")}
     screen.emit(vault, as_json=common.json, human=lambda: _show(vault, place))
 
 
@@ -49,7 +51,10 @@ def _show(vault: Json, place: Place) -> None:
             f"{len(vault['unreadable_points'])} points cannot be read.",
             "red",
         )
-        screen.advise(f"See what suffers: `quiesce vault verify{place.words}`")
+        if not vault["damage"]["points"]:
+            screen.say("No point is known to suffer from it.")
+        screen.advise(f"Look at every pack: `quiesce vault verify{place.words}`")
+    show_damage(vault["damage"])
 
 
 def _list(places: list[Json]) -> None:

@@ -28,9 +28,15 @@ def points(
     from quiesce.cli.point import show_points
 
     _only_at(place, "points", "point list")
-    found = as_json_value(tuple(reversed(place.open().points(vm))))
+    vault = place.open()
+    found = as_json_value(tuple(reversed(vault.points(vm))))
+    damage = None if common.json else as_json_value(vault.damage())
     hint = "Is it the right vault? See `quiesce vault status --at ADDRESS`."
-    screen.emit(found, as_json=common.json, human=lambda: show_points(found, hint))
+    screen.emit(
+        found,
+        as_json=common.json,
+        human=lambda: show_points(found, damage, hint, place.words),
+    )
 
 
 def restore(

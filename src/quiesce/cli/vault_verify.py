@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -151,6 +152,12 @@ def _here(
                 "green",
             )
 
-    answer = {**as_json_value(report), "verdict": str(report.verdict)}
+    # Without the key no point is known.
+    damage = None if vault is None else report.damage(datetime.now(UTC))
+    answer = {
+        **as_json_value(report),
+        "verdict": str(report.verdict),
+        "damage": as_json_value(damage),
+    }
     screen.emit(answer, as_json=common.json, human=human)
     return ExitCode.DAMAGED if report.verdict is Verdict.DAMAGED else ExitCode.OK

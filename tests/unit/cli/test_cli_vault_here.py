@@ -314,6 +314,48 @@ def test_checks_find_damage_and_end_with_9(here: Here) -> None:
     assert "of it if the disk still holds it" in said.words or "no newest point" in said.words
 
 
+def test_what_points_have_lost_is_told_wherever_they_are_shown(here: Here) -> None:
+    older, lost = (point["id"] for point in here.json("points", "--vm", "web")[1::-1])
+    assert here.json("status")["damage"]["points"] == []
+    assert "damage" not in here("points").out
+    (pack,) = (p for p in here.packs() if p.name == pack_of(here, lost))
+    data = bytearray(pack.read_bytes())
+    data[100] ^= 1  # in the first chunk
+    pack.write_bytes(data)
+    found = here.json("verify", code=9)["damage"]
+    (point,) = found["points"]
+    assert (point["point_id"], point["vm"], found["looked_at"]) == (lost, "web", 4)
+    assert point["disks"] == [
+        {
+            "name": "vda",
+            "hurt_bytes": 131072,
+            "ranges": [{"offset_bytes": 0, "length_bytes": 131072, "heals": True}],
+            "healable_bytes": 131072,
+            "more_ranges": 0,
+            "more_bytes": 0,
+        }
+    ]
+    assert here.json("status")["damage"]["points"] == [point]
+    said = here("status").words
+    assert "Damage was noticed: 0 packs are missing, 1 are damaged" in said
+    assert f"{lost} web" in said
+    assert "0 + 131072" in said
+    (row,) = (line for line in here("points").out.splitlines() if lost in line)
+    assert "128.0 KiB lost" in row
+    (row,) = (line for line in here("points").out.splitlines() if older in line)
+    assert "lost" not in row
+    keyless = ("verify", "--at", str(here.folder), "--without-key", "--json")
+    assert json.loads(here.plain(*keyless).out)["damage"] is None
+
+
+def pack_of(here: Here, point_id: str) -> str:
+    """The pack that this point alone needs."""
+    contents = here.vault.contents
+    place = contents.index.locate(here.vault.manifest(point_id).maps[0].nodes[0])
+    assert place is not None
+    return contents.index.name_of(place.pack).hex()
+
+
 def test_a_check_that_reached_its_limit_says_how_to_go_on(here: Here) -> None:
     said = here("verify", "--requests", "8")
     assert said.code == 0, said.words

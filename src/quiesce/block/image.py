@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from quiesce.block import image_lock
+from quiesce.block.claims import claims_on
 from quiesce.block.past_cache import Output
 from quiesce.block.qemu_nbd import Qcow2Server, create_qcow2
 from quiesce.model.failure import Evidence, InputFailure, RestoreFailure
@@ -173,7 +174,8 @@ class Qcow2Target:
 
 
 class DeviceTarget:
-    """An existing block device. It has no temporary name: what was abandoned halfway is lost."""
+    """An existing block device, all of it: behind the disk's end it reads as zeros. It has no
+    temporary name: what was abandoned halfway is lost, and may be restored onto again."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
@@ -181,7 +183,7 @@ class DeviceTarget:
             # On a block device O_EXCL means: not while it is mounted or otherwise claimed.
             self._file = Output(os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
         except OSError as error:
-            raise _not_writable(error, path) from error
+            raise _claimed(error, path) from error
         try:
             image_lock.hold(self._file.descriptor, path)
         except BaseException:
@@ -198,6 +200,8 @@ class DeviceTarget:
             self._zero()
         except OSError as error:
             self._file.close()
+            if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+                raise _not_writable(error, path) from error
             raise _write_failure(error, path, "zeroing the device") from error
 
     def _zero(self) -> None:
@@ -331,11 +335,22 @@ def _require_space(path: Path, data_bytes: int) -> None:
         )
 
 
+def _claimed(error: OSError, path: Path) -> RestoreFailure:
+    if error.errno != errno.EBUSY:
+        return _not_writable(error, path)
+    return RestoreFailure(
+        "restore.target-in-use",
+        f"{path} is in use: it, or a partition of it, is mounted or part of something else.",
+        evidence=[Evidence("refused by the system", str(path), raw=str(error)), *claims_on(path)],
+        remedy="Unmount it, or choose another device: `lsblk` tells what is made of it.",
+    )
+
+
 def _not_writable(error: OSError, path: Path) -> RestoreFailure:
     return RestoreFailure(
         "restore.target-not-writable",
         f"{path} cannot be written.",
-        evidence=[Evidence("opening it for writing failed", str(path), raw=str(error))],
+        evidence=[Evidence("refused by the system", str(path), raw=str(error))],
         remedy=f"Make the folder first: `mkdir -p {shlex.quote(str(path.parent))}`"
         if isinstance(error, FileNotFoundError)
         else "",

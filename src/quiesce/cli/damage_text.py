@@ -39,7 +39,8 @@ def damaged_mark(point_id: str, damage: Json) -> Text:
     for point in damage["points"]:
         if point["point_id"] == point_id:
             return Text(_lost(point), style="bold red")
-    return Text("")
+    # Neither said to be hurt nor to be whole.
+    return Text("not known" if damage["more_points"] or damage["unseen"] else "")
 
 
 def _lost(point: Json) -> str:

@@ -27,7 +27,7 @@ def list_(
     """Recovery points, newest first."""
     with common.client() as client:
         points = client.get("points", vm=vm)
-        damage = None if common.json else client.get("vault", "damage")
+        damage: Json = {} if common.json else client.get("vault", "damage")
 
     screen.emit(points, as_json=common.json, human=lambda: show_points(points, damage))
 
@@ -71,7 +71,7 @@ def show(point: str, /, *, common: Common = COMMON) -> None:
     """One recovery point with its disks."""
     with common.client() as client:
         found = client.get("points", point)
-        damage = None if common.json else client.get("vault", "damage")
+        damage: Json = {} if common.json else client.get("vault", "damage")
     screen.emit(found, as_json=common.json, human=lambda: _show(found, damage))
 
 

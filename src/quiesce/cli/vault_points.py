@@ -30,7 +30,7 @@ def points(
     _only_at(place, "points", "point list")
     vault = place.open()
     found = as_json_value(tuple(reversed(vault.points(vm))))
-    damage = None if common.json else as_json_value(vault.damage())
+    damage = {} if common.json else as_json_value(vault.damage())
     hint = "Is it the right vault? See `quiesce vault status --at ADDRESS`."
     screen.emit(
         found,

@@ -10,6 +10,7 @@ from quiesce.diagnosis.phrases import explains, setback_title
 from quiesce.model.failure import Failure, FailureReport
 from quiesce.model.job import Job, LogLine, Task, TaskStatus
 from quiesce.model.units import rate_text
+from quiesce.portal.damage_card import damage_html
 from quiesce.portal.diagnosis_card import diagnosis_html, mends_html
 from quiesce.portal.failure_card import failure_html
 from quiesce.portal.frame import (
@@ -152,6 +153,8 @@ class _JobView:
         with self._trouble:
             if job.failure:
                 html(told(job.failure), "section").classes("card failure")
+            if job.damage and job.damage.hurt_points:
+                html(damage_html(job.damage), "section").classes("card failure")
             for warning in job.warnings:
                 ui.label(warning).classes("note")
             for setback in setbacks:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from nicegui import ui
 
+from quiesce.model.damage import PointHealth
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.units import size_text
+from quiesce.portal.damage_card import point_loss
 from quiesce.portal.frame import attempt, button, card
 from quiesce.portal.words import consistency, job_link, when
 from quiesce.service.requests import RestoreRequest
@@ -16,14 +18,19 @@ from quiesce.service.service import Service
 _FORMATS = ("raw", "qcow2")
 
 
-def restore_dialog(service: Service, point: RecoveryPoint) -> None:
-    """Ask for target, disks and format; then start the job and go to its page."""
+def restore_dialog(
+    service: Service, point: RecoveryPoint, health: PointHealth | None = None
+) -> None:
+    """Ask for target, disks and format; then start the job and go to its page. `health`: what is
+    known of the point's damage."""
     with ui.dialog(value=True) as dialog, card(f"Restore {point.vm}"):
         body = ui.element("div").classes("card-body")
         with body:
             ui.label(
                 f"As of {when(point.taken_at, seconds=True)}, {consistency(point.consistency)}"
             )
+            if health is not None:
+                ui.label(point_loss(health)).classes("note bad")
             target = ui.input(
                 "Folder on the server's host; for one disk also the file",
                 placeholder="/var/lib/restores",

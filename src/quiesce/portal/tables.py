@@ -7,9 +7,11 @@ from typing import Any
 
 from nicegui import ui
 
+from quiesce.model.damage import DamageReport
 from quiesce.model.job import Job
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.units import size_text
+from quiesce.portal.damage_card import point_damage
 from quiesce.portal.words import job_link, job_took, tone, vm_link, when
 from quiesce.service.views import VmView
 
@@ -126,11 +128,14 @@ POINT_COLUMNS = (
     ("kind", "Read", "text"),
     ("size", "Disks", "right"),
     ("stored", "New in vault", "right"),
+    ("damage", "Damage", "chip"),
     ("act", "", "button"),
 )
 
 
-def point_row(point: RecoveryPoint) -> Row:
+def point_row(point: RecoveryPoint, damage: DamageReport | None) -> Row:
+    """`damage`: what is known of it; None when nobody has looked yet."""
+    word = point_damage(point.id, damage)
     incremental = all(disk.incremental for disk in point.disks)
     return {
         "id": point.id,
@@ -140,6 +145,7 @@ def point_row(point: RecoveryPoint) -> Row:
         "kind": f"{size_text(point.read_bytes)} ({'changes' if incremental else 'all'})",
         "size": size_text(point.size_bytes),
         "stored": size_text(point.stored_bytes),
+        "damage": word,
         "act": "Restore …",
-        "tones": {"level": tone(point.consistency.level)},
+        "tones": {"level": tone(point.consistency.level), "damage": tone(word)},
     }

@@ -1,4 +1,4 @@
-"""The vault's figures, and its check."""
+"""The vault's figures, its check, and what is known of its damage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from nicegui import ui
 
 from quiesce.model.failure import Failure
 from quiesce.model.units import size_text
+from quiesce.portal.damage_card import damage_html
 from quiesce.portal.failure_card import failure_html
 from quiesce.portal.frame import ask, attempt, button, card, fact, heading, html, page_frame
 from quiesce.portal.sessions import Session
@@ -33,8 +34,9 @@ async def vault_page(service: Service, session: Session) -> None:
                 f"Damage was noticed: {vault.missing_packs} packs are missing, "
                 f"{vault.damaged_packs} are damaged, "
                 f"{len(vault.unreadable_points)} recovery points cannot be read. "
-                "Verify names what suffers."
+                "Verify looks at every pack."
             ).classes("note")
+        suffering = ui.element("div").classes("full-width")
         with card():
             if isinstance(vault, Failure):
                 html(failure_html(vault.report()))
@@ -47,3 +49,15 @@ async def vault_page(service: Service, session: Session) -> None:
                 fact("Free", "–" if vault.free_bytes is None else size_text(vault.free_bytes))
                 fact("Packs", f"{vault.packs}")
                 fact("Chunks", f"{vault.chunks}")
+
+    async def look() -> None:
+        """Maps are read for it while there is damage: that may take seconds."""
+        damage = await ask(service.points.damage)
+        shown = (
+            failure_html(damage.report()) if isinstance(damage, Failure) else damage_html(damage)
+        )
+        if shown:
+            with suffering:
+                html(shown, "section").classes("card failure")
+
+    ui.timer(0.1, look, once=True)

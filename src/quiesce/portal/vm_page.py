@@ -6,6 +6,7 @@ from nicegui import ui
 
 from quiesce.diagnosis.phrases import AGENTS, goal_words, proxy_words
 from quiesce.model.agent import AgentState
+from quiesce.model.damage import DamageReport
 from quiesce.model.failure import Failure
 from quiesce.model.policy import SnapshotOptions
 from quiesce.model.units import size_text
@@ -74,6 +75,7 @@ class _Page:
         self._service = service
         self._vm = vm
         self._name = vm.name
+        self._damage: DamageReport | None = None
 
     async def build(self) -> None:
         ui.link("VMs", "/").classes("crumb")
@@ -143,7 +145,7 @@ class _Page:
                 empty("No recovery point yet", "Press “Back up now” to make the first one.")
             self._points_table = paged_table(
                 POINT_COLUMNS,
-                [point_row(point) for point in self._points],
+                self._point_rows(),
                 on_act=self._restore,
                 page_rows=10,
             )
@@ -172,7 +174,19 @@ class _Page:
                 for problem in (vm.problem, vm.agent_problem):
                     if problem:
                         html(failure_html(problem), "section").classes("card failure")
+        await self._look_for_damage()
         await self._extension.look()
+
+    async def _look_for_damage(self) -> None:
+        """While there is damage, the vault's maps are read for it: that may take seconds."""
+        refresh(self._points_table, self._point_rows())
+        damage = await ask(self._service.points.damage)
+        if not isinstance(damage, Failure):
+            self._damage = damage
+            refresh(self._points_table, self._point_rows())
+
+    def _point_rows(self) -> list[dict[str, object]]:
+        return [point_row(point, self._damage) for point in self._points]
 
     async def _fresh(self) -> None:
         vm = await ask(lambda: _known(self._service, self._name))
@@ -184,8 +198,8 @@ class _Page:
             points = await ask(lambda: self._service.points.all(vm=self._name))
             if not isinstance(points, Failure):
                 self._points = points
-                refresh(self._points_table, [point_row(point) for point in points])
                 self._points_table.set_visibility(bool(points))
+            await self._look_for_damage()
             rows = await self._jobs()
             refresh(self._jobs_table, rows)
             self._jobs_table.set_visibility(bool(rows))
@@ -257,7 +271,8 @@ class _Page:
     def _restore(self, point_id: str) -> None:
         for point in self._points:
             if point.id == point_id:
-                restore_dialog(self._service, point)
+                health = self._damage.of_point(point_id) if self._damage else None
+                restore_dialog(self._service, point, health)
 
 
 def _disks(vm: VmView) -> str:

@@ -43,6 +43,8 @@ _TONES: dict[str, str] = {
     AgentCondition.READY: "good",
     AgentCondition.NOT_READY: "bad",
     AgentCondition.STALE: "warn",
+    "Damaged": "bad",
+    "Damaged, heals": "bad",
 }
 
 

@@ -3,25 +3,44 @@ cipher, the input is what is inside: whoever has the key of a vault may be hosti
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import zstandard
+from blake3 import blake3
 from deep_http import Target
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "vault"))
 
+from hostile_objects import full_vault, keys_of
 from paper_store import PaperStore
+from vault_scene import KEY, FakeClock
 
 from quiesce.model.failure import AuthFailure, Failure, VaultFailure
+from quiesce.model.point import RecoveryPoint
+from quiesce.vault import Vault
+from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.lease import leased
 from quiesce.vault.contents.records import Records
+from quiesce.vault.format import keys
 from quiesce.vault.format.config import VaultConfig, parse_config, write_config
 from quiesce.vault.format.diskmap import PART_BYTES
-from quiesce.vault.format.keys import KeyFile, VaultKeys, unlock
+from quiesce.vault.format.keys import (
+    KdfCost,
+    KeyFile,
+    Passphrase,
+    RecoveryKey,
+    VaultKeys,
+    unlock,
+)
 from quiesce.vault.format.manifest import DiskMapRef, ManifestError, read_manifest
 from quiesce.vault.format.pack import (
     END_MAGIC,
@@ -33,42 +52,75 @@ from quiesce.vault.format.pack import (
     PackError,
     blob_in,
     head_cipher,
+    open_footer,
     open_range,
+    pack_key,
     whole_footer,
 )
 from quiesce.vault.format.sealed import SealError, seal, unseal
 from quiesce.vault.format.segment import (
+    PackedRows,
     SegmentError,
     entries_in_segment,
     join_segments,
     read_segment,
+    rows_of_footer,
+    write_segment,
 )
+from quiesce.vault.format.slots import list_slots
 from quiesce.vault.points.reader import DiskMap
 
 _KEYS = VaultKeys(bytes(32))
 _HEAD = MAGIC + bytes(HEAD_BYTES - len(MAGIC))
 _CIPHER = head_cipher(_KEYS, _HEAD)
 _AT = datetime(2026, 11, 23, tzinfo=UTC)
+_BOUND = VaultConfig("ab" * 16, 4096, _AT).bound
 _POINT = "0123456789abcdef"
 _RECORDS = ("sessions/0-0", "garbage/0", "damage/0", "deleted/0", "sessions/gc")
 
 
+_BLOBS_BYTES = 1 << 16
+
+
 def _pack_of(rows: bytes) -> bytes:
-    """A whole pack whose footer says this."""
-    footer = _CIPHER.encrypt(HEAD_BYTES.to_bytes(12, "big"), rows, _HEAD)
-    return _HEAD + footer + struct.pack("<II8s", HEAD_BYTES, len(footer), END_MAGIC)
+    """A whole pack, with room for blobs, whose footer says this."""
+    start = HEAD_BYTES + _BLOBS_BYTES
+    footer = _CIPHER.encrypt(start.to_bytes(12, "big"), rows, _HEAD)
+    trailer = struct.pack("<II8s", start, len(footer), END_MAGIC)
+    return _HEAD + bytes(_BLOBS_BYTES) + footer + trailer
 
 
 def pack() -> Target:
+    """Read whole, by ranges from a store, and as rows of a segment: all say the same."""
+
     def target(data: bytes) -> None:
         for stored in (data, _HEAD + data, _pack_of(data)):
+            name = blake3(stored).digest()
+            store = PaperStore(lambda: _AT)
+            store.put(pack_key(name), stored)
+            try:
+                footer = open_footer(_KEYS, store, name, len(stored))
+            except PackError:
+                footer = None
             try:
                 entries = whole_footer(_KEYS, memoryview(stored))
             except PackError:
+                assert footer is None or _refused(*footer)
                 continue
-            assert all(entry.offset >= HEAD_BYTES for entry in entries)
+            assert footer is not None
+            assert len(rows_of_footer(*footer)) == len(entries)
+            segment = write_segment([PackedRows(name, len(stored), tuple(entries))])
+            assert len(entries_in_segment(segment, name)) == len(entries)
 
     return target
+
+
+def _refused(rows: bytes, start: int) -> bool:
+    try:
+        rows_of_footer(rows, start)
+    except PackError:
+        return True
+    return False
 
 
 def pack_seeds() -> list[bytes]:
@@ -127,8 +179,6 @@ def sealed() -> Target:
     head = b"QVSEAL1\n" + bytes(32)
 
     def target(data: bytes) -> None:
-        from blake3 import blake3
-
         body = _KEYS.object_cipher("index", head[8:]).encrypt(bytes(12), data, head)
         for stored in (data, head + data, head + body + blake3(head + body).digest()):
             try:
@@ -169,18 +219,34 @@ def manifest_seeds() -> list[bytes]:
     return [json.dumps(whole).encode()]
 
 
+_MATERIALS = (KeyFile(bytes(32)), RecoveryKey(bytes(32)), Passphrase("p", KdfCost(1, 64, 1)))
+
+
 def slot() -> Target:
+    """Tried with each kind of key, and listed without any. Argon2 is left out: what it may cost is
+    checked before it begins."""
+
+    def stretched(text: str, salt: bytes, cost: KdfCost) -> bytes:
+        assert 1 <= cost.time_cost <= 64
+        assert 8 <= cost.memory_kib <= 4 << 20
+        assert 1 <= cost.lanes <= 64
+        return bytes(32)
+
     def target(data: bytes) -> None:
-        try:
-            unlock([data], KeyFile(bytes(32)), b"id")
-        except (AuthFailure, VaultFailure):
-            return
+        store = PaperStore(lambda: _AT)
+        store.put("format", config_seeds()[0])
+        store.put("keys/slot-0", data)
+        list_slots(store)
+        with mock.patch.object(keys, "_stretch", stretched):
+            for material in _MATERIALS:
+                with contextlib.suppress(AuthFailure, VaultFailure):
+                    unlock([data], material, _BOUND)
 
     return target
 
 
 def slot_seeds() -> list[bytes]:
-    return [_KEYS.wrap(KeyFile(bytes(32)), b"id", _AT)]
+    return [_KEYS.wrap(material, _BOUND, _AT) for material in _MATERIALS]
 
 
 def config() -> Target:
@@ -198,7 +264,7 @@ def config_seeds() -> list[bytes]:
 
 
 def record() -> Target:
-    """The same JSON as a record of every kind."""
+    """The same JSON as a record of every kind, a lease among them."""
 
     def target(data: bytes) -> None:
         store = PaperStore(lambda: _AT)
@@ -209,6 +275,11 @@ def record() -> Target:
         for read in (records.sessions, records.garbage, records.damage, records.deleted):
             read()
         records.damaged_packs()
+        records.unreadable()
+        for mark in records.garbage():
+            assert mark.at + timedelta(hours=27) > mark.at
+        with contextlib.suppress(VaultFailure), leased(Contents(store, _KEYS, 4096, lambda: _AT)):
+            pass
 
     return target
 
@@ -249,6 +320,107 @@ def disk_map_seeds() -> list[bytes]:
     return [bytes(64), b"l" * PART_BYTES]
 
 
+def vault() -> Target:
+    """All that is done with a vault, of which one object holds the input, behind its seal."""
+    clock = FakeClock()
+    scene = full_vault(clock)
+    store: PaperStore = scene.store  # type: ignore[assignment]
+    now = clock.now
+
+    def target(data: bytes) -> None:
+        kind = _kind_of(data)
+        clock.now = now
+        stored = store.copy()
+        key = keys_of(scene, kind)[0]
+        old, at = stored.objects.pop(key)
+        new = _disguised(scene.vault.contents.keys, kind, key, old, data)
+        if kind in ("pack", "segment"):  # named by their content
+            digits = blake3(new if kind == "pack" else new[:-32]).hexdigest()
+            key = f"packs/{digits[:2]}/{digits}" if kind == "pack" else f"index/{digits}"
+        stored.objects[key] = new, at
+        with contextlib.suppress(Failure):
+            _work_on(stored, clock)
+
+    return target
+
+
+_TOLD_BY = {
+    "disks": "manifest",
+    "salt": "slot",
+    "vault_id": "format",
+    "holder": "lease",
+    "packs": "garbage",
+    "chunks": "damage",
+    "started_at": "session",
+}
+
+
+def _kind_of(data: bytes) -> str:
+    """What an input is put in the place of."""
+    try:
+        members = json.loads(data)
+    except (ValueError, RecursionError):
+        return "pack" if len(data) % 48 == 0 else "segment"
+    if not isinstance(members, dict):
+        return "deleted"
+    return next((kind for member, kind in _TOLD_BY.items() if member in members), "deleted")
+
+
+def _disguised(keys: VaultKeys, kind: str, key: str, old: bytes, data: bytes) -> bytes:
+    """An object that is whole and authentic, and says this."""
+    if kind in ("format", "slot"):
+        return data
+    if kind == "pack":
+        (start,) = struct.unpack("<I", old[-16:-12])
+        footer = head_cipher(keys, old).encrypt(start.to_bytes(12, "big"), data, old[:HEAD_BYTES])
+        return old[:start] + footer + struct.pack("<II8s", start, len(footer), END_MAGIC)
+    name = {"manifest": key.rpartition("/")[2], "segment": ""}.get(kind, key)
+    return seal(keys, {"segment": "index"}.get(kind, kind), name, data)
+
+
+def _work_on(store: PaperStore, clock: FakeClock) -> None:
+    """Each step is tried, however those before it ended."""
+    list_slots(store)
+    opened = Vault.open(store, KEY, clock=clock)
+    for step in (
+        lambda: [json.dumps(point_values(point), allow_nan=False) for point in opened.points()],
+        lambda: [opened.reader(p.id, d.name) for p in opened.points() for d in p.disks],
+        opened.status,
+        lambda: opened.plan_deletion([point.id for point in opened.points()]),
+        lambda: opened.verify("chunks"),
+        opened.rebuild_index,
+        lambda: clock.advance(hours=30),
+        lambda: opened.collect(opened.plan_collect()),
+    ):
+        with contextlib.suppress(Failure):
+            step()
+
+
+def point_values(point: RecoveryPoint) -> dict[str, Any]:
+    """As it is sent on: times in UTC, texts as UTF-8."""
+    repr(point).encode()
+    return asdict(point) | {
+        name: getattr(point, name).astimezone(UTC).isoformat() for name in _TIMES
+    }
+
+
+_TIMES = ("taken_at", "committed_at")
+
+
+def vault_seeds() -> list[bytes]:
+    at = _AT.isoformat()
+    records: list[dict[str, Any]] = [
+        {"at": at, "holder": "33"},
+        {"at": at, "packs": ["22" * 32]},
+        {"at": at, "pack": "00" * 32, "chunks": ["11" * 32]},
+        {"at": at, "started_at": at},
+        {"at": at},
+    ]
+    others = (config_seeds, slot_seeds, pack_seeds, segment_seeds, manifest_seeds)
+    seeds = [json.dumps(each).encode() for each in records]
+    return seeds + [seed for make in others for seed in make()]
+
+
 VAULT_TARGETS: dict[str, tuple[Callable[[], Target], Callable[[], list[bytes]]]] = {
     "pack": (pack, pack_seeds),
     "blob": (blob, blob_seeds),
@@ -259,5 +431,6 @@ VAULT_TARGETS: dict[str, tuple[Callable[[], Target], Callable[[], list[bytes]]]]
     "config": (config, config_seeds),
     "record": (record, record_seeds),
     "disk-map": (disk_map, disk_map_seeds),
+    "vault": (vault, vault_seeds),
 }
-VAULT_JSON_TARGETS = ("manifest", "slot", "config", "record")
+VAULT_JSON_TARGETS = ("manifest", "slot", "config", "record", "vault")

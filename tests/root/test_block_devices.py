@@ -185,6 +185,17 @@ def test_a_mounted_device_is_left_alone_and_its_mount_is_named(plain_device, tmp
         subprocess.run(["umount", folder], check=True)
 
 
+def test_a_device_that_is_swap_is_left_alone(plain_device):
+    for command in ("mkswap", "swapon"):
+        subprocess.run([command, plain_device.path], check=True, stdout=subprocess.DEVNULL)
+    try:
+        failure = refused(plain_device)
+    finally:
+        subprocess.run(["swapoff", plain_device.path], check=True)
+    assert failure.code == "restore.target-in-use"
+    assert failure.evidence[1].fact == f"{plain_device.path.name} is swap"
+
+
 def test_a_device_that_another_restore_writes_is_left_to_it(plain_device):
     first = open_target(plain_device.path, MIB, "raw", overwrite=True)
     try:

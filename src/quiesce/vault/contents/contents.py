@@ -282,9 +282,9 @@ class Contents:
 def _groups(packs: Sequence[PackedRows]) -> list[list[PackedRows]]:
     """Packs in groups of at most `SEGMENT_ROWS` rows (each pack has far fewer)."""
     groups: list[list[PackedRows]] = []
-    rows = SEGMENT_ROWS
+    rows = 0
     for pack in packs:
-        if rows + len(pack.entries) > SEGMENT_ROWS:
+        if not groups or rows + len(pack.entries) > SEGMENT_ROWS:
             groups.append([])
             rows = 0
         groups[-1].append(pack)

@@ -326,6 +326,33 @@ def test_the_jobs_page_lists_every_job_and_the_vault_page_its_figures(page: Page
     expect(page.get_by_text("Protected", exact=True)).to_be_visible()
 
 
+def test_a_damaged_point_is_marked_and_its_ranges_are_named(page: Page, server: Server) -> None:
+    packs = (server.data / "vault" / "packs").glob("*/*")
+    pack = max(packs, key=lambda path: path.stat().st_size)
+    data = bytearray(pack.read_bytes())
+    data[100] ^= 1
+    pack.write_bytes(data)
+    page.get_by_role("link", name="Vault", exact=True).click()
+    page.get_by_role("button", name="Verify").click()
+    expect(page.locator(".chip").first).to_have_text("Failed", timeout=60_000)
+    report = server.cli("vault", "status")["damage"]
+    (lost, *_) = report["points"][0]["disks"][0]["ranges"]
+    told = f"{lost['offset_bytes']} + {lost['length_bytes']} (heals)"
+    expect(page.locator(".failure .damage")).to_contain_text(told)
+    page.get_by_role("link", name="Vault", exact=True).click()
+    expect(
+        page.get_by_text("Damage was noticed: 0 packs are missing, 1 are damaged")
+    ).to_be_visible()
+    damage = page.locator(".failure", has=page.locator(".damage"))
+    expect(damage).to_contain_text(told)
+    picture(page, "portal-vault-damaged", full=True)
+    damage.get_by_role("link", name=report["points"][0]["vm"]).first.click()
+    mark = page.locator(".card", has_text="Recovery points").locator(".chip.tone-bad").first
+    expect(mark).to_have_text("Damaged, heals")
+    page.get_by_role("button", name="Restore …").first.click()
+    expect(page.get_by_text("This point is damaged:")).to_be_visible()
+
+
 def test_nothing_is_shown_without_the_password(browser: Browser, server: Server) -> None:
     page = opened(browser, server, dark=True)
     expect(page.get_by_label("Password")).to_be_visible()

@@ -16,7 +16,7 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 
 MAX_THREADS = 8
 """Bounds the crew's buffers to 32 MiB. With the vault's two open packs and what each thread needs
-to compress or unpack, a job stays below 128 MB on any number of cores."""
+to compress (at levels up to 6) or unpack, a job stays below 128 MB on any number of cores."""
 
 TICK_SECONDS = 0.25
 """How often `cancelled` is asked and progress is told."""

@@ -33,8 +33,8 @@ PACK_BYTES = 12 * 1024 * 1024
 """What a writer fills; the format allows more."""
 _UPLOADS = 3
 _BUFFERS = _UPLOADS + 1
-"""One pack is filled while others are on their way: 48 MiB, whatever the disk's size. A local disk
-gains nothing by more than one upload, a store that is far away does."""
+"""One pack is filled while others are on their way: 48 MiB, whatever the disk's size. For a folder,
+too, more than its `Store.uploads_at_once`: one pack is hashed while another is written."""
 _SAVE_INDEX_EVERY = 64
 _TOGETHER_BYTES = 2 * 1024 * 1024
 """What is stored side by side, whatever other threads do, since a restore reads it at once."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def place_in(cloud: Cloud, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
         monkeypatch.setenv(name, value)
     cloud.way.rules.clear()
     cloud.way.seen.clear()
+    cloud.way.ahead = timedelta()
     address = f"{cloud.scheme}://{cloud.new_bucket()}/vaults/one"
     return Place(address, folder / "cache", cloud)
 

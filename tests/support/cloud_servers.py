@@ -24,6 +24,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -78,8 +80,9 @@ class Seen:
 
 
 class Way:
-    """An HTTP way to a server on loopback. `rules` make it bad; `seen` is what went by.
-    `translate` may change a request's path and headers."""
+    """An HTTP way to a server on loopback. `rules` make it bad; `seen` is what went by; `ahead` is
+    how far the time in its answers is ahead of this machine's. `translate` may change a request's
+    path and headers."""
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class Way:
     ) -> None:
         self.rules: list[Rule] = []
         self.seen: list[Seen] = []
+        self.ahead = timedelta()
         self._target = urlsplit(target)
         self._translate = translate
         self._lock = threading.Lock()
@@ -153,6 +157,8 @@ class Way:
         for name, value in headers:
             if name.lower() == "content-length" and handler.command == "HEAD":
                 length = value
+            elif name.lower() == "date":
+                handler.send_header(name, format_datetime(datetime.now(UTC) + self.ahead, True))
             elif name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 handler.send_header(name, value)
         handler.send_header("Content-Length", length)

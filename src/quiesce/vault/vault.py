@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from quiesce.model.damage import DamageReport
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
@@ -30,6 +31,7 @@ from quiesce.vault.upkeep.collect import execute_collect
 from quiesce.vault.upkeep.collect_plan import CollectPlan, plan_collect
 from quiesce.vault.upkeep.deletion import DeletionPlan, execute_deletion, plan_deletion
 from quiesce.vault.upkeep.forecast import Forecast, forecast
+from quiesce.vault.upkeep.holding import hold_maps
 from quiesce.vault.upkeep.known_damage import KnownDamage
 from quiesce.vault.upkeep.rebuild import RebuildReport, rebuild_index
 from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES
@@ -151,6 +153,7 @@ class Vault:
             point_id=point_id,
             find_base=find,
             find_committed=lambda: self._manifests.committed(vm, job_id),
+            hold=partial(hold_maps, self.contents),
             compression_level=compression_level,
         )
 

@@ -23,6 +23,7 @@ from quiesce.model.job import Progress
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
 from quiesce.vault.contents.records import LONG_AGO, Records
 from quiesce.vault.contents.reserve import LARGEST_BYTES
+from quiesce.vault.copy.locked import hold_points
 from quiesce.vault.copy.packs import (
     Bad,
     Pace,
@@ -236,6 +237,8 @@ class _Copy:
             self._rescue(batch)
             self._save_index()
             self._copy_segments()
+            now = self._now
+            self._lost |= hold_points(now.here, now.there, plan.target, batch.points, self._beat)
             self._in_target.check()
             for point_id in batch.points:
                 self._commit(point_id)

@@ -53,6 +53,11 @@ class VaultDiskWriter:
     def chunk_bytes(self) -> int:
         return self._contents.chunk_bytes
 
+    @property
+    def base_map(self) -> DiskMapRef | None:
+        """The map that this one began with, unless it was forgotten."""
+        return None if self._base is None else self._base.map
+
     def put(self, first_chunk: int, data: memoryview) -> int:
         size = self.chunk_bytes
         end = first_chunk * size + len(data)

@@ -1,7 +1,8 @@
 """Writing a recovery point: its disks, then the manifest, last and at once.
 
-Order of writes, each durable before the next: session record · packs · index segments ·
-manifest (put if absent: from here on the point exists) · session record deleted.
+Order of writes, each durable before the next: session record · packs · index segments · retention
+locks, where the vault asks for them · manifest (put if absent: from here on the point exists) ·
+session record deleted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ HEARTBEAT = timedelta(hours=1)
 SESSION_LIMIT = timedelta(hours=24)
 """A writer that has given no sign for so long is dead to garbage collection."""
 
+Hold = Callable[[Sequence[DiskMapRef], Sequence[DiskMapRef], Callable[[], None]], None]
+"""Locks what a point with these maps needs, as long as the vault asks for; then come the maps that
+it was begun with, and what is to be called now and then meanwhile."""
+
 
 class VaultPointWriter:
     """A point in the making; fulfils `quiesce.transfer.ports.PointWriter`."""
@@ -39,6 +44,7 @@ class VaultPointWriter:
         point_id: str,
         find_base: Callable[[str, str], Base],
         find_committed: Callable[[], RecoveryPoint | None],
+        hold: Hold,
         compression_level: int,
     ) -> None:
         self._contents = contents
@@ -47,6 +53,7 @@ class VaultPointWriter:
         self._point_id = point_id
         self._find_base = find_base
         self._find_committed = find_committed
+        self._hold = hold
         self._disks: dict[str, VaultDiskWriter] = {}
         self._lock = threading.Lock()
         self._session = self._earlier = ""
@@ -78,12 +85,18 @@ class VaultPointWriter:
         freeze: FreezeReport | None,
         disks: tuple[PointDisk, ...],
     ) -> RecoveryPoint:
-        """:raise VaultFailure: vault.session-expired · :raise StorageFailure: as `Store.put`"""
+        """
+        :raise VaultFailure: vault.session-expired
+        :raise StorageFailure: as `Store.put`, and where the vault asks for retention locks
+            storage.lock-denied, storage.clock-apart
+        """
         if self._committed is not None:
             return self._committed
         maps = self._finish_disks(disks)
         self._stream.flush()
         self._contents.save_index()
+        bases = (writer.base_map for writer in self._disks.values())
+        self._hold(maps, [base for base in bases if base is not None], self._beat)
         point = RecoveryPoint(
             id=self._point_id,
             vm=self._vm,

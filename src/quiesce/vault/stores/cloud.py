@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig, GCSConfig, S3Config
     from obstore.store import ObjectStore as Client
 
+    from quiesce.vault.stores.s3_locks import S3Locks
+
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 120
 """A sealed object of 64 MiB at half a megabyte a second."""
@@ -52,10 +54,12 @@ _AZURITE_KEY = (
 @dataclass(frozen=True, slots=True)
 class Clients:
     """Two ways to one bucket, which differ in how long a request may take. Neither tries twice:
-    that is the store's, which must know how often it asked."""
+    that is the store's, which must know how often it asked. `locks` is a third, where retention
+    locks can be set."""
 
     reads: Client
     writes: Client
+    locks: S3Locks | None = None
 
 
 Connect = Callable[[], Clients]
@@ -67,10 +71,12 @@ Connect = Callable[[], Clients]
 
 
 def connector(address: Address) -> Connect:
-    make = {Scheme.S3: _s3, Scheme.AZURE: _azure, Scheme.GOOGLE: _google}[address.scheme]
+    make = {Scheme.AZURE: _azure, Scheme.GOOGLE: _google}.get(address.scheme)
 
     def connect() -> Clients:
         try:
+            if make is None:
+                return _s3(address)
             return Clients(make(address, _READ_SECONDS), make(address, _WRITE_SECONDS))
         except BaseError as refused:
             raise credentials_missing(str(address), str(refused)) from refused
@@ -119,10 +125,12 @@ def _first(*names: str) -> str:
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
-def _s3(address: Address, seconds: int) -> Client:
+def _s3(address: Address) -> Clients:
     # Imported here: only this cloud's credentials need it.
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session
+
+    from quiesce.vault.stores.s3_locks import S3Locks
 
     try:
         session = Session()
@@ -136,10 +144,11 @@ def _s3(address: Address, seconds: int) -> Client:
         raise credentials_missing(str(address), "botocore found no credentials")
     endpoint = _first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     endpoint = endpoint or str(profile.get("endpoint_url") or "")
+    region = _first("AWS_REGION") or region or "us-east-1"
     config: S3Config = {
         "access_key_id": keys.access_key,
         "secret_access_key": keys.secret_key,
-        "region": _first("AWS_REGION") or region or "us-east-1",
+        "region": region,
         # Buckets with a retention lock take no upload without a checksum.
         "checksum_algorithm": _first("AWS_CHECKSUM_ALGORITHM") or "SHA256",
         # Single deletions say plainly when a lock forbids them, and are what all servers know.
@@ -149,9 +158,21 @@ def _s3(address: Address, seconds: int) -> Client:
         config["session_token"] = keys.token
     if endpoint:
         config["endpoint"] = endpoint
-    return S3Store(
-        address.bucket, config=config, **_common(address, seconds, endpoint, signed=True)
+
+    def store(seconds: int) -> Client:
+        common = _common(address, seconds, endpoint, signed=True)
+        return S3Store(address.bucket, config=config, **common)
+
+    locks = S3Locks(
+        session,
+        bucket=address.bucket,
+        prefix=address.prefix,
+        region=region,
+        endpoint=endpoint,
+        connect_seconds=_CONNECT_SECONDS,
+        read_seconds=_WRITE_SECONDS,
     )
+    return Clients(store(_READ_SECONDS), store(_WRITE_SECONDS), locks)
 
 
 def _azure(address: Address, seconds: int) -> Client:

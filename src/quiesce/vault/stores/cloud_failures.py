@@ -48,6 +48,7 @@ _FULL = re.compile(r"StorageFull|QuotaExceeded|InsufficientStorage|InsufficientC
 _ARCHIVED = re.compile(r"InvalidObjectState|BlobArchived|BlobBeingRehydrated")
 _REGION = re.compile(r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocation")
 _CONFLICT = re.compile(r"ConditionalRequestConflict|OperationAborted")
+_NO_LOCKS = re.compile(r"ObjectLockConfigurationNotFound|missing Object ?Lock", re.IGNORECASE)
 _NOT_IMPLEMENTED = re.compile(r"NotImplemented|UnsupportedHeader")
 
 
@@ -109,6 +110,10 @@ def explain(error: BaseException, where: str, doing: str) -> StorageFailure:
         return StorageFailure(code, message, evidence=evidence, retryable=retryable, remedy=remedy)
 
     said, status = answer.said, answer.status
+    if _NO_LOCKS.search(said) or ("lock" in doing and answer.condition_unknown):
+        return failure(
+            "storage.locks-unsupported", f"The bucket of {where} has no retention locks."
+        )
     if answer.vanished:
         return failure(
             "storage.vanished",

@@ -21,16 +21,22 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import obstore
+from blake3 import blake3
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.stores.cloud import Clients, Connect
 from quiesce.vault.stores.cloud_failures import Answer, explain
 from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.locks import Lock
 from quiesce.vault.stores.store import KEY, MARKER, ObjectInfo, ObjectMissing, Put, check_key
+
+if TYPE_CHECKING:
+    from quiesce.vault.stores.s3_locks import S3Locks
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds, each shortened by chance to as little as half. Half a minute outlives what services call
@@ -100,11 +106,17 @@ class ObjectStore:
     def address(self) -> str:
         return self._address
 
-    def put(self, key: str, data: Buffer) -> Put:
+    @property
+    def identity(self) -> str:
+        """What tells this store from any other, also one that comes into its place: 32 hex."""
+        return blake3(self._identity).hexdigest()[:32]
+
+    def put(self, key: str, data: Buffer, lock: Lock | None = None) -> Put:
+        """`lock`: created with it, in one step; only where `has_locks`."""
         check_key(key)
         self._check()
         self._prove_conditional()
-        return self._put(key, data)
+        return self._put(key, data, lock=lock)
 
     def get(self, key: str, *, limit_bytes: int) -> bytes:
         return self._get(check_key(key), limit_bytes)
@@ -157,6 +169,31 @@ class ObjectStore:
     def give_back_reserve(self) -> None:
         """Nothing was kept back."""
 
+    # ── retention locks, where the cloud has them ────────────────────────────────────────────
+
+    @property
+    def has_locks(self) -> bool:
+        """Whether locks can be set in this cloud; the bucket may lack them all the same."""
+        return self._clients.locks is not None
+
+    def locked(self, key: str) -> tuple[Lock | None, datetime]:
+        """The object's lock, if it has one and it may be known; and the store's own time.
+
+        :raise ObjectMissing: storage.object-missing
+        """
+        return self._ask(lambda c: _locks(c).look(check_key(key)), key, "look at")
+
+    def lock(self, key: str, lock: Lock) -> None:
+        """To be called only to have an object locked for longer.
+
+        :raise StorageFailure: storage.locked, where the present lock is the stricter one
+        """
+        self._ask(lambda c: _locks(c).lock(check_key(key), lock), key, "lock")
+
+    def check_locks(self) -> None:
+        """:raise StorageFailure: storage.locks-unsupported: the bucket has none"""
+        self._ask(lambda c: _locks(c).enabled(), MARKER, "find the retention locks of")
+
     # ── requests ─────────────────────────────────────────────────────────────────────────────
 
     def _get(self, key: str, limit_bytes: int = _TELLING_BYTES) -> bytes:
@@ -174,7 +211,9 @@ class ObjectStore:
 
         return self._ask(ask, key, "read")
 
-    def _put(self, key: str, data: Buffer, *, was_there: bool = False) -> Put:
+    def _put(
+        self, key: str, data: Buffer, *, was_there: bool = False, lock: Lock | None = None
+    ) -> Put:
         """`was_there`: known before, so that a refusal never means an earlier try of this put."""
         doubtful = False
 
@@ -186,7 +225,10 @@ class ObjectStore:
         def ask(clients: Clients) -> Put:
             nonlocal doubtful
             try:
-                obstore.put(clients.writes, key, data, mode="create", use_multipart=False)
+                if lock is None:
+                    obstore.put(clients.writes, key, data, mode="create", use_multipart=False)
+                else:
+                    _locks(clients).put(key, data, lock)
             except AlreadyExistsError as error:
                 if Answer.of(error).conflict:
                     raise
@@ -315,6 +357,12 @@ class ObjectStore:
 def _passes(failure: StorageFailure) -> bool:
     """Whether it may be over within seconds; a bucket does not come back so soon."""
     return failure.code in ("storage.throttled", "storage.unreachable", "storage.io-error")
+
+
+def _locks(clients: Clients) -> S3Locks:
+    if clients.locks is None:
+        raise ValueError("no locks can be set in this cloud")
+    return clients.locks
 
 
 def _is_there(clients: Clients, key: str) -> bool:

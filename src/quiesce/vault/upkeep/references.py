@@ -13,7 +13,7 @@ from quiesce.model.failure import Failure, VaultFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.format.diskmap import ZERO_ID, ids_of
-from quiesce.vault.format.manifest import Manifest
+from quiesce.vault.format.manifest import DiskMapRef, Manifest
 from quiesce.vault.format.pack import Kind
 
 _BATCH = 128
@@ -80,12 +80,26 @@ class References:
     def add(self, manifests: Iterable[Manifest]) -> None:
         """:raise VaultFailure: vault.pack-missing, vault.corrupt-chunk when a map is damaged"""
         for manifest in manifests:
-            nodes = [node for part in manifest.maps for node in part.nodes]
-            leaves: list[bytes] = []
-            for part in self._parts(nodes):
-                leaves += ids_of(part)
-            for part in self._parts(leaves):
-                self._mark(part)
+            self.add_maps(manifest.maps)
+
+    def add_maps(self, maps: Iterable[DiskMapRef]) -> None:
+        """As `add`."""
+        leaves: list[bytes] = []
+        for part in self._parts([node for each in maps for node in each.nodes]):
+            leaves += ids_of(part)
+        for part in self._parts(leaves):
+            self._mark(part)
+
+    def pass_over(self, known: DiskMapRef, maps: Iterable[DiskMapRef]) -> None:
+        """What `maps` share with `known` is not read later; only the nodes in which they differ are
+        read now.
+
+        :raise VaultFailure: as `add`
+        """
+        same = {node for each in maps for node in each.nodes}.intersection(known.nodes)
+        self._seen.update(same)
+        for part in self._parts([node for node in known.nodes if node not in same]):
+            self._seen.update(ids_of(part))
 
     def add_readable(self, manifests: Iterable[Manifest]) -> set[str]:
         """As `add`, but passes over what cannot be read: the ids of those points."""

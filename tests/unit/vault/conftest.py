@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cloud_scene import CLOUDS, Clouds, Place, clouds_of_run, place_in
+from copy_scene import CopyScene
 from paper_store import PaperStore
 from repack_scene import KEPT, OLD
 from small_vault import MAIL, WEB, small_packs, small_scene
@@ -50,6 +51,17 @@ def mostly_dead(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
         scene.delete(old)
         scene.clock.advance(hours=4)
         yield scene.reopened()
+
+
+@pytest.fixture
+def copies(clock: FakeClock) -> CopyScene:
+    return CopyScene(clock)
+
+
+@pytest.fixture
+def target(clock: FakeClock) -> PaperStore:
+    """Where a copy goes."""
+    return PaperStore(clock)
 
 
 @pytest.fixture(scope="session")

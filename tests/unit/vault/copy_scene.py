@@ -15,6 +15,7 @@ DISKS = {
     "web-2": disk_of(1, 7, 3, 8),
     "db-1": disk_of(2, 30, 31),
 }
+ALL = set(DISKS)
 
 
 class CopyScene:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from vault_scene import turned
+
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.stores.files import Buffer
 from quiesce.vault.stores.store import ObjectInfo, Put, Store
@@ -272,7 +274,7 @@ def _spoilt(fault: Fault | None, data: bytes) -> bytes:
     if fault is Fault.SHORT:
         return data[:middle]
     if fault is Fault.WRONG_BYTES and data:
-        return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        return turned(data, middle)
     return data
 
 

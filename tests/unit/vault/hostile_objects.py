@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 from paper_store import PaperStore
 from small_vault import small_disk, small_scene
-from vault_scene import KEY, FakeClock, Scene
+from vault_scene import KEY, FakeClock, Scene, turned
 
 from quiesce.model.failure import Failure
 from quiesce.vault.format.manifest import point_id_of
@@ -85,8 +85,7 @@ def harms(kind: str, scene: Scene, foreign: Scene) -> Iterator[Harm]:
     yield Harm("one byte too long", _set(key, sound + b"\0"))
     for at in sorted({0, 6, 8, 40, 64, len(sound) // 2, len(sound) - 33, len(sound) - 1}):
         if at < len(sound):
-            turned = sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :]
-            yield Harm(f"bit {at * 8} turned", _set(key, turned))
+            yield Harm(f"bit {at * 8} turned", _set(key, turned(sound, at)))
     yield Harm("zeros", _set(key, bytes(len(sound))))
     yield Harm("missing", lambda objects: objects.__delitem__(key))
     if others:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from unittest import mock
 
-from small_vault import SMALL_CHUNK, small_disk
+from small_vault import small_disk
 from store_sweep import History, Work
-from vault_scene import KEY, LABEL, Scene
+from vault_scene import KEY, Scene, put_all
 
 from quiesce.model.failure import Failure
-from quiesce.model.point import PointDisk
-from quiesce.model.snapshot import Route
 from quiesce.vault import KeyFile
 from quiesce.vault.copy.copying import execute_copy, plan_copy
+from quiesce.vault.format.pack import pack_key
 from quiesce.vault.format.slots import list_slots
-from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.upkeep import compaction
 
 OLD = small_disk(1, 2, 3, 4, 5, 0, 7, tail=100)
@@ -44,7 +42,8 @@ def with_garbage(scene: Scene, history: History) -> None:
     scene.delete(*(point for point in scene.vault.points() if point.job_id == "gone"))
     history.sure.remove("gone")
     dying = scene.reopened().vault.writer("web", "dying")
-    put_all(dying, small_disk(*range(71, 91)))
+    disk = small_disk(*range(71, 91))
+    put_all(dying.disk("sda", len(disk)), disk)
     dying._stream.flush()  # and no more is heard of it
     scene.clock.advance(hours=30)
 
@@ -62,10 +61,8 @@ def with_damage(scene: Scene, history: History) -> None:
     node = scene.vault.manifest(point.id).maps[0].nodes[0]
     location = scene.vault.contents.index.locate(node)
     assert location is not None
-    name = scene.vault.contents.index.name_of(location.pack).hex()
-    data, at = store.objects[f"packs/{name[:2]}/{name}"]  # type: ignore[attr-defined]
-    spoilt = data[:100] + bytes([data[100] ^ 1]) + data[101:]
-    store.objects[f"packs/{name[:2]}/{name}"] = spoilt, at  # type: ignore[attr-defined]
+    name = scene.vault.contents.index.name_of(location.pack)
+    store.spoil(pack_key(name))  # type: ignore[attr-defined]
     history.hurt = {"old", "mail"}  # they share a chunk
     history.disks["healing"] = OLD
 
@@ -112,20 +109,6 @@ def as_a_replica(scene: Scene, history: History) -> None:
     scene.store.source = source.store  # type: ignore[attr-defined]
 
 
-def put_all(writer: VaultPointWriter, disk: bytes, *, pause: Callable[[], None] = int) -> None:
-    target = writer.disk("sda", len(disk))
-    for at in range(0, len(disk), SMALL_CHUNK):
-        target.put(at // SMALL_CHUNK, memoryview(disk)[at : at + SMALL_CHUNK])
-        pause()
-
-
-def commit(scene: Scene, writer: VaultPointWriter, job: str, disk: bytes) -> None:
-    row = PointDisk("sda", len(disk), "raw", job, False)
-    writer.commit(
-        taken_at=scene.clock(), route=Route.HOST, consistency=LABEL, freeze=None, disks=(row,)
-    )
-
-
 def run_full(scene: Scene) -> None:
     scene.backup("big", BIG)
 
@@ -140,8 +123,8 @@ def run_slow(scene: Scene) -> None:
     if writer.committed is not None:
         return
     try:
-        put_all(writer, BIG, pause=lambda: scene.clock.advance(minutes=15))
-        commit(scene, writer, "big", BIG)
+        put_all(writer.disk("sda", len(BIG)), BIG, pause=lambda: scene.clock.advance(minutes=15))
+        scene.commit(writer, len(BIG), "big")
     except Failure:
         writer.abandon()  # as a job does: nothing is on its way any more afterwards
         raise
@@ -149,7 +132,7 @@ def run_slow(scene: Scene) -> None:
 
 def run_abandoned(scene: Scene) -> None:
     writer = scene.vault.writer("web", "given up")
-    put_all(writer, BIG)
+    put_all(writer.disk("sda", len(BIG)), BIG)
     writer.abandon()
 
 
@@ -204,11 +187,11 @@ def run_key_replaced(scene: Scene) -> None:
 def writer_beside(scene: Scene) -> Callable[[], None]:
     """A backup in another process, begun before, committed after."""
     writer = scene.vault.writer("web", "beside")
-    put_all(writer, BIG)
+    put_all(writer.disk("sda", len(BIG)), BIG)
     writer._stream.flush()  # else it is chance which packs the others see
 
     def end() -> None:
-        commit(scene, writer, "beside", BIG)
+        scene.commit(writer, len(BIG), "beside")
 
     return end
 

@@ -9,7 +9,7 @@ import pytest
 from blake3 import blake3
 from faulty_store import FaultyStore
 from structlog.testing import capture_logs
-from vault_scene import FakeClock, Scene, disk_of
+from vault_scene import FakeClock, Scene, disk_of, turned
 
 from quiesce.vault import LocalStore
 from quiesce.vault.contents.cache import CachingStore, IndexCache
@@ -80,7 +80,7 @@ def test_a_damaged_copy_is_fetched_anew(
     other = next(path for path in files(cache) if path != copy).read_bytes()
     copy.write_bytes(
         {
-            "turned": whole[:50] + bytes([whole[50] ^ 1]) + whole[51:],
+            "turned": turned(whole, 50),
             "short": whole[:-1],
             "empty": b"",
             "other": other,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore, StaleLists
-from test_vault_collect import commit, put_all
-from vault_scene import KEY, FakeClock, Scene, disk_of
+from vault_scene import KEY, FakeClock, Scene, disk_of, put_all
 
 from quiesce.model.failure import Failure
 from quiesce.vault import Vault
@@ -44,7 +43,7 @@ def test_a_writer_keeps_what_it_counts_on_however_the_clocks_are_wrong(
         collector.collect(collector.plan_collect())
         clock.advance(minutes=30)
         writer._beat()
-    point = commit(scene, writer, len(DISK), "g")
+    point = scene.commit(writer, len(DISK))
     for _ in range(60):
         collector = host(collector_minutes).vault
         collector.collect(collector.plan_collect())
@@ -85,7 +84,7 @@ def test_a_point_whose_commit_got_no_answer_is_kept_until_lists_show_it(clock: F
         writer._beat()
     host.rules.append(Rule("put", Fault.AFTER, "points/"))
     with pytest.raises(Failure):
-        commit(scene, writer, len(DISK), "g")
+        scene.commit(writer, len(DISK))
     writer.abandon()
     clock.advance(minutes=10)
     scene.vault.collect(scene.vault.plan_collect())
@@ -106,7 +105,7 @@ def test_a_late_list_makes_no_writer_forget_a_pack_that_no_segment_tells_of(
     writer._stream.flush()
     clock.advance(minutes=1)
     scene.vault.status()
-    commit(scene, writer, len(DISK), "g")
+    scene.commit(writer, len(DISK))
     clock.advance(hours=2)
     contents = Scene.at(store, clock).vault.contents
     told = frozenset().union(*contents.segments().values())
@@ -130,5 +129,5 @@ def test_a_mark_is_no_older_than_its_store_says_however_slow_its_collectors_cloc
     slow = Vault.open(store, KEY, clock=clock.seen_by(hours=-30))
     assert len(slow.collect(slow.plan_collect()).mark) == 1
     scene.vault.collect(scene.vault.plan_collect())
-    point = commit(host, writer, len(DISK), "g")
+    point = host.commit(writer, len(DISK))
     assert Scene.at(store, clock).restore(point) == DISK

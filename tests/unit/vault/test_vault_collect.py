@@ -6,30 +6,10 @@ from datetime import timedelta
 
 import pytest
 from faulty_store import FaultyStore
-from vault_scene import LABEL, Scene, disk_of
+from vault_scene import Scene, disk_of, put_all
 
 from quiesce.model.failure import Failure
-from quiesce.model.point import PointDisk, RecoveryPoint
-from quiesce.model.snapshot import Route
 from quiesce.vault.format.config import CHUNK_BYTES
-from quiesce.vault.points.disk_writer import VaultDiskWriter
-from quiesce.vault.points.writer import VaultPointWriter
-
-
-def put_all(target: VaultDiskWriter, disk: bytes) -> None:
-    view = memoryview(disk)
-    for index in range(-(-len(disk) // CHUNK_BYTES)):
-        target.put(index, view[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
-
-
-def commit(scene: Scene, writer: VaultPointWriter, size: int, generation: str) -> RecoveryPoint:
-    return writer.commit(
-        taken_at=scene.clock(),
-        route=Route.HOST,
-        consistency=LABEL,
-        freeze=None,
-        disks=(PointDisk("sda", size, "raw", generation, False),),
-    )
 
 
 def test_a_deleted_point_is_gone_at_once_and_its_data_after_the_margin(scene: Scene) -> None:
@@ -98,7 +78,7 @@ def test_collection_never_removes_what_a_running_writer_refers_to(scene: Scene) 
         if _ % 2:
             writer._beat()
         other.vault.collect(other.vault.plan_collect())
-    point = commit(scene, writer, len(disk), "g")
+    point = scene.commit(writer, len(disk))
     scene.collect_fully()
     assert scene.reopened().restore(point) == disk
 
@@ -115,7 +95,7 @@ def test_a_writer_that_begins_after_the_mark_does_not_rely_on_marked_packs(scene
     scene.clock.advance(hours=6)
     other = scene.reopened()
     assert other.vault.collect(other.vault.plan_collect()).delete
-    point = commit(scene, writer, len(disk), "g")
+    point = scene.commit(writer, len(disk))
     assert scene.reopened().restore(point) == disk
     assert scene.reopened().vault.verify("chunks").intact
 
@@ -136,7 +116,7 @@ def test_a_point_deleted_while_it_is_the_base_of_a_writer_stays_until_that_ends(
         other.vault.collect(other.vault.plan_collect())
     changed = disk_of(1, 9, 3, 4)
     target.put(1, memoryview(changed)[CHUNK_BYTES : 2 * CHUNK_BYTES])
-    point = commit(scene, writer, len(disk), "g")
+    point = scene.commit(writer, len(disk))
     scene.collect_fully()
     assert scene.reopened().restore(point) == changed
 
@@ -150,7 +130,7 @@ def test_a_writer_that_was_silent_for_days_cannot_commit_and_its_job_starts_anew
     scene.clock.advance(days=3)
     scene.collect_fully()
     with pytest.raises(Failure) as caught:
-        commit(scene, writer, len(disk), "g")
+        scene.commit(writer, len(disk))
     assert caught.value.code == "vault.session-expired"
     assert scene.vault.points() == ()
     point = scene.reopened().backup("job", disk)
@@ -210,5 +190,5 @@ def test_clocks_that_disagree_by_less_than_the_skew_lose_nothing(scene: Scene) -
         scene.clock.advance(hours=9)
         writer._beat()
         other.vault.collect(other.vault.plan_collect())
-    point = commit(scene, writer, len(disk), "g")
+    point = scene.commit(writer, len(disk))
     assert scene.reopened().restore(point) == disk

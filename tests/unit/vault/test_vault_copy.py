@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cloud_scene import Place
-from copy_scene import DISKS, CopyScene, left_over
+from copy_scene import ALL, DISKS, CopyScene, left_over
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore
 from vault_scene import KEY, FakeClock, Scene, disk_of
@@ -17,18 +17,6 @@ from quiesce.model.job import Progress
 from quiesce.vault import KeyFile, LocalStore, Vault
 from quiesce.vault.copy.copying import execute_copy, plan_copy
 from quiesce.vault.stores.nowhere import Nowhere
-
-ALL = set(DISKS)
-
-
-@pytest.fixture
-def copies(clock: FakeClock) -> CopyScene:
-    return CopyScene(clock)
-
-
-@pytest.fixture
-def target(clock: FakeClock) -> PaperStore:
-    return PaperStore(clock)
 
 
 @pytest.mark.parametrize("keyless", [False, True])

@@ -6,14 +6,12 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from copy_scene import DISKS, CopyScene, left_over
+from copy_scene import ALL, CopyScene, left_over
 from faulty_store import DEATHS, Call, Fault, FaultyStore, Killed, Rule
 from paper_store import PaperStore
 from vault_scene import FakeClock, disk_of
 
 from quiesce.model.failure import Failure
-
-ALL = set(DISKS)
 
 
 @pytest.fixture(scope="module")

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from copy_scene import DISKS, CopyScene
+from copy_scene import ALL, DISKS, CopyScene
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore
-from vault_scene import FakeClock, disk_of
+from vault_scene import FakeClock, disk_of, turned
 
 from quiesce.model.failure import Failure
 from quiesce.vault.copy.copying import plan_copy, shortfall
 from quiesce.vault.format.pack import pack_key
 from quiesce.vault.stores.store import Store
-
-ALL = set(DISKS)
-
-
-@pytest.fixture
-def copies(clock: FakeClock) -> CopyScene:
-    return CopyScene(clock)
-
-
-@pytest.fixture
-def target(clock: FakeClock) -> PaperStore:
-    return PaperStore(clock)
 
 
 def own_pack(copies: CopyScene, job: str, tmp: PaperStore) -> str:
@@ -38,8 +26,7 @@ def spoil(store: PaperStore, key: str, how: str) -> None:
     data, at = store.objects.pop(key)
     if how != "missing":
         middle = len(data) // 2
-        turned = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-        store.objects[key] = (turned if how == "turned" else data[:middle], at)
+        store.objects[key] = (turned(data, middle) if how == "turned" else data[:middle], at)
 
 
 @pytest.mark.parametrize("how", ["turned", "missing", "cut"])
@@ -199,9 +186,7 @@ def damage_and_heal(copies: CopyScene, target: Store) -> str:
     copies.points["big-1"] = copies.here.backup("big-1", disk, vm="big")
     (key,) = set(copies.source.keys("packs/")) - before
     copies.copy(target)
-    data, at = copies.source.objects[key]
-    turned = data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
-    copies.source.objects[key] = (turned, at)
+    copies.source.spoil(key, 5000)
     assert not copies.here.vault.verify("chunks").intact
     copies.points["big-2"] = copies.here.backup("big-2", disk, vm="big")
     return key

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from copy_scene import DISKS, CopyScene
+from copy_scene import ALL, CopyScene
 from faulty_store import Call, FaultyStore
 from paper_store import PaperStore, StaleLists
 from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure
 from quiesce.vault.stores.store import Store
-
-ALL = set(DISKS)
 
 
 class Marked:

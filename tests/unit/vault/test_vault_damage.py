@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 from faulty_store import Fault, FaultyStore, Rule
-from vault_scene import KEY, LABEL, Scene, disk_of
+from vault_scene import KEY, Scene, disk_of, turned
 
 from quiesce.model.damage import HurtRange
 from quiesce.model.failure import Failure, StorageFailure
-from quiesce.model.point import PointDisk
-from quiesce.model.snapshot import Route
 from quiesce.vault import LocalStore, Vault
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.points.reader import DiskMap
@@ -205,7 +203,7 @@ def test_every_single_flipped_byte_of_a_pack_is_found_and_nothing_false_restores
         except Failure as failure:
             code = failure.code
         assert restored == disk or code in ("vault.corrupt-chunk", "vault.version-unsupported")
-    pack.write_bytes(sound[:80] + bytes([sound[80] ^ 1]) + sound[81:])
+    pack.write_bytes(turned(sound, 80))
     assert not scene.reopened().vault.verify("packs").intact
 
 
@@ -279,13 +277,7 @@ def test_a_writer_goes_on_in_full_when_its_base_turns_out_to_be_damaged(two_vms:
     target.forget_base()
     target.put(0, memoryview(disk)[: 2 * CHUNK_BYTES])
     target.finish()
-    point = writer.commit(
-        taken_at=scene.clock(),
-        route=Route.HOST,
-        consistency=LABEL,
-        freeze=None,
-        disks=(PointDisk("sda", len(disk), "raw", "three", False),),
-    )
+    point = scene.commit(writer, len(disk), "three")
     assert two_vms.reopened().restore(point) == disk
 
 

@@ -9,11 +9,9 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vault_scene import LABEL, Scene, random_bytes
+from vault_scene import Scene, random_bytes
 
 from quiesce.model.failure import Failure
-from quiesce.model.point import PointDisk
-from quiesce.model.snapshot import Route
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.format.frames import FRAME_BYTES
 from quiesce.vault.format.keys import VaultKeys
@@ -97,10 +95,7 @@ def test_every_level_gives_the_disk_back(scene: Scene, level: int) -> None:
     writer = scene.vault.writer("web", "job", compression_level=level)
     target = writer.disk("sda", len(disk))
     stored = target.put(0, memoryview(disk))
-    row = PointDisk("sda", len(disk), "raw", "g", False)
-    point = writer.commit(
-        taken_at=scene.clock(), route=Route.HOST, consistency=LABEL, freeze=None, disks=(row,)
-    )
+    point = scene.commit(writer, len(disk))
     assert stored < 11 * CHUNK_BYTES
     assert scene.reopened().restore(point) == disk
 
@@ -118,10 +113,7 @@ def test_what_a_thread_puts_lies_side_by_side_whatever_others_put(scene: Scene) 
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(put, range(12)))
-    row = PointDisk("sda", len(disk), "raw", "g", False)
-    writer.commit(
-        taken_at=scene.clock(), route=Route.HOST, consistency=LABEL, freeze=None, disks=(row,)
-    )
+    scene.commit(writer, len(disk))
     (pack,) = scene.packs()
     chunks = [entry for entry in entries_of(pack.read_bytes(), scene) if entry.kind is Kind.CHUNK]
     keys = scene.vault.contents.keys

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from faulty_store import Call, Fault, FaultyStore, Rule
 from paper_store import PaperStore, StaleLists
-from test_vault_collect import commit, put_all
-from vault_scene import FakeClock, Scene, disk_of
+from vault_scene import FakeClock, Scene, disk_of, put_all
 
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.upkeep.collect_plan import CollectPlan
@@ -38,7 +37,7 @@ class TwoMarked:
         clock.advance(hours=1)
         self.door = FaultyStore(self.seen)
         self.service = Scene.at(self.door, clock)  # has the index of both packs open from here on
-        self.kept = commit(earlier, writer, SIZE, "kept")
+        self.kept = earlier.commit(writer, SIZE, "kept")
         clock.advance(hours=30)
 
     def collect(self) -> CollectPlan:
@@ -68,7 +67,7 @@ def test_whoever_reads_the_marks_while_one_is_trimmed_sees_what_stays_marked(
     clock.advance(hours=1)
     two.gate.rules.clear()
     assert len(two.collect().delete) == 1
-    point = commit(two.service, writer, SIZE, "new")
+    point = two.service.commit(writer, SIZE, "new")
     clock.advance(hours=2)
     assert two.restored(point.id) == GARBAGE
     assert two.restored(two.kept.id) == NEEDED_AGAIN
@@ -84,7 +83,7 @@ def test_a_late_list_shows_what_was_deleted_when_its_mark_was_trimmed_as_marked(
     writer = two.service.vault.writer("new", "after the mark")
     put_all(writer.disk("sda", SIZE), GARBAGE)
     clock.advance(hours=1)
-    point = commit(two.service, writer, SIZE, "new")
+    point = two.service.commit(writer, SIZE, "new")
     clock.advance(hours=2)
     assert two.restored(point.id) == GARBAGE
 
@@ -108,7 +107,7 @@ def test_who_slept_between_list_and_reading_looks_for_the_mark_that_took_the_oth
     writer = two.service.vault.writer("new", "after the mark")
     assert [len(plan.delete) for plan in slept] == [0, 1]
     put_all(writer.disk("sda", SIZE), GARBAGE)
-    point = commit(two.service, writer, SIZE, "new")
+    point = two.service.commit(writer, SIZE, "new")
     clock.advance(hours=2)
     assert two.restored(point.id) == GARBAGE
 

@@ -8,18 +8,14 @@ from pathlib import Path
 
 import pytest
 from faulty_store import Call, FaultyStore
-from vault_scene import LABEL, FakeClock, Scene, disk_of
+from vault_scene import FakeClock, Scene, disk_of, put_all
 
 from quiesce.model.failure import Failure, StorageFailure
-from quiesce.model.point import PointDisk, RecoveryPoint
-from quiesce.model.snapshot import Route
+from quiesce.model.point import RecoveryPoint
 from quiesce.vault import LocalStore
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.lease import Lease
 from quiesce.vault.contents.records import LEASE_KEY
-from quiesce.vault.format.config import CHUNK_BYTES
-from quiesce.vault.points.disk_writer import VaultDiskWriter
-from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.upkeep.verify_packs import verify_packs
 
 DISK = disk_of(1, 2, 3)
@@ -31,30 +27,15 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def write(target: VaultDiskWriter) -> None:
-    for at in range(0, len(DISK), CHUNK_BYTES):
-        target.put(at // CHUNK_BYTES, memoryview(DISK[at : at + CHUNK_BYTES]))
-
-
-def commit(scene: Scene, writer: VaultPointWriter, generation: str) -> RecoveryPoint:
-    return writer.commit(
-        taken_at=scene.clock(),
-        route=Route.HOST,
-        consistency=LABEL,
-        freeze=None,
-        disks=(PointDisk("sda", len(DISK), "raw", generation, False),),
-    )
-
-
 @pytest.fixture
 def twins(scene: Scene) -> tuple[RecoveryPoint, Path, Path]:
     """Two backups at once that stored the same chunks: a point of one, and both packs."""
     writers = scene.vault.writer("web", "one"), scene.vault.writer("mail", "two")
     for target in [writer.disk("sda", len(DISK)) for writer in writers]:
-        write(target)
-    point = commit(scene, writers[0], "one")
+        put_all(target, DISK)
+    point = scene.commit(writers[0], len(DISK), "one")
     (first,) = scene.packs()
-    commit(scene, writers[1], "two")
+    scene.commit(writers[1], len(DISK), "two")
     (second,) = set(scene.packs()) - {first}
     return point, first, second
 
@@ -95,9 +76,9 @@ def test_a_long_backup_that_stores_nothing_new_still_gives_signs_of_life(scene: 
     writer = scene.vault.writer("web", "two")
     target = writer.disk("sda", len(DISK))
     for _ in range(30):
-        write(target)
+        put_all(target, DISK)
         scene.clock.advance(hours=1)
-    commit(scene, writer, "two")
+    scene.commit(writer, len(DISK), "two")
     assert len(scene.vault.points("web")) == 2
 
 
@@ -162,13 +143,13 @@ def test_a_pack_stored_beside_a_refresh_does_not_count_as_missing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = scene.vault.writer("web", "one")
-    write(writer.disk("sda", len(DISK)))
+    put_all(writer.disk("sda", len(DISK)), DISK)
     contents = scene.vault.contents
     real = contents.pack_sizes
 
     def list_and_then_commit() -> dict[bytes, int]:
         listed = real()
-        commit(scene, writer, "one")
+        scene.commit(writer, len(DISK), "one")
         return listed
 
     monkeypatch.setattr(contents, "pack_sizes", list_and_then_commit)

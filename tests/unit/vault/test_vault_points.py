@@ -127,10 +127,7 @@ def test_a_chunk_put_twice_is_what_was_put_last(scene: Scene) -> None:
         disk.put(index, memoryview(chunks[index % 3]))
     disk.put(7, memoryview(chunks[3]))
     disk.zero(8, 1)
-    row = PointDisk("sda", count * CHUNK_BYTES, "raw", "g", False)
-    point = writer.commit(
-        taken_at=scene.clock(), route=Route.HOST, consistency=LABEL, freeze=None, disks=(row,)
-    )
+    point = scene.commit(writer, count * CHUNK_BYTES)
     restored = scene.restore(point)
     expected = [chunks[index % 3] for index in range(count)]
     expected[7], expected[8] = chunks[3], bytes(CHUNK_BYTES)
@@ -196,13 +193,7 @@ def test_several_threads_write_one_disk(scene: Scene) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    point = writer.commit(
-        taken_at=scene.clock(),
-        route=Route.HOST,
-        consistency=LABEL,
-        freeze=None,
-        disks=(PointDisk("sda", len(disk), "raw", "g", False),),
-    )
+    point = scene.commit(writer, len(disk))
     assert scene.reopened().restore(point) == disk
 
 

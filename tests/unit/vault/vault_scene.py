@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, 
 from quiesce.vault import KeyFile, Vault
 from quiesce.vault.contents.contents import Clock
 from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.points.disk_writer import VaultDiskWriter
 from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.stores.store import Store
 
@@ -66,6 +67,14 @@ def runs_of(chunks: Iterable[int]) -> Iterator[tuple[int, int]]:
             count += 1
         yield left[0], count
         left = left[count:]
+
+
+def put_all(target: VaultDiskWriter, disk: bytes, *, pause: Callable[[], None] = int) -> None:
+    """Write a whole disk chunk by chunk, with a pause after each."""
+    size = target.chunk_bytes
+    for at in range(0, len(disk), size):
+        target.put(at // size, memoryview(disk)[at : at + size])
+        pause()
 
 
 class Scene:

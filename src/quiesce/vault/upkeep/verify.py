@@ -7,18 +7,17 @@ so that the next full read of a disk that still holds the data heals every point
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from quiesce.model.failure import Failure, InputFailure, VaultFailure
+from quiesce.model.failure import InputFailure, VaultFailure
 from quiesce.model.job import Progress
 from quiesce.vault.contents.cache import origin_of
 from quiesce.vault.contents.contents import Contents
-from quiesce.vault.contents.lease import leased
 from quiesce.vault.format.manifest import Manifest, point_key
-from quiesce.vault.format.pack import pack_key, pack_name
-from quiesce.vault.stores.store import CANNOT_WRITE
+from quiesce.vault.format.pack import pack_key
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
+from quiesce.vault.upkeep.findings import Findings
 from quiesce.vault.upkeep.health import (
     Examination,
     Examiner,
@@ -95,15 +94,15 @@ class _Verification:
     meter: Meter
     on_progress: Callable[[Progress], None] = lambda progress: None
     cancelled: Callable[[], bool] = lambda: False
-    findings: list[Finding] = field(default_factory=list)
-    known_damage: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
     opened: int = 0
     checked: int = 0
     read: int = 0
     stopped_by: str = ""
     last_sealed: str = ""
     refresh_requests: int = 0
-    unrecorded: bool = False
+
+    def __post_init__(self) -> None:
+        self.findings = Findings(self.contents, self.metered)
 
     def run(self) -> VerifyReport:
         mode = self.options.mode
@@ -128,7 +127,7 @@ class _Verification:
         elif reads_packs and not in_maps:
             self._check_packs(packs)
             if not (self.stopped_by or self.options.cursor):
-                self._drop_records("damage/")
+                self.findings.drop_records("damage/")
             if self.stopped_by:
                 left_off = Cursor(mode, PACKS, packs.reached.hex(), packs.until)
         found = Examination((), frozenset(), unplaced=False)
@@ -144,7 +143,7 @@ class _Verification:
         return VerifyReport(
             mode=mode,
             points=found.points + lost_points(self.damaged),
-            findings=tuple(self._judged(finding, found, examined) for finding in self.findings),
+            findings=self.findings.judged(found, examined),
             packs=packs.listed,
             blobs_opened=self.opened,
             bytes_read=self.read,
@@ -174,28 +173,23 @@ class _Verification:
         return cursor
 
     def _look_at_structure(self) -> None:
-        self.findings += [
+        self.findings.add(
             Finding("vault.corrupt-manifest", point_key(point_id), failure.message)
             for point_id, failure in self.damaged.items()
-        ]
+        )
         before = self.meter.requests
         refresh = self.metered.refresh(scan_unindexed=True)
         self.refresh_requests = self.meter.requests - before
-        refused = self._refused_by(self.metered.save_index)
-        self._note_segments(refresh.damaged_segments, refused)
-        self.findings += [
+        self.findings.rewrite_segments(refresh.damaged_segments)
+        self.findings.add(
             Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
             for key in refresh.unreadable_packs
-        ]
-        for name in self.metered.index.missing_packs():
-            self.findings.append(Finding("vault.pack-missing", pack_key(name), "not there in full"))
-        self.known_damage = self.metered.records.damage()
-
-    def _note_segments(self, keys: Iterable[str], refused: str) -> None:
-        detail = f"not written anew: {refused}" if refused else "rebuilt from the packs"
-        self.findings += [
-            Finding("vault.corrupt-index", key, detail, healed=not refused) for key in keys
-        ]
+        )
+        self.findings.add(
+            Finding("vault.pack-missing", pack_key(name), "not there in full")
+            for name in self.metered.index.missing_packs()
+        )
+        self.findings.known = self.metered.records.damage()
 
     def _check_sealed(self, after: bytes) -> None:
         """Index segments and records, read where they lie; manifests have been read already."""
@@ -215,60 +209,16 @@ class _Verification:
                 if finding.code == "vault.corrupt-index":
                     damaged.add(info.key)
                 else:
-                    self.findings.append(finding)
+                    self.findings.add([finding])
             self.last_sealed = info.key
-        self._replace_segments(damaged - {finding.object for finding in self.findings})
-        self._drop_records("garbage/")
-
-    def _replace_segments(self, damaged: Set[str]) -> None:
-        """They were whole when this process, or its cache, read them."""
-
-        def replace_them() -> None:
-            with leased(self.contents):
-                # What a collection has replaced by now is no longer known, and no damage.
-                self.metered.refresh()
-                found.intersection_update(self.metered.segments())
-                for key in found:
-                    self.metered.replace_segment(key)
-
-        found = set(damaged)
-        if found:
-            self._note_segments(found, self._refused_by(replace_them))
-
-    def _drop_records(self, folder: str) -> None:
-        """Of unreadable records of damage, when all packs have just been looked at and all damage
-        is recorded anew; of unreadable marks at once, since what they marked is marked anew. Until
-        they are gone nothing is collected."""
-        keys = {f.object for f in self.findings if f.object.startswith(folder)}
-        if not keys or self.unrecorded:
-            return
-
-        def drop() -> None:
-            with leased(self.contents):
-                for key in keys:
-                    self.contents.store.delete(key)
-
-        if not self._refused_by(drop):
-            self.findings = [
-                replace(f, detail=f"{f.detail}; removed", healed=True) if f.object in keys else f
-                for f in self.findings
-            ]
-
-    def _refused_by(self, write: Callable[[], None]) -> str:
-        """Why it cannot be written now, else "". What was found is reported all the same."""
-        try:
-            write()
-        except Failure as refused:
-            if refused.code not in CANNOT_WRITE | {"vault.collect-running"}:
-                raise
-            return refused.message
-        return ""
+        self.findings.replace_segments(damaged)
+        self.findings.drop_records("garbage/")
 
     def _check_packs(self, packs: PackRound) -> None:
         contents = self.contents
 
         def check(name: bytes, size_bytes: int) -> PackCheck:
-            if self.options.mode is VerifyMode.PACKS and name not in self.known_damage:
+            if self.options.mode is VerifyMode.PACKS and name not in self.findings.known:
                 found = check_by_name(contents.store, name, size_bytes)
                 # Only with the key can it be said which blobs of a damaged pack are still good.
                 if not found.findings:
@@ -279,7 +229,7 @@ class _Verification:
             self.opened += found.opened
             self.read += found.read
             self.checked += bool(found.read or found.findings)
-            self._record(found)
+            self.findings.record(found)
             self._progress(packs.done_bytes, packs.total_bytes, "packs")
         self.stopped_by = packs.stopped_by
 
@@ -314,7 +264,7 @@ class _Verification:
             return  # a pack that is missing is found by itself
         name = self.contents.index.name_of(place.pack)
         found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
-        self._record(PackCheck(name, (found,), (drawn.blob,), 1, 1))
+        self.findings.record(PackCheck(name, (found,), (drawn.blob,), 1, 1))
 
     def _examine(self, after: str) -> tuple[Examination, str]:
         """Points after this one, oldest first, and the last that was looked at if the budget ended
@@ -324,14 +274,7 @@ class _Verification:
             self.stopped_by = refused
             return Examination((), frozenset(), unplaced=False), after or "00"
         self.metered.refresh()
-        if self.unrecorded:
-            for name, blobs in self.known_damage.items():
-                for blob in blobs:
-                    self.metered.index.add_damage(name, blob)
-        for name in self.known_damage.keys() - {pack_name(f.object) for f in self.findings}:
-            count = len(self.known_damage[name])
-            detail = f"{count} of its blobs were found damaged earlier"
-            self.findings.append(Finding("vault.corrupt-chunk", pack_key(name), detail))
+        self.findings.add_earlier()
         ordered = sorted(self.manifests, key=lambda m: (m.point.taken_at, m.point.id))
         numbers = [number for number, m in enumerate(ordered) if m.point.id == after]
         todo = ordered[numbers[0] + 1 :] if numbers else ordered
@@ -352,38 +295,6 @@ class _Verification:
         # What heals is told of all damage that was found, also when the limit is reached by now.
         found = examiner.result(newest_of_each_vm(ordered), lambda parts: stop_if(self.cancelled))
         return found, (last or "00") if stopped else ""
-
-    def _judged(self, finding: Finding, found: Examination, examined: bool) -> Finding:
-        """A damaged pack stays where it is until it is collected, but what it lost has been stored
-        anew, or nobody needs it: that must not count as damage at every later look."""
-        name = pack_name(finding.object)
-        if finding.healed or name is None or not examined or name in found.hurt_packs:
-            return finding
-        if found.unplaced and not self.contents.index.knows(name):
-            return finding
-        return replace(finding, healed=True)
-
-    def _record(self, check: PackCheck) -> None:
-        refused = self._refused_by(lambda: self._put_record(check))
-        self.unrecorded = self.unrecorded or bool(refused)
-        self.findings += [
-            replace(f, detail=f"{f.detail}; not recorded: {refused}") if refused else f
-            for f in check.findings
-        ]
-
-    def _put_record(self, check: PackCheck) -> None:
-        known = self.known_damage.get(check.name, frozenset())
-        records = self.contents.records
-        if known and check.read and not check.findings:
-            for key, pack in records.damaged_packs():
-                if pack == check.name:
-                    self.contents.store.delete(key)  # mended from a copy
-            del self.known_damage[check.name]
-        elif not known.issuperset(check.bad):
-            self.known_damage[check.name] = known.union(check.bad)
-            values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}
-            values["at"] = self.contents.clock().isoformat()
-            records.put(f"damage/{secrets.token_hex(16)}", "damage", values)
 
     def _check(self, requests: int) -> None:
         """:raise JobFailure: job.cancelled"""

@@ -105,15 +105,9 @@ def as_json_value(value: object) -> Any:
 
 def text_of(path: Path) -> str:
     """:raise AuthFailure: auth.key-unavailable"""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as unreadable:
-        raise AuthFailure(
-            "auth.key-unavailable",
-            f"The file {path} cannot be read.",
-            evidence=[Evidence("not readable", str(path), raw=str(unreadable))],
-            remedy="Give a file that holds the key, and that you may read.",
-        ) from unreadable
+    from quiesce.vault.format.keys import text_of_file
+
+    return text_of_file(path, remedy="Give a file that holds the key, and that you may read.")
 
 
 def key_of_text(text: str, path: Path) -> KeyMaterial:

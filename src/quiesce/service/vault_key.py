@@ -7,7 +7,7 @@ from pathlib import Path
 from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
 from quiesce.service.home import write_secret
 from quiesce.service.settings import Settings
-from quiesce.vault.format.keys import KeyFile
+from quiesce.vault.format.keys import KeyFile, text_of_file
 from quiesce.vault.format.slots import slot_opened_by
 from quiesce.vault.places import create_store, open_store
 from quiesce.vault.stores.files import sync_folder
@@ -30,7 +30,7 @@ def open_vault(settings: Settings) -> Vault:
     key_file = settings.vault_key_file
     if key_file.exists():
         store = open_store(settings.vault_address, cache_folder=settings.index_cache)
-        key = KeyFile.parse(_text(key_file))
+        key = KeyFile.parse(text_of_file(key_file))
         try:
             return Vault.open(store, key)
         except AuthFailure as wrong:
@@ -40,7 +40,7 @@ def open_vault(settings: Settings) -> Vault:
     pending = key_file.with_name(key_file.name + ".first-start")
     if not pending.exists():
         write_secret(pending, KeyFile.generate().text())
-    key = KeyFile.parse(_text(pending))
+    key = KeyFile.parse(text_of_file(pending))
     try:
         vault = Vault.create(store, key)
     except VaultFailure as exists:
@@ -53,7 +53,7 @@ def open_vault(settings: Settings) -> Vault:
 
 def server_key(settings: Settings) -> KeyFile:
     """:raise AuthFailure: auth.key-unavailable, auth.key-invalid"""
-    return KeyFile.parse(_text(settings.vault_key_file))
+    return KeyFile.parse(text_of_file(settings.vault_key_file))
 
 
 def rotate_server_key(settings: Settings, vault: Vault) -> tuple[str, str]:
@@ -70,7 +70,7 @@ def rotate_server_key(settings: Settings, vault: Vault) -> tuple[str, str]:
     pending = key_file.with_name(key_file.name + ".next")
     if not pending.exists():
         write_secret(pending, KeyFile.generate().text())
-    key = KeyFile.parse(_text(pending))
+    key = KeyFile.parse(text_of_file(pending))
     try:
         new = slot_opened_by(store, config, key)
     except AuthFailure:
@@ -93,14 +93,3 @@ def _opened_by_first_key(store: Store, key: KeyFile, pending: Path, settings: Se
             remedy=f"Put the vault's key back to {settings.vault_key_file} (mode 0600), or set "
             "`vault` to an empty place.",
         ) from wrong
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as unreadable:
-        raise AuthFailure(
-            "auth.key-unavailable",
-            f"The vault's key file {path} cannot be read.",
-            evidence=[Evidence("not readable", str(path), raw=str(unreadable))],
-        ) from unreadable

@@ -21,6 +21,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from argon2.exceptions import Argon2Error
@@ -96,6 +97,22 @@ class RecoveryKey(_RandomKey):
 
 
 KeyMaterial = Passphrase | KeyFile | RecoveryKey
+
+
+def text_of_file(path: Path, *, remedy: str = "") -> str:
+    """What a file says that holds a key or a passphrase.
+
+    :raise AuthFailure: auth.key-unavailable
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise AuthFailure(
+            "auth.key-unavailable",
+            f"The file {path} cannot be read.",
+            evidence=[Evidence("not readable", str(path), raw=str(unreadable))],
+            remedy=remedy,
+        ) from unreadable
 
 
 def _secret_of(text: str, decode: Any) -> bytes:

@@ -37,6 +37,7 @@ from quiesce.model.snapshot import (
 from quiesce.model.vm import AgentKind, Disk, PowerState
 from quiesce.service.vault_views import CollectView, CopyView, SlotChange, SlotView
 from quiesce.service.views import ExtensionView, Need, VaultView, VmView
+from quiesce.vault.upkeep.collect_plan import Waiting
 
 _TAKEN = datetime(2026, 3, 1, 1, 0, 4, tzinfo=UTC)
 _FREEZE = FreezeReport((MountFreeze("/", "ext4", 21.4, 180.0),), held=True, hold_seconds=10.0)
@@ -257,6 +258,8 @@ _GARBAGE = CollectView(
     repack_copy_bytes=0,
     repack_frees_bytes=0,
     waiting_bytes=64_000_000,
+    planned_at=_TAKEN,
+    waiting=(Waiting(_TAKEN + timedelta(hours=17), packs=2, size_bytes=64_000_000),),
 )
 
 _DAMAGE = DamageReport.of(

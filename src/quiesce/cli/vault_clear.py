@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -107,7 +108,13 @@ def collect(
     with working("Collect garbage", go_on=go_on, quiet=common.json) as (_, cancelled):
         collected = vault.collect(found, cancelled=cancelled)
     done = as_json_value(collect_view(collected, executed=True))
-    screen.emit(done, as_json=common.json, human=lambda: _garbage(done))
+
+    def human() -> None:
+        _garbage(done)
+        if done["waiting_bytes"]:
+            screen.advise(f"Collect again after that: `quiesce vault gc{place.words}`")
+
+    screen.emit(done, as_json=common.json, human=human)
     return ExitCode.OK
 
 
@@ -149,10 +156,11 @@ def _plans(plans: list[Any]) -> None:
 
 
 def _garbage(view: Any) -> None:
+    from quiesce.service.codec import from_json
     from quiesce.service.collecting import told
     from quiesce.service.vault_views import CollectView
 
-    for line in told(CollectView(**view)):
+    for line in told(from_json(CollectView, json.dumps(view))):
         screen.say(line)
     if view["locked"]:
         screen.say(f"{view['locked']} objects are under a retention lock; later.", "yellow")

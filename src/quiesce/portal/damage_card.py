@@ -89,7 +89,8 @@ def _cells(disk: DiskHealth) -> str:
     ]
     if disk.more_ranges:
         ranges.append(f"{disk.more_ranges} more ranges of {size_text(disk.more_bytes)}")
-    heals = f"; {size_text(disk.healable_bytes)} of it heals" if disk.healable_bytes else ""
+    share = "all" if disk.healable_bytes == disk.hurt_bytes else size_text(disk.healable_bytes)
+    heals = f"; {share} of it heals" if disk.healable_bytes else ""
     return (
         f"<td>{escape(disk.name)}</td><td>{size_text(disk.hurt_bytes)}{heals}</td>"
         f'<td class="mono">{"<br>".join(escape(text) for text in ranges)}</td>'

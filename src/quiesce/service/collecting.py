@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from quiesce.model.job import Job, TaskName
-from quiesce.model.units import size_text
+from quiesce.model.units import duration_text, size_text
 from quiesce.service.vault_views import CollectView, collect_view
 from quiesce.service.work import Parts, warn
 
 _COLLECT = TaskName.COLLECT
+_SHOWN = 5
 
 
 def collect(parts: Parts, job: Job) -> None:
@@ -43,9 +46,51 @@ def told(view: CollectView) -> list[str]:
         ),
     )
     lines = [f"{what}: {packs} packs, {size_text(size)}." for what, packs, size in parts if packs]
-    if view.waiting_bytes:
-        lines.append(f"Marked earlier and not due yet: {size_text(view.waiting_bytes)}.")
+    lines += _waiting(view)
     return lines or [
         "There is no garbage to mark or to delete now. What points deleted lately have left is "
         "marked some hours after it was stored, and deleted a day after that at the earliest."
     ]
+
+
+def _waiting(view: CollectView) -> list[str]:
+    """Why space is not free yet, and when it may be."""
+    lines = []
+    for each in view.waiting[:_SHOWN]:
+        held = ""
+        if each.held_by == 1:
+            held = ", once the backup or copy that may rely on it has ended"
+        elif each.held_by:
+            held = f", once the {each.held_by} backups or copies that may rely on it have ended"
+        lines.append(
+            f"Marked, and waiting for its second phase: {_count(each.packs, 'pack')}, "
+            f"{size_text(each.size_bytes)}. May be deleted from "
+            f"{_moment(each.due_at, view.planned_at)} on{held}."
+        )
+    more = view.waiting_bytes - sum(each.size_bytes for each in view.waiting[:_SHOWN])
+    if more:
+        lines.append(f"Marked later than that: {size_text(more)}.")
+    if view.unmarked:
+        lines.append(
+            f"Stored lately, and nothing refers to it yet or any more: "
+            f"{_count(view.unmarked.packs, 'pack')}, {size_text(view.unmarked.size_bytes)}. Not "
+            f"marked before {_moment(view.unmarked.from_at, view.planned_at)}, nor while a backup "
+            "runs that may have stored it."
+        )
+    if view.held_points:
+        lines.append(
+            f"{_count(view.held_points, 'deleted point')} may be what a backup or copy builds on "
+            "that began before the deletion: what it holds is not marked before that has ended."
+        )
+    return lines
+
+
+def _moment(at: datetime, now: datetime) -> str:
+    """In UTC and, as seen from `now`, relative: that is when the sentence is written."""
+    away = (at - now).total_seconds()
+    near = f"in {duration_text(away)}" if away > 0 else "due by now"
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({near})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -10,8 +10,10 @@ from datetime import datetime
 from quiesce.service.views import DeletionPlan, VaultView
 from quiesce.vault.copy.plan import CopyPlan, Unfit
 from quiesce.vault.format.slots import Slot
-from quiesce.vault.upkeep.collect_plan import CollectPlan
+from quiesce.vault.upkeep.collect_plan import CollectPlan, Unmarked, Waiting
 from quiesce.vault.vault import Vault
+
+_SHOWN_MARKS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,13 @@ class CopyView:
 class CollectView:
     """What a garbage collection would do, in packs and bytes: delete now what was marked long ago,
     mark as garbage (deleted a day later at the earliest), copy what is needed out of packs that
-    little lives in. `waiting_bytes` were marked earlier and are not due yet. `locked` objects could
-    not be deleted because of a retention lock; known only afterwards, when `executed`."""
+    little lives in.
+
+    `waiting_bytes` are marked and not due yet: `waiting` says when they are, the first 50 marks
+    of them; with `executed`, what was marked just now too. `unmarked` was stored lately and nothing
+    refers to it; `held_points` are deleted and still count. `locked` objects could not be deleted
+    because of a retention lock; known only afterwards, when `executed`. All as of `planned_at`.
+    """
 
     delete_packs: int
     delete_bytes: int
@@ -67,6 +74,10 @@ class CollectView:
     repack_copy_bytes: int
     repack_frees_bytes: int
     waiting_bytes: int
+    planned_at: datetime
+    waiting: tuple[Waiting, ...] = ()
+    unmarked: Unmarked | None = None
+    held_points: int = 0
     locked: int = 0
     executed: bool = False
 
@@ -146,6 +157,10 @@ def collect_view(plan: CollectPlan, *, executed: bool = False) -> CollectView:
         repack_copy_bytes=plan.repack.copy_bytes,
         repack_frees_bytes=plan.repack.frees_bytes,
         waiting_bytes=plan.waiting_bytes,
+        planned_at=plan.planned_at,
+        waiting=plan.waiting[:_SHOWN_MARKS],
+        unmarked=plan.unmarked,
+        held_points=plan.held_points,
         locked=len(plan.locked),
         executed=executed,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -288,7 +290,29 @@ def test_garbage_is_shown_and_marked(here: Here) -> None:
     here("prune", "--keep-last", "1", "--vm", "web", "--yes")
     said = here("gc")
     assert said.code == 0, said.words
-    assert here.json("gc", "--dry-run")["delete_packs"] == 0
+    plan = here.json("gc", "--dry-run")
+    assert plan["delete_packs"] == 0
+    # Stored just now: not even marked yet, and said to be so.
+    assert plan["unmarked"]["packs"] == 2
+    assert "nothing refers to it yet or any more: 2 packs" in here("gc", "--dry-run").words
+
+
+def test_garbage_that_waits_says_until_when_and_how_to_go_on(here: Here) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=30)
+    for path in here.folder.rglob("*"):
+        os.utime(path, (long_ago.timestamp(),) * 2)
+    here("prune", "--keep-last", "1", "--vm", "web", "--yes")
+    said = here("gc")
+    assert "Marked as garbage, for a day at least: 2 packs" in said.words
+    assert "UTC (in 1 d 0 h) on." in said.words
+    assert f"`quiesce vault gc --at {here.folder}" in said.words
+    plan = here.json("gc", "--dry-run")
+    (waiting,) = plan["waiting"]
+    assert (waiting["packs"], waiting["size_bytes"]) == (2, plan["waiting_bytes"])
+    due = datetime.fromisoformat(waiting["due_at"])
+    assert due.utcoffset() == timedelta(0)
+    assert abs(due - datetime.now(UTC) - timedelta(hours=24)) < timedelta(minutes=10)
+    assert f"{due:%Y-%m-%d %H:%M} UTC (in 23 h " in here("gc", "--dry-run").words
 
 
 def test_checks_find_damage_and_end_with_9(here: Here) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
+from datetime import datetime
 
 from quiesce.model.failure import StorageFailure
 from quiesce.vault.contents.contents import Contents
@@ -20,6 +21,7 @@ from quiesce.vault.upkeep.collect_plan import (
     LockedObject,
     Look,
     ReadManifests,
+    Waiting,
     look,
 )
 from quiesce.vault.upkeep.compaction import Beat, layout, rewrite_segments
@@ -60,6 +62,7 @@ def execute_collect(
         mark = tuple(pack for pack in now.mark if pack in plan.mark)
         repack = tuple(pack for pack in now.repack.packs if pack in wanted.packs)
         _put_mark(contents, seen, (*mark, *repack))
+        due_at = contents.clock() + MARGIN
         manifests = tuple(point for point in now.manifests if point in plan.manifests)
         for point_id in manifests:
             if removal.delete(point_key(point_id)):
@@ -76,8 +79,10 @@ def execute_collect(
         copied = _copy_out(contents, seen, repack, level, beat)
         contents.refresh()
         _forget_damage(contents, removal)
+        emptied = set(repack).difference(name for name, _ in copied.left)
         return replace(
             now,
+            waiting=(*now.waiting, *_just_marked((*mark, *emptied), seen.sizes, due_at)),
             mark=mark,
             mark_bytes=sum(seen.sizes[name] for name in mark),
             delete=tuple(sorted(deleted)),
@@ -91,6 +96,14 @@ def execute_collect(
             copied_bytes=copied.stored_bytes,
             left=copied.left,
         )
+
+
+def _just_marked(
+    packs: Sequence[bytes], sizes: Mapping[bytes, int], due_at: datetime
+) -> tuple[Waiting, ...]:
+    if not packs:
+        return ()
+    return (Waiting(due_at, len(packs), sum(sizes[name] for name in packs)),)
 
 
 def _put_mark(contents: Contents, seen: Look, packs: Sequence[bytes]) -> None:

@@ -19,7 +19,7 @@ when no list shows them any more. A pack that a retention lock keeps stays marke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,6 +30,7 @@ from quiesce.vault.contents.records import GarbageMark, Session
 from quiesce.vault.format.manifest import Manifest, point_key
 from quiesce.vault.format.pack import pack_name
 from quiesce.vault.points.writer import SESSION_LIMIT
+from quiesce.vault.stores.store import ObjectInfo
 from quiesce.vault.upkeep.compaction import Beat, no_beat
 from quiesce.vault.upkeep.references import References
 from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES, Repacking, choose
@@ -48,14 +49,37 @@ class LockedObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Packs that were marked together, `size_bytes` in all: a collection deletes them from `due_at`
+    (UTC) on, and not before `held_by` writers have ended that began before the mark counted."""
+
+    due_at: datetime
+    packs: int
+    size_bytes: int
+    held_by: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unmarked:
+    """Packs that nothing refers to and that are not marked either, since they were stored lately,
+    by a backup that runs or one that was given up: the oldest may be marked from `from_at` on, if
+    none of the writers that run now stored it."""
+
+    from_at: datetime
+    packs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CollectPlan:
     """What a collection would do now; nothing has happened yet.
 
     `mark`: packs to be marked as garbage. `delete`: packs to be deleted, marked long ago. `revive`:
     packs marked long ago that are needed after all. `ripe_marks`: records of such marks.
-    `manifests`: deleted points whose manifest goes. `expired_sessions`: records of dead writers.
-    `waiting_bytes` are marked and not yet ripe. `repack`: packs that are marked too, and copied
-    out of.
+    `manifests`: deleted points whose manifest goes; `held_points` are deleted too and still count,
+    since a writer runs that may build on them. `expired_sessions`: records of dead writers.
+    `waiting` are marked and not yet ripe, the first to go first. `repack`: packs that are marked
+    too, and copied out of.
 
     As the account of what was done, besides: `locked` could not be deleted and are tried again,
     `copied_bytes` are newly stored, `left` are packs that could not be copied out of, and why.
@@ -68,13 +92,19 @@ class CollectPlan:
     delete_bytes: int
     ripe_marks: tuple[str, ...]
     revive: tuple[bytes, ...]
-    waiting_bytes: int
+    waiting: tuple[Waiting, ...]
+    unmarked: Unmarked | None
+    held_points: int
     manifests: tuple[str, ...]
     expired_sessions: tuple[str, ...]
     repack: Repacking
     locked: tuple[LockedObject, ...] = ()
     copied_bytes: int = 0
     left: tuple[tuple[bytes, str], ...] = ()
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(each.size_bytes for each in self.waiting)
 
 
 ReadManifests = Callable[[], tuple[tuple[Manifest, ...], Mapping[str, VaultFailure]]]
@@ -161,12 +191,41 @@ def look(
         delete_bytes=sum(sizes[name] for name in delete),
         ripe_marks=tuple(m.key for m in ripe),
         revive=tuple(sorted((ripe_packs & served).difference(repack.packs, repack.later))),
-        waiting_bytes=sum(sizes[name] for name in (marked & garbage) - delete),
+        waiting=_waiting(marks, (marked & garbage) - delete, sizes, living),
+        unmarked=_unmarked([stored[name] for name in garbage - settled]),
+        held_points=len(committed & deleted.keys() - gone),
         manifests=tuple(sorted(gone)),
         expired_sessions=tuple(s.key for s in sessions if s not in living),
         repack=repack,
     )
     return Look(plan, snapshot, references, sizes, marks)
+
+
+def _waiting(
+    marks: Sequence[GarbageMark],
+    packs: Set[bytes],
+    sizes: Mapping[bytes, int],
+    living: Sequence[Session],
+) -> tuple[Waiting, ...]:
+    """A pack goes by the oldest mark that names it."""
+    found = []
+    left = set(packs)
+    for mark in sorted(marks, key=lambda mark: (mark.at, mark.key)):
+        mine = left.intersection(mark.packs)
+        left -= mine
+        if mine:
+            # One writer may have two records for a while.
+            holders = {s.point_id for s in living if s.started_at <= mark.at + CLOCK_SKEW}
+            size = sum(sizes[name] for name in mine)
+            found.append(Waiting(mark.at + MARGIN, len(mine), size, len(holders)))
+    return tuple(found)
+
+
+def _unmarked(packs: Sequence[ObjectInfo]) -> Unmarked | None:
+    if not packs:
+        return None
+    first = min(info.modified_at for info in packs) + CLOCK_SKEW
+    return Unmarked(first, len(packs), sum(info.size_bytes for info in packs))
 
 
 def _lives(session: Session, now: datetime) -> bool:

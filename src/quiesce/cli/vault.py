@@ -20,6 +20,7 @@ for _name, _target, _text in (
     ("prune", "vault_clear:prune", "Delete the points that no rule wants any more."),
     ("gc", "vault_clear:collect", "Free the space of what no point needs."),
     ("rebuild-index", "vault_clear:rebuild_index", "Make the index anew from the packs."),
+    ("lock", "vault_lock:lock", "Retention locks: for how long nobody can destroy a point."),
     ("create", "vault_create:create", "Make a vault."),
     ("points", "vault_points:points", "The points of a vault, without a server."),
     ("restore", "vault_points:restore", "Write disks of a point to files, without a server."),

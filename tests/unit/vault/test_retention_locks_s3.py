@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cloud_scene import Clouds, Place, place_in
 from cloud_servers import Reply, Rule
-from test_object_store_locks import LockedBucket
+from locked_bucket import LockedBucket, locked_place
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
@@ -26,11 +26,7 @@ DENIED = (
 
 @pytest.fixture
 def place(clouds: Clouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    place = place_in(clouds.get("s3"), tmp_path, monkeypatch)
-    bucket = LockedBucket(place)
-    bucket.ask("DELETE", "")
-    bucket.ask("PUT", "", **{"x-amz-bucket-object-lock-enabled": "true"})
-    return place
+    return locked_place(clouds, tmp_path, monkeypatch)
 
 
 def scene_at(place: Place, clock: FakeClock) -> Scene:
@@ -129,3 +125,17 @@ def test_a_store_whose_time_is_another_is_refused(place: Place, clock: FakeClock
     assert refused.value.code == "storage.clock-apart"
     assert "3 h behind" in refused.value.evidence[0].fact
     assert list(scene.store.list("points/")) == []
+
+
+def test_a_bucket_that_locks_by_default_for_longer_is_left_as_it_is(
+    clouds: Clouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    place = locked_place(clouds, tmp_path, monkeypatch, by_default=True)
+    scene = Scene.create(place.create(), clock)
+    scene.backup("one", disk_of(1, 2))
+    can_lock(scene.store).ask_for(Terms(Mode.GOVERNANCE, 7))
+    requests(place)
+    scene.backup("two", disk_of(1, 2), vm="twin")
+    asked = requests(place)
+    assert not [each for each in asked if "?retention" in each]
+    assert [each for each in asked if each.startswith("HEAD") and "/packs/" in each]

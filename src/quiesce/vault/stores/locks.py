@@ -51,6 +51,10 @@ class Terms:
     mode: Mode
     days: int
 
+    def cover(self, other: Terms) -> bool:
+        """Whether these ask for at least as much."""
+        return self.mode.serves(other.mode) and self.days >= other.days
+
     @property
     def time(self) -> timedelta:
         return timedelta(days=self.days)

@@ -12,6 +12,7 @@ from vault_scene import turned
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.contents.contents import Clock, utc_now
 from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.in_front import InFront
 from quiesce.vault.stores.store import ObjectInfo, ObjectMissing, Put, Store, check_key
 
 
@@ -88,19 +89,19 @@ class PaperStore:
             ) from None
 
 
-class StaleLists:
+class StaleLists(InFront):
     """A store whose lists may be up to `lag_seconds` old, key by key, as `is_stale` decides: an
     object made since then may be missing from them, a deleted one may still be in them. Reading,
     putting and deleting by key are exact, as in every object store of today. Shared by actors."""
 
     def __init__(
         self,
-        inner: Store,
+        origin: Store,
         clock: Clock,
         lag_seconds: float,
         is_stale: Callable[[str], bool] = lambda key: True,
     ) -> None:
-        self._inner = inner
+        super().__init__(origin)
         self._clock = clock
         self.lag = timedelta(seconds=lag_seconds)
         self.is_stale = is_stale
@@ -108,17 +109,9 @@ class StaleLists:
         """When a key was changed, and what a list said of it before."""
         self._lock = threading.Lock()
 
-    @property
-    def address(self) -> str:
-        return self._inner.address
-
-    @property
-    def uploads_at_once(self) -> int:
-        return self._inner.uploads_at_once
-
     def put(self, key: str, data: Buffer) -> Put:
         with self._lock:
-            result = self._inner.put(key, data)
+            result = self.origin.put(key, data)
             if result is Put.CREATED:
                 self._changes.append((self._clock(), key, None))
         return result
@@ -126,10 +119,10 @@ class StaleLists:
     def delete(self, key: str) -> None:
         with self._lock:
             try:
-                before = self._inner.stat(key)
+                before = self.origin.stat(key)
             except ObjectMissing:
                 return
-            self._inner.delete(key)
+            self.origin.delete(key)
             self._changes.append((self._clock(), key, before))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -137,7 +130,7 @@ class StaleLists:
         with self._lock:
             now = self._clock()
             self._changes = [c for c in self._changes if abs(now - c[0]) < self.lag]
-            shown = {info.key: info for info in self._inner.list(prefix)}
+            shown = {info.key: info for info in self.origin.list(prefix)}
             # The oldest change of a key within the lag decides what an old list says of it.
             for _, key, before in reversed(self._changes):
                 if key.startswith(folder) and self.is_stale(key):
@@ -145,21 +138,3 @@ class StaleLists:
                     if before is not None:
                         shown[key] = before
         yield from shown.values()
-
-    def get(self, key: str, *, limit_bytes: int) -> bytes:
-        return self._inner.get(key, limit_bytes=limit_bytes)
-
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        return self._inner.get_range(key, offset, length)
-
-    def stat(self, key: str) -> ObjectInfo:
-        return self._inner.stat(key)
-
-    def free_bytes(self) -> int | None:
-        return self._inner.free_bytes()
-
-    def keep_reserve(self, size_bytes: int) -> None:
-        self._inner.keep_reserve(size_bytes)
-
-    def give_back_reserve(self) -> None:
-        self._inner.give_back_reserve()

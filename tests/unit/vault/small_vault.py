@@ -9,9 +9,7 @@ from unittest import mock
 from vault_scene import FakeClock, Scene, random_bytes
 
 from quiesce.vault.format import config
-from quiesce.vault.format.pack import pack_key
 from quiesce.vault.points import packing
-from quiesce.vault.points.reader import DiskMap
 from quiesce.vault.stores.store import Store
 
 SMALL_CHUNK = 4096
@@ -47,21 +45,3 @@ def small_packs() -> Iterator[None]:
 def stored(store: Store) -> int:
     """Bytes of all packs."""
     return sum(info.size_bytes for info in store.list("packs/"))
-
-
-def pack_with(scene: Scene, vm: str, chunk: int) -> str:
-    """The pack that holds this chunk of a VM's disk."""
-    return next(key for key, places in places_of(scene, vm).items() if chunk in places)
-
-
-def places_of(scene: Scene, vm: str) -> dict[str, list[int]]:
-    """The chunks of a VM's disk, by the pack they lie in."""
-    contents = scene.vault.contents
-    manifest = scene.vault.manifest(scene.vault.points(vm)[0].id)
-    disk_map = DiskMap(contents, manifest.maps[0])
-    found: dict[str, list[int]] = {}
-    for chunk in range(manifest.maps[0].size_bytes // SMALL_CHUNK):
-        place = contents.index.locate(disk_map.chunk(chunk))
-        assert place is not None
-        found.setdefault(pack_key(contents.index.name_of(place.pack)), []).append(chunk)
-    return found

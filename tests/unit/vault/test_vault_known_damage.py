@@ -9,16 +9,10 @@ from vault_scene import FakeClock, Scene, disk_of
 from quiesce.model.damage import DamageReport, HurtRange
 from quiesce.model.failure import Failure
 from quiesce.vault.format.config import CHUNK_BYTES
-from quiesce.vault.points.reader import DiskMap
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.verify_report import Verdict
 
 DISK = disk_of(1, 2, 3)
-
-
-@pytest.fixture
-def paper(clock: FakeClock) -> PaperStore:
-    return PaperStore(clock)
 
 
 @pytest.fixture
@@ -35,16 +29,8 @@ def scene(paper: PaperStore, clock: FakeClock) -> Scene:
 
 def spoil(scene: Scene, paper: PaperStore, vm: str, chunk: int) -> str:
     """Turn a bit of this chunk of the VM's oldest point; the key of the pack that it lies in."""
-    contents = scene.vault.contents
-    ref = scene.vault.manifest(scene.vault.points(vm)[0].id).maps[0]
-    place = contents.index.locate(DiskMap(contents, ref).chunk(chunk))
-    assert place is not None
-    name = contents.index.name_of(place.pack).hex()
-    key = f"packs/{name[:2]}/{name}"
-    data, at = paper.objects[key]
-    turned = bytearray(data)
-    turned[place.offset + 5] ^= 1
-    paper.objects[key] = (bytes(turned), at)
+    key, at = scene.place_of(vm, chunk)
+    paper.spoil(key, at + 5)
     return key
 
 

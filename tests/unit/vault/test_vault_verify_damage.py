@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore
-from small_vault import MAIL, SMALL_CHUNK, WEB, pack_with, small_disk
+from small_vault import MAIL, SMALL_CHUNK, WEB, small_disk
 from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure
 from quiesce.vault.contents.cache import CachingStore, IndexCache
-from quiesce.vault.points.reader import DiskMap
 from quiesce.vault.upkeep.verify_packs import verify_packs
 from quiesce.vault.upkeep.verify_report import Verdict, VerifyMode
 
@@ -30,7 +29,8 @@ def test_damage_says_what_the_next_backup_heals_and_then_that_it_is_healed(
     scene.backup("web-2", small_disk(1, 777, *range(5, 60, 2)))
     older = scene.reopened()
     for chunk in (0, 1):
-        paper.spoil(pack_with(older, "web", chunk), at_of(older, chunk))
+        pack, at = older.place_of("web", chunk)
+        paper.spoil(pack, at + 20)
     report = scene.reopened().vault.verify("chunks")
     first, second = (health for health in report.hurt if health.vm == "web")
     assert (first.disks[0].hurt_bytes, first.disks[0].healable_bytes) == (
@@ -54,17 +54,9 @@ def test_damage_says_what_the_next_backup_heals_and_then_that_it_is_healed(
     assert still.disks[0].healable_bytes == 0
 
 
-def at_of(scene: Scene, chunk: int) -> int:
-    oldest = min(scene.vault.points("web"), key=lambda point: point.taken_at)
-    ref = scene.vault.manifest(oldest.id).maps[0]
-    place = scene.vault.contents.index.locate(DiskMap(scene.vault.contents, ref).chunk(chunk))
-    assert place is not None
-    return place.offset + 20
-
-
 def test_each_damage_is_healed_by_itself(scene: Scene, paper: PaperStore) -> None:
     """One VM's next backup heals its packs; that of the other stays damaged, and is said to be."""
-    web, mail = (pack_with(scene, vm, 0) for vm in ("web", "mail"))
+    web, mail = (scene.place_of(vm, 0)[0] for vm in ("web", "mail"))
     for key in (web, mail):
         paper.spoil(key)
     assert {health.vm for health in scene.reopened().vault.verify("packs").hurt} == {"web", "mail"}
@@ -110,7 +102,7 @@ def test_a_collection_in_the_midst_of_a_verification_is_no_damage(
 
 
 def test_damage_that_is_found_again_is_recorded_once(scene: Scene, paper: PaperStore) -> None:
-    paper.spoil(pack_with(scene, "web", 0))
+    paper.spoil(scene.place_of("web", 0)[0])
     for _ in range(3):
         assert scene.reopened().vault.verify("chunks").verdict is Verdict.DAMAGED
     assert len(paper.keys("damage/")) == 1
@@ -139,7 +131,7 @@ def test_a_segment_that_is_damaged_since_it_was_read_is_found_and_written_anew(
 def test_damage_on_a_store_that_may_only_be_read_is_reported(
     scene: Scene, paper: PaperStore
 ) -> None:
-    paper.spoil(pack_with(scene, "web", 0))
+    paper.spoil(scene.place_of("web", 0)[0])
     for mode in ("packs", "chunks"):
         far = FaultyStore(paper)
         far.rules.append(Rule("put", Fault.READ_ONLY, "", 0))
@@ -165,7 +157,7 @@ def test_a_read_that_is_spoilt_on_its_way_is_no_damage(
 def test_nothing_is_collected_while_a_record_is_unreadable_and_verification_mends_it(
     scene: Scene, paper: PaperStore, folder: str
 ) -> None:
-    paper.spoil(pack_with(scene, "web", 0))
+    paper.spoil(scene.place_of("web", 0)[0])
     scene.reopened().vault.verify("chunks")
     scene.clock.advance(hours=5)
     point = scene.reopened().backup("web-2", WEB)

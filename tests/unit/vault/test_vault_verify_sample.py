@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from paper_store import PaperStore
-from small_vault import SMALL_CHUNK, WEB, pack_with, small_scene
+from small_vault import SMALL_CHUNK, WEB, small_scene
 from vault_scene import FakeClock, Scene
 
 from quiesce.vault.upkeep.verify_report import Verdict
@@ -28,7 +28,7 @@ def test_a_sample_is_restored_and_repeated_by_its_seed(scene: Scene) -> None:
 
 def test_a_sample_comes_to_every_chunk_of_every_point(scene: Scene, paper: PaperStore) -> None:
     """However the dice fall, enough draws find one chunk in forty-five."""
-    paper.spoil(pack_with(scene, "web", 29))
+    paper.spoil(scene.place_of("web", 29)[0])
     report = scene.reopened().vault.verify("sample", sample=400, seed=1)
     assert report.verdict is Verdict.DAMAGED
     assert report.sample is not None

@@ -14,11 +14,6 @@ from quiesce.vault.upkeep.collect_plan import CLOCK_SKEW, MARGIN
 
 
 @pytest.fixture
-def paper(clock: FakeClock) -> PaperStore:
-    return PaperStore(clock)
-
-
-@pytest.fixture
 def scene(paper: PaperStore, clock: FakeClock) -> Scene:
     """A point that is deleted, half a day after it was made."""
     scene = Scene.create(paper, clock)

@@ -13,7 +13,9 @@ from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, 
 from quiesce.vault import KeyFile, Vault
 from quiesce.vault.contents.contents import Clock
 from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.format.pack import pack_key
 from quiesce.vault.points.disk_writer import VaultDiskWriter
+from quiesce.vault.points.reader import DiskMap
 from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.stores.store import Store
 
@@ -172,6 +174,14 @@ class Scene:
         data = bytearray(reader.size_bytes)
         reader.read_into(0, memoryview(data))
         return bytes(data)
+
+    def place_of(self, vm: str, chunk: int) -> tuple[str, int]:
+        """The pack that a chunk of the VM's oldest point lies in, and where in it."""
+        contents = self.vault.contents
+        ref = self.vault.manifest(self.vault.points(vm)[0].id).maps[0]
+        place = contents.index.locate(DiskMap(contents, ref).chunk(chunk))
+        assert place is not None
+        return pack_key(contents.index.name_of(place.pack)), place.offset
 
     def delete(self, *points: RecoveryPoint) -> None:
         self.vault.execute(self.vault.plan_deletion([point.id for point in points]))

@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := -n $(shell echo $$(($$(nproc) + 1)))
+OWN_PROCESSES := $(if $(filter 0,$(shell id -u)),unshare --mount --pid --fork --mount-proc --kill-child sh -c '"$$@"; exit $$?' reaper)
 STAMP := $(VENV)/.installed
 
 .PHONY: azurite demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault vault-proof bench-scale bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
@@ -18,10 +20,11 @@ lint: $(STAMP)  ## format, style, types, and the arrows between the rooms
 	$(BIN)/lint-imports
 
 unit: $(STAMP) $(VENV)/azurite/.installed  ## needs neither root nor a guest
-	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist loadfile tests/unit
+	$(BIN)/pytest $(SIDE_BY_SIDE) --dist loadfile tests/unit
 
-root: system-test $(STAMP)  ## freezes loop-mounted file systems: needs root
-	$(BIN)/pytest tests/root
+root: system-test $(STAMP)  ## freezes loop-mounted file systems, among processes of its own: needs root
+	$(OWN_PROCESSES) $(BIN)/pytest $(SIDE_BY_SIDE) --dist worksteal -m "not alone" tests/root
+	$(OWN_PROCESSES) $(BIN)/pytest -m alone tests/root
 
 wine: system-wine $(STAMP)  ## the lines for Windows guests against Wine's registry and services
 	$(BIN)/pytest tests/wine

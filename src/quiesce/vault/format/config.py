@@ -16,6 +16,7 @@ from typing import Any
 from blake3 import blake3
 
 from quiesce.model.failure import Evidence, VaultFailure
+from quiesce.vault.format.times import read_time
 from quiesce.vault.stores.store import ObjectMissing, Store
 
 FORMAT_KEY = "format"
@@ -91,7 +92,7 @@ def parse_config(stored: bytes, address: str) -> VaultConfig:
         config = VaultConfig(
             str(values["vault_id"]),
             int(values["chunk_bytes"]),
-            datetime.fromisoformat(values["created_at"]),
+            read_time(values["created_at"]),
         )
         if not 4096 <= config.chunk_bytes <= 1024 * 1024 or config.chunk_bytes % 4096:
             raise ValueError(f"chunks of {config.chunk_bytes} bytes")

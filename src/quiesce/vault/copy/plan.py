@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,20 +12,18 @@ from quiesce.model.failure import (
     Evidence,
     Failure,
     InputFailure,
-    NotFoundFailure,
     PolicyFailure,
     VaultFailure,
 )
-from quiesce.model.point import RecoveryPoint
 from quiesce.vault.contents.contents import Clock, Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.copy.apart import refuse_within, same_disk
+from quiesce.vault.copy.choosing import Filters, chosen_of
 from quiesce.vault.copy.needs import Needs, Packs
 from quiesce.vault.copy.packs import PackToCopy
 from quiesce.vault.copy.slots import slots_to_send
 from quiesce.vault.format.config import VaultConfig, read_config
 from quiesce.vault.format.keys import VaultKeys
-from quiesce.vault.format.manifest import Manifest
 from quiesce.vault.format.pack import pack_name
 from quiesce.vault.stores.store import Store
 from quiesce.vault.vault import Vault
@@ -33,21 +31,6 @@ from quiesce.vault.vault import Vault
 _BATCH_PACKS = 256
 """Points are committed whenever so many packs have arrived, so that a copy that takes days leaves
 points behind from its first hours on, the newest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which points: of these VMs (all, when empty), of these ids (all), and of each VM only the
-    `newest`. `with_keys`: key slots are sent to a copy that is there already."""
-
-    vms: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
-    newest: int | None = None
-    with_keys: bool = False
-
-    @property
-    def any(self) -> bool:
-        return bool(self.vms or self.points or self.newest is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +247,7 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
     manifests, damaged = vault.read_all_manifests(fresh=True)
     there = Contents(target, keys, config.chunk_bytes, clock)
     there.refresh(scan_unindexed=True)
-    chosen = _chosen(manifests, damaged, plan.filters)
+    chosen = chosen_of(manifests, damaged, plan.filters)
     unfit = [
         Unfit(point_id, "", failure.code, failure.message)
         for point_id, failure in damaged.items()
@@ -325,46 +308,6 @@ def _mendable(here: Contents, there: Contents, snapshot: IndexSnapshot) -> list[
         for number, name in enumerate(snapshot.names)
         if name in damaged and snapshot.present[number]
     ]
-
-
-def _chosen(
-    manifests: Sequence[Manifest], damaged: Mapping[str, VaultFailure], filters: Filters
-) -> list[Manifest]:
-    """Newest first.
-
-    :raise NotFoundFailure: vault.point-unknown, vault.vm-unknown
-    """
-    known = {m.point.id for m in manifests} | set(damaged)
-    for point_id in filters.points:
-        if point_id not in known:
-            raise NotFoundFailure(
-                "vault.point-unknown", f"The vault has no recovery point {point_id!r}."
-            )
-    vms = {m.point.vm for m in manifests}
-    for vm in filters.vms:
-        if vm not in vms:
-            raise NotFoundFailure(
-                "vault.vm-unknown",
-                f"The vault has no recovery point of a VM {vm!r}.",
-                evidence=[Evidence(f"it has points of {', '.join(sorted(vms)[:20])}", "vault")],
-            )
-    newest_first = sorted(manifests, key=lambda m: _age(m.point), reverse=True)
-    counts: dict[str, int] = {}
-    chosen = []
-    for manifest in newest_first:
-        point = manifest.point
-        if filters.vms and point.vm not in filters.vms:
-            continue
-        if filters.points and point.id not in filters.points:
-            continue
-        counts[point.vm] = counts.get(point.vm, 0) + 1
-        if filters.newest is None or counts[point.vm] <= filters.newest:
-            chosen.append(manifest)
-    return chosen
-
-
-def _age(point: RecoveryPoint) -> tuple[object, ...]:
-    return (point.taken_at, point.id)
 
 
 def _bits(packs: Packs, count: int) -> bytes:

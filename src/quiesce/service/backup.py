@@ -22,13 +22,14 @@ from quiesce.service.healing import JobMender
 from quiesce.service.retention import plan_retention
 from quiesce.service.sweep import sweep
 from quiesce.service.work import (
-    RUNNABLE,
     Parts,
     begin,
     finish,
     run_task,
+    take_up,
     task_status,
     warn,
+    was_interrupted,
 )
 from quiesce.snapshot.take import recover, take_snapshot
 from quiesce.transfer.backup import back_up
@@ -49,22 +50,18 @@ def take(parts: Parts, job_id: str) -> str:
     job = begin(parts, job_id)
     if job.status.ended:
         return ""
-    status = task_status(job, _TAKE)
-    if status is TaskStatus.COMPLETED:
+    if task_status(job, _TAKE) is TaskStatus.COMPLETED:
         # Killed before the engine noted that the step is done.
         return run_task(parts, job_id, _TRANSFER, lambda: _taken(parts, job))
-    if status not in RUNNABLE:
+    if not take_up(parts, job, _TAKE):
         return ""
-    interrupted = status is TaskStatus.IN_PROGRESS
-    if not interrupted:
-        parts.book.move_task(job_id, _TAKE, TaskStatus.IN_PROGRESS)
-    return run_task(parts, job_id, _TAKE, lambda: _take(parts, job, interrupted=interrupted))
+    return run_task(parts, job_id, _TAKE, lambda: _take(parts, job))
 
 
-def _take(parts: Parts, job: Job, *, interrupted: bool) -> str:
+def _take(parts: Parts, job: Job) -> str:
     console = parts.console(job.id, _TAKE)
     address = parts.vms.address(job.vm)
-    if interrupted:
+    if was_interrupted(job, _TAKE):
         console.note("warning", "The server was interrupted while it took the snapshot; anew.")
         hypervisor = parts.composition.hypervisor(address)
         recover(hypervisor, parts.routes(address), job.id, committed=False, log=console.note)
@@ -119,22 +116,16 @@ def _taken(parts: Parts, job: Job) -> str:
 def transfer(parts: Parts, job_id: str, taken: str) -> str:
     """The task *Transfer data to vault*. Returns the new point's id, or "" when there is none."""
     job = parts.book.get(job_id)
-    status = task_status(job, _TRANSFER)
-    if status not in RUNNABLE:
+    if not take_up(parts, job, _TRANSFER):
         # Killed before the engine noted that the step is done, when it is Completed.
-        return job.point_id if status is TaskStatus.COMPLETED else ""
-    interrupted = status is TaskStatus.IN_PROGRESS
-    if not interrupted:
-        parts.book.move_task(job_id, _TRANSFER, TaskStatus.IN_PROGRESS)
+        return job.point_id if task_status(job, _TRANSFER) is TaskStatus.COMPLETED else ""
     snapshot = from_json(Snapshot, taken)
-    return run_task(
-        parts, job_id, _TRANSFER, lambda: _transfer(parts, job, snapshot, interrupted=interrupted)
-    )
+    return run_task(parts, job_id, _TRANSFER, lambda: _transfer(parts, job, snapshot))
 
 
-def _transfer(parts: Parts, job: Job, snapshot: Snapshot, *, interrupted: bool) -> str:
+def _transfer(parts: Parts, job: Job, snapshot: Snapshot) -> str:
     console = parts.console(job.id, _TRANSFER)
-    if interrupted:
+    if was_interrupted(job, _TRANSFER):
         console.note("warning", "The server was interrupted during the transfer; it goes on.")
     console.stop_if_cancelled()
     policy = parts.vms.policy_of(job.vm) or _ON_DEMAND

@@ -188,13 +188,7 @@ class JobBook:
         """:raise PolicyFailure: policy.in-progress, while a backup of `vm` waits or runs"""
         holder = self.holder(backup_slot(vm))
         if holder:
-            raise PolicyFailure(
-                "policy.in-progress",
-                f"A backup of the VM {vm} is in progress.",
-                evidence=[Evidence(f"the job {holder} is active", "jobs")],
-                remedy=f"Wait for it, or cancel it: `quiesce job cancel {holder}`.",
-                retryable=True,
-            )
+            raise in_progress(f"A backup of the VM {vm} is in progress.", holder)
 
     def request(self, job_id: str) -> str:
         """What the job was asked for, as it was given to `open`."""
@@ -305,14 +299,19 @@ class JobBook:
     def _in_progress(self, job: Job, slot: str) -> Failure:
         holder = self.holder(slot)
         what = f"of the VM {job.vm} " if job.vm else ""
-        return PolicyFailure(
-            "policy.in-progress",
-            f"A {job.kind} {what}is in progress already.",
-            evidence=[Evidence(f"the job {holder} is active", "jobs")],
-            remedy=f"Wait for it (`quiesce job show {holder}`), or cancel it "
-            f"(`quiesce job cancel {holder}`).",
-            retryable=True,
-        )
+        return in_progress(f"A {job.kind} {what}is in progress already.", holder)
+
+
+def in_progress(message: str, job_id: str) -> PolicyFailure:
+    """What is asked for has to wait for this job."""
+    return PolicyFailure(
+        "policy.in-progress",
+        message,
+        evidence=[Evidence(f"the job {job_id} is active", "jobs")],
+        remedy=f"Wait for it (`quiesce job show {job_id}`), or cancel it "
+        f"(`quiesce job cancel {job_id}`).",
+        retryable=True,
+    )
 
 
 def _with_task(job: Job, name: TaskName, status: TaskStatus, now: datetime) -> Job:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 from quiesce.model.damage import DamageReport
-from quiesce.model.failure import Evidence, NotFoundFailure, PolicyFailure, VaultFailure
+from quiesce.model.failure import NotFoundFailure, VaultFailure
 from quiesce.model.job import JobKind
 from quiesce.model.point import RecoveryPoint
 from quiesce.service.codec import from_json
-from quiesce.service.job_book import JobBook
+from quiesce.service.job_book import JobBook, in_progress
 from quiesce.service.pruning import carried_out
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.vault_views import vault_view
@@ -108,13 +108,7 @@ class Points:
             if job.kind is JobKind.RESTORE:
                 request = from_json(RestoreRequest, self._book.request(job.id))
                 if request.point_id == point.id:
-                    raise PolicyFailure(
-                        "policy.in-progress",
-                        f"The point {point.id} is being restored.",
-                        evidence=[Evidence(f"the job {job.id} is active", "jobs")],
-                        remedy=f"Wait for it, or cancel it: `quiesce job cancel {job.id}`.",
-                        retryable=True,
-                    )
+                    raise in_progress(f"The point {point.id} is being restored.", job.id)
         plan = DeletionPlan(removed=(point,))
         return self.execute(plan, dry_run=dry_run)
 

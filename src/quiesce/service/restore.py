@@ -22,7 +22,7 @@ from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.service.codec import from_json
 from quiesce.service.console import Console
 from quiesce.service.requests import RestoreRequest
-from quiesce.service.work import RUNNABLE, Parts, begin, end_by_task, run_task, task_status
+from quiesce.service.work import Parts, begin, end_by_task, run_task, take_up, was_interrupted
 from quiesce.transfer.restore import data_bytes, restore_disk
 
 _RESTORE = TaskName.RESTORE
@@ -134,22 +134,15 @@ def restore(parts: Parts, job_id: str) -> None:
     it is whole. After an interruption every disk that is not in place is written anew; one that is
     stays as it is, and whoever uses it by now is not disturbed."""
     job = begin(parts, job_id)
-    if job.status.ended:
-        return
-    status = task_status(job, _RESTORE)
-    if status not in RUNNABLE:
-        return
-    interrupted = status is TaskStatus.IN_PROGRESS
-    if not interrupted:
-        parts.book.move_task(job_id, _RESTORE, TaskStatus.IN_PROGRESS)
-    run_task(parts, job_id, _RESTORE, lambda: _restore(parts, job, interrupted=interrupted))
+    if not job.status.ended and take_up(parts, job, _RESTORE):
+        run_task(parts, job_id, _RESTORE, lambda: _restore(parts, job))
 
 
-def _restore(parts: Parts, job: Job, *, interrupted: bool) -> str:
+def _restore(parts: Parts, job: Job) -> str:
     console = parts.console(job.id, _RESTORE)
     request = from_json(RestoreRequest, parts.book.request(job.id))
     point = parts.points.get(request.point_id)
-    if interrupted:
+    if was_interrupted(job, _RESTORE):
         console.note("warning", "The server was interrupted during the restore; anew.")
         _remove_partial_files(parts, job, request.to)
     targets = plan_targets(point, request, restored=job.restored)

@@ -26,10 +26,6 @@ log = structlog.get_logger(__name__)
 
 CANCELLED = "job.cancelled"
 
-RUNNABLE = frozenset({TaskStatus.WAITING, TaskStatus.IN_PROGRESS})
-"""A task in another state has ended. The engine calls a step again when the process was killed
-between the task's end and the engine's record of it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -70,6 +66,21 @@ def begin(parts: Parts, job_id: str) -> Job:
         return replace(job, status=JobStatus.IN_PROGRESS, started_at=now)
 
     return parts.book.update(job_id, start)
+
+
+def take_up(parts: Parts, job: Job, name: TaskName) -> bool:
+    """Whether the task is still to be done; then it is In progress from here on. If not it has
+    ended: the engine calls a step again when the process was killed between the task's end and the
+    engine's record of it."""
+    status = task_status(job, name)
+    if status is TaskStatus.WAITING:
+        parts.book.move_task(job.id, name, TaskStatus.IN_PROGRESS)
+    return status in (TaskStatus.WAITING, TaskStatus.IN_PROGRESS)
+
+
+def was_interrupted(job: Job, name: TaskName) -> bool:
+    """Whether the task was under way in the job as it was before `take_up`."""
+    return task_status(job, name) is TaskStatus.IN_PROGRESS
 
 
 def run_task(parts: Parts, job_id: str, name: TaskName, work: Callable[[], str]) -> str:
@@ -145,13 +156,8 @@ Work = Callable[[Parts, Job], None]
 def only_task(parts: Parts, job_id: str, name: TaskName, work: Work) -> None:
     """The one task of a job that simply begins again when it was interrupted."""
     job = begin(parts, job_id)
-    if job.status.ended:
+    if job.status.ended or not take_up(parts, job, name):
         return
-    status = task_status(job, name)
-    if status not in RUNNABLE:
-        return
-    if status is TaskStatus.WAITING:
-        parts.book.move_task(job_id, name, TaskStatus.IN_PROGRESS)
 
     def run() -> str:
         parts.console(job_id, name).stop_if_cancelled()

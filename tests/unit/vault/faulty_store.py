@@ -33,6 +33,7 @@ class Fault(Enum):
     PARTIAL = "a put fails halfway: a piece lies in tmp/, as a local folder leaves it"
     TWICE = "a change is delivered twice, and the second answer arrives"
     ECHO = "a change is delivered once more just before the next call"
+    LATE = "a change fails, and happens in full just before the next call"
     WRONG_BYTES = "a read answers with one bit turned"
     SHORT = "a read answers with half of the bytes"
     SLOW = "takes `slow_seconds` of the fake clock"
@@ -163,7 +164,10 @@ class FaultyStore:
             self.inner.put(f"tmp/{secrets.token_hex(16)}", memoryview(data)[: len(data) // 2])
             self._end(fault, key)
             raise _refused("storage.io-error", key, retryable=True)
-        kept = bytes(data) if fault is Fault.ECHO else b""
+        kept = bytes(data) if fault in (Fault.ECHO, Fault.LATE) else b""
+        if fault is Fault.LATE:
+            self._echo = lambda: self.inner.put(key, kept)
+            raise _refused("storage.io-error", key, retryable=True)
         result = self.inner.put(key, data)
         with self._lock:
             self.puts.append(key)
@@ -178,6 +182,9 @@ class FaultyStore:
         fault = self._begin("delete", key)
         if fault in (Fault.PARTIAL, Fault.KILLED_PARTIAL):  # a deletion has no half
             self._end(Fault.KILLED_BEFORE if fault is Fault.KILLED_PARTIAL else None, key)
+            raise _refused("storage.io-error", key, retryable=True)
+        if fault is Fault.LATE:
+            self._echo = lambda: self.inner.delete(key)
             raise _refused("storage.io-error", key, retryable=True)
         self.inner.delete(key)
         with self._lock:

@@ -131,3 +131,28 @@ def test_a_mark_is_no_older_than_its_store_says_however_slow_its_collectors_cloc
     scene.vault.collect(scene.vault.plan_collect())
     point = host.commit(writer, len(DISK))
     assert Scene.at(store, clock).restore(point) == DISK
+
+
+@pytest.mark.parametrize("hours", [-30, -10, 4, 10, 30])
+def test_a_writer_whose_clock_is_off_by_hours_keeps_its_new_packs_and_those_it_counts_on(
+    clock: FakeClock, hours: int
+) -> None:
+    """By its own time a fast one began after the mark, and long after its own packs were stored."""
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    doomed = scene.backup("one", DISK)
+    clock.advance(days=5)
+    scene.delete(doomed)
+    clock.advance(days=5)
+    host = Scene.at(store, clock)
+    writer = Vault.open(store, KEY, clock=clock.seen_by(hours=hours)).writer("web", "two")
+    disk = DISK + disk_of(7, 8)
+    put_all(writer.disk("sda", len(disk)), disk)
+    writer._stream.flush()
+    for _ in range(60):
+        clock.advance(minutes=31)
+        collector = Scene.at(store, clock).vault
+        assert not collector.collect(collector.plan_collect()).delete
+        writer._beat()
+    point = host.commit(writer, len(disk))
+    assert Scene.at(store, clock).restore(point) == disk

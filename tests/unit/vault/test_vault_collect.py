@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 from faulty_store import FaultyStore
-from vault_scene import Scene, disk_of, put_all
+from paper_store import PaperStore
+from vault_scene import FakeClock, Scene, disk_of, put_all
 
 from quiesce.model.failure import Failure
 from quiesce.vault.format.config import CHUNK_BYTES
@@ -83,7 +84,10 @@ def test_collection_never_removes_what_a_running_writer_refers_to(scene: Scene) 
     assert scene.reopened().restore(point) == disk
 
 
-def test_a_writer_that_begins_after_the_mark_does_not_rely_on_marked_packs(scene: Scene) -> None:
+def test_a_writer_that_begins_after_the_mark_does_not_rely_on_marked_packs(
+    clock: FakeClock,
+) -> None:
+    scene = Scene.create(PaperStore(clock), clock)  # whose times are this clock's, too
     disk = disk_of(1, 2, 3)
     scene.delete(scene.backup("one", disk))
     scene.clock.advance(hours=4)

@@ -70,25 +70,24 @@ class Records:
             raise SealError("not a record")
         return values
 
-    def session_keys(self, point_id: str) -> list[str]:
-        mark = f"sessions/{point_id}-"
-        return [info.key for info in self._store.list("sessions/") if info.key.startswith(mark)]
-
     def put_session(self, point_id: str, started_at: datetime, at: datetime) -> str:
         key = f"sessions/{point_id}-{secrets.token_hex(8)}"
         self.put(key, "session", {"started_at": started_at, "at": at})
         return key
 
     def sessions(self) -> list[Session]:
-        """All session records. One that cannot be read counts as started long ago and signed
-        just when the store says it was written: it delays collection, which is the safe side."""
+        """All session records. None began later, or was signed earlier, than its store says: a
+        writer whose clock is fast would be younger than marks that it did not see. One that cannot
+        be read counts as started long ago. All of this delays collection, which is the safe side.
+        """
         found = []
         for info in self._store.list("sessions/"):
             if info.key == LEASE_KEY:
                 continue
             try:
                 values = self.read(info.key, "session")
-                started, at = read_time(values["started_at"]), read_time(values["at"])
+                started = min(read_time(values["started_at"]), info.modified_at)
+                at = max(read_time(values["at"]), info.modified_at)
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):

@@ -143,15 +143,22 @@ class VaultPointWriter:
 
         In this order: whatever is marked as garbage after the record was stored is not deleted
         before this session ends, and whatever was marked before is seen and not referred to.
+
+        An earlier try of the same job may still live, or have put a manifest that takes effect
+        late: this session stands for what that one counts on, too.
         """
         contents = self._contents
-        earlier = contents.records.session_keys(self._point_id)
-        now = contents.clock()
-        self._started = self._beaten = now
-        self._session = contents.records.put_session(self._point_id, now, now)
+        earlier = [s for s in contents.records.sessions() if s.point_id == self._point_id]
+        self._beaten = now = contents.clock()
+        self._started = min((now, *(session.started_at for session in earlier)))
+        self._maybe_committed = bool(earlier)
+        self._session = contents.records.put_session(self._point_id, self._started, now)
         try:
-            for key in earlier:
-                retire_session(contents.store, key)
+            # Later records of this session state it, too, however fast this clock is.
+            began = contents.store.stat(self._session).modified_at
+            self._started = min(self._started, began)
+            for session in earlier:
+                retire_session(contents.store, session.key)
             contents.refresh(scan_unindexed=bool(earlier))
         except BaseException:
             # Else the record of a writer that never was holds back collection for 27 hours.

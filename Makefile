@@ -30,7 +30,7 @@ wine: system-wine $(STAMP)  ## the lines for Windows guests against Wine's regis
 	$(BIN)/pytest tests/wine
 
 qemu: system-test $(STAMP)  ## a QEMU without an operating system
-	$(BIN)/pytest tests/qemu
+	$(BIN)/pytest $(SIDE_BY_SIDE) --dist worksteal tests/qemu
 
 e2e: system-test $(STAMP)  ## real guests
 	$(BIN)/pytest tests/e2e
@@ -45,7 +45,7 @@ e2e-agent-part: system-test $(STAMP)  ## of these, what CI has time for
 	$(BIN)/pytest tests/agent -m "not long"
 
 fuzz: $(STAMP)  ## hostile guests, 5 s per test; QUIESCE_FUZZ_SECONDS, QUIESCE_FUZZ_SEED
-	$(BIN)/pytest -s tests/fuzz
+	$(BIN)/pytest $(SIDE_BY_SIDE) tests/fuzz
 
 fuzz-deep: $(VENV)/.fuzz  ## the same led by coverage, in process; SECONDS=60 per target, TARGETS="storage report"
 	$(BIN)/python tests/fuzz/deep_fuzz.py --seconds $(or $(SECONDS),60) $(TARGETS)

@@ -218,8 +218,6 @@ class _Copy:
         self._bad_packs: frozenset[bytes] = frozenset()
         self._lost: dict[str, Failure] = {}
         self._rescued_bytes = 0
-        self._not_moved_bytes = 0
-        self._whole_there: list[Bad] = []
         self._damage: list[tuple[str, bytes]] | None = None
         self._gone = 0
 
@@ -251,20 +249,13 @@ class _Copy:
         if self._gone:
             notes = (*notes, f"{self._gone} points were deleted at the source meanwhile.")
         notes += self._without_harm()
-        notes += tuple(
-            f"{bad.object} is damaged at the source ({bad.detail}), and whole in the copy."
-            for bad in self._whole_there
-        )
         lost_bytes = sum(p.size_bytes for p in plan.packs if p.name in self._bad_packs)
         return CopyReport(
             vault_id=plan.vault_id,
             points=tuple(self._arrived),
             points_there=plan.points_there,
             packs=self._packs,
-            size_bytes=self._pace.done_bytes
-            - lost_bytes
-            - self._not_moved_bytes
-            + self._rescued_bytes,
+            size_bytes=self._pace.done_bytes - lost_bytes + self._rescued_bytes,
             unfit=tuple(self._unfit),
             bad=tuple(self._bad.values()),
             notes=notes,
@@ -283,15 +274,11 @@ class _Copy:
         ):
             pack = carried.pack
             self._pace.done_bytes += pack.size_bytes
-            if carried.bad is not None and not carried.there:
+            if carried.bad is not None:
                 self._bad[carried.bad.object] = carried.bad
                 self._bad_packs |= {pack.name}
                 continue
-            if carried.bad is not None:
-                self._not_moved_bytes += pack.size_bytes
-                self._whole_there.append(carried.bad)
-            else:
-                self._packs += 1
+            self._packs += 1
             if pack.replaces:
                 self._forget_damage(pack.name)
             if there is not None:

@@ -217,7 +217,8 @@ class _Copy:
         self._bad: dict[str, Bad] = {}
         self._bad_packs: frozenset[bytes] = frozenset()
         self._lost: dict[str, Failure] = {}
-        self._rescued_bytes = 0
+        self._stored_bytes = 0
+        self._whole_there: list[Bad] = []
         self._damage: list[tuple[str, bytes]] | None = None
         self._gone = 0
 
@@ -249,16 +250,20 @@ class _Copy:
         if self._gone:
             notes = (*notes, f"{self._gone} points were deleted at the source meanwhile.")
         notes += self._without_harm()
-        lost_bytes = sum(p.size_bytes for p in plan.packs if p.name in self._bad_packs)
+        notes += tuple(
+            f"{bad.object} is damaged at the source ({bad.detail}), and whole in the copy."
+            for bad in self._whole_there
+        )
         return CopyReport(
             vault_id=plan.vault_id,
             points=tuple(self._arrived),
             points_there=plan.points_there,
             packs=self._packs,
-            size_bytes=self._pace.done_bytes - lost_bytes + self._rescued_bytes,
+            size_bytes=self._stored_bytes,
             unfit=tuple(self._unfit),
             bad=tuple(self._bad.values()),
             notes=notes,
+            keyless=plan.keys is None,
         )
 
     def _carry(self, batch: Batch) -> None:
@@ -274,11 +279,15 @@ class _Copy:
         ):
             pack = carried.pack
             self._pace.done_bytes += pack.size_bytes
-            if carried.bad is not None:
+            if carried.bad is not None and not carried.there:
                 self._bad[carried.bad.object] = carried.bad
                 self._bad_packs |= {pack.name}
                 continue
-            self._packs += 1
+            if carried.bad is not None:
+                self._whole_there.append(carried.bad)
+            else:
+                self._packs += 1
+                self._stored_bytes += pack.size_bytes
             if pack.replaces:
                 self._forget_damage(pack.name)
             if there is not None:
@@ -301,7 +310,7 @@ class _Copy:
         if here is None or there is None or not hurt:
             return
         for rescued in rescue(here, there, hurt, self._beat, self._cancelled):
-            self._rescued_bytes += rescued.stored_bytes
+            self._stored_bytes += rescued.stored_bytes
             if rescued.failure is not None:
                 self._lost[rescued.point_id] = rescued.failure
                 if rescued.point_id not in batch.points:  # arrived earlier

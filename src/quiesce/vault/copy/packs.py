@@ -44,11 +44,12 @@ class Bad:
 @dataclass(frozen=True, slots=True)
 class Carried:
     """What became of one pack. `entries` say what lies in it, when there is a key; `bad` why it
-    was not carried."""
+    was not carried. With `there` the target has it whole, and needs nothing of the source's."""
 
     pack: PackToCopy
     entries: tuple[Entry, ...] = ()
     bad: Bad | None = None
+    there: bool = False
 
 
 def packs_at_once_between(source: Store, target: Store) -> int:
@@ -118,42 +119,55 @@ def carry_packs(
 
 def _carry(source: Store, target: Store, pack: PackToCopy, keys: VaultKeys | None) -> Carried:
     key = pack_key(pack.name)
-    data, problem = b"", ""
+    data, bad = _read(source, pack)
+    whole = _whole_in(target, pack) if pack.replaces else None
+    if bad is not None and whole is None:
+        return Carried(pack, bad=bad)
+    entries: tuple[Entry, ...] = ()
+    if keys is not None:
+        try:
+            entries = tuple(whole_footer(keys, memoryview(whole or data)))
+        except PackError as inner:
+            return Carried(pack, bad=Bad("vault.corrupt-chunk", key, str(inner)))
+    if bad is not None:
+        return Carried(pack, entries, bad, there=True)
+    if whole is None:
+        if pack.replaces:
+            target.delete(key)
+        target.put(key, data)
+    return Carried(pack, entries)
+
+
+def _read(source: Store, pack: PackToCopy) -> tuple[bytes, Bad | None]:
+    """The source's pack; or what is wrong with it."""
+    key = pack_key(pack.name)
+    problem = ""
     # Read again once: a bit may turn on the way, and is then no damage of the source.
     for _ in range(2):
         try:
             data = source.get(key, limit_bytes=PACK_BYTES)
         except ObjectMissing:
-            return Carried(pack, bad=Bad("vault.pack-missing", key, "missing"))
+            return b"", Bad("vault.pack-missing", key, "missing")
         except StorageFailure as failure:
             if failure.code not in UNREADABLE:
                 raise
             problem = f"cannot be read: {failure.message}"
             continue
         if blake3(data).digest() == pack.name:
-            break
+            return data, None
         problem = "its BLAKE3 is not its name"
-    else:
-        return Carried(pack, bad=Bad("vault.corrupt-chunk", key, problem))
-    entries: tuple[Entry, ...] = ()
-    if keys is not None:
-        try:
-            entries = tuple(whole_footer(keys, memoryview(data)))
-        except PackError as inner:
-            return Carried(pack, bad=Bad("vault.corrupt-chunk", key, str(inner)))
-    if pack.replaces and not _is_whole(target, pack):
-        target.delete(key)
-    target.put(key, data)
-    return Carried(pack, entries)
+    return b"", Bad("vault.corrupt-chunk", key, problem)
 
 
-def _is_whole(target: Store, pack: PackToCopy) -> bool:
-    """Somebody else may have mended it meanwhile; what is whole must not vanish for a moment."""
+def _whole_in(target: Store, pack: PackToCopy) -> bytes | None:
+    """Somebody else may have mended it meanwhile, or it is the source's that has another size than
+    the pack had: what is whole must not vanish for a moment."""
     try:
-        return blake3(target.get(pack_key(pack.name), limit_bytes=PACK_BYTES)).digest() == pack.name
+        data = target.get(pack_key(pack.name), limit_bytes=PACK_BYTES)
     except ObjectMissing:
-        return False
+        return None
     except StorageFailure as failure:
         if failure.code not in UNREADABLE:
             raise
-        return False
+        return None
+    return data if blake3(data).digest() == pack.name else None

@@ -9,12 +9,17 @@ from quiesce.vault.copy.packs import Bad
 from quiesce.vault.copy.plan import Unfit
 
 _SHOWN = 100
+_WITH_THE_KEY = (
+    "Only with the key can it be told what is whole in a damaged pack, and what has healed by now. "
+    "Where the key is, copy once to the same place: "
+    "`quiesce vault copy --at SOURCE --key-file KEY --to COPY`. It brings the rest."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
     """What was done. `points` are ids of those that arrived now, `unfit` those that could not,
-    `bad` the source's objects that are damaged or missing."""
+    `bad` the source's objects that are damaged or missing. `keyless`: made without the key."""
 
     vault_id: str
     points: tuple[str, ...] = ()
@@ -24,6 +29,7 @@ class CopyReport:
     unfit: tuple[Unfit, ...] = ()
     bad: tuple[Bad, ...] = ()
     notes: tuple[str, ...] = ()
+    keyless: bool = False
 
     @property
     def complete(self) -> bool:
@@ -46,4 +52,5 @@ def shortfall(report: CopyReport) -> VaultFailure | None:
             ),
             *(Evidence(f"{bad.detail} [{bad.code}]", bad.object) for bad in report.bad[:_SHOWN]),
         ],
+        remedy=_WITH_THE_KEY if report.keyless else "",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from threading import Condition, Lock, Thread
 from typing import Generic, TypeVar
 
 from quiesce.model.failure import JobFailure
+from quiesce.model.pages import huge_pages
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 """What one thread reads at once."""
@@ -98,8 +98,7 @@ class Crew(Generic[Work]):
 
     def _labour(self) -> None:
         try:
-            # Page-aligned, so that disks can be read and written past the page cache.
-            buffer = memoryview(mmap.mmap(-1, SEGMENT_BYTES))
+            buffer = huge_pages(SEGMENT_BYTES)
             while self._error is None:
                 with self._next:
                     piece = next(self._work, None)

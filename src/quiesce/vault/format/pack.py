@@ -201,6 +201,17 @@ class PackBuilder:
         return self._buffer[: start + len(tail)]
 
 
+class _Room(threading.local):
+    """Where a thread decrypts what it unpacks next: memory given out and taken back for every
+    frame took a tenth of a restore's processor time."""
+
+    def __init__(self) -> None:
+        self.frame = memoryview(bytearray(BLOB_LIMIT_BYTES))
+
+
+_room = _Room()
+
+
 def open_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
     """What the range of an entry holds: its blob, or the frame that its chunk is a part of.
 
@@ -211,8 +222,11 @@ def open_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
     if not TAG_BYTES <= entry.length <= LENGTH_LIMIT_BYTES:
         raise PackError(f"length {entry.length} is out of range")
     try:
-        data = cipher.decrypt(_nonce(entry.offset), stored, _bound(entry))
-        return data if entry.codec is Codec.PLAIN else decompress(data, BLOB_LIMIT_BYTES)
+        if entry.codec is Codec.PLAIN:
+            return cipher.decrypt(_nonce(entry.offset), stored, _bound(entry))
+        frame = _room.frame[: entry.length - TAG_BYTES]
+        cipher.decrypt_into(_nonce(entry.offset), stored, _bound(entry), frame)
+        return decompress(frame, BLOB_LIMIT_BYTES)
     except InvalidTag as inner:
         raise PackError(f"blob at {entry.offset} is not authentic") from inner
     except zstandard.ZstdError as inner:
@@ -261,10 +275,10 @@ def open_footer(keys: VaultKeys, store: Store, name: bytes, size_bytes: int) -> 
     :raise PackError, StorageFailure: as `read_footer`
     """
     key = pack_key(name)
-    head = store.get_range(key, 0, HEAD_BYTES)
-    trailer = store.get_range(key, max(0, size_bytes - _TRAILER.size), _TRAILER.size)
+    head = bytes(store.get_range(key, 0, HEAD_BYTES))
+    trailer = bytes(store.get_range(key, max(0, size_bytes - _TRAILER.size), _TRAILER.size))
     start, length = _parse_trailer(trailer, size_bytes)
-    stored = store.get_range(key, start, length)
+    stored = bytes(store.get_range(key, start, length))
     return _decrypt_rows(head_cipher(keys, head), head, start, stored), start
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import mmap
 import queue
 import threading
 import time
@@ -15,6 +14,7 @@ from functools import partial
 from blake3 import blake3
 
 from quiesce.model.failure import Failure
+from quiesce.model.pages import huge_pages
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.diskmap import ZERO_ID
 from quiesce.vault.format.frames import FRAME_BYTES, Frames
@@ -191,7 +191,7 @@ class PackStream:
                 raise self._failure
             if buffer is None:
                 # Anonymous memory is given page by page: a small increment stays small.
-                buffer = memoryview(mmap.mmap(-1, PACK_BYTES))
+                buffer = huge_pages(PACK_BYTES)
             self._buffer = buffer
             self._builder = PackBuilder(self._contents.keys, buffer)
 

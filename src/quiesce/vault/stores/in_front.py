@@ -11,6 +11,9 @@ from quiesce.vault.stores.store import ObjectInfo, Put, Store
 class InFront:
     """Fulfils `Store` by handing every call on to `origin`."""
 
+    tells_copies = False
+    """Whether it may answer with what it has kept, whatever has become of that in the store."""
+
     def __init__(self, origin: Store) -> None:
         self.origin = origin
 
@@ -28,7 +31,7 @@ class InFront:
     def get(self, key: str, *, limit_bytes: int) -> bytes:
         return self.origin.get(key, limit_bytes=limit_bytes)
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
+    def get_range(self, key: str, offset: int, length: int) -> Buffer:
         return self.origin.get_range(key, offset, length)
 
     def stat(self, key: str) -> ObjectInfo:
@@ -48,3 +51,8 @@ class InFront:
 
     def give_back_reserve(self) -> None:
         self.origin.give_back_reserve()
+
+
+def origin_of(store: Store) -> Store:
+    """The store itself: what looks for damage reads there."""
+    return store.origin if isinstance(store, InFront) and store.tells_copies else store

@@ -7,7 +7,6 @@ piece of it is in memory at a time.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import threading
 from collections import deque
@@ -21,6 +20,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from quiesce.model.failure import JobFailure, StorageFailure
+from quiesce.model.pages import huge_pages
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.pack import (
     HEAD_BYTES,
@@ -52,7 +52,7 @@ class _Room(threading.local):
     allocator for every pack is not given back to the system, and adds up."""
 
     def __init__(self) -> None:
-        self.pack = memoryview(mmap.mmap(-1, PACK_BYTES))
+        self.pack = huge_pages(PACK_BYTES)
 
 
 _room = _Room()

@@ -112,6 +112,8 @@ class IndexCache:
 class CachingStore(InFront):
     """Reads index segments from a cache when they are there."""
 
+    tells_copies = True
+
     def __init__(self, origin: Store, cache: IndexCache) -> None:
         super().__init__(origin)
         self.cache = cache
@@ -139,8 +141,3 @@ class CachingStore(InFront):
         self.origin.delete(key)
         if key.startswith(_INDEX):
             self.cache.drop(key.removeprefix(_INDEX))
-
-
-def origin_of(store: Store) -> Store:
-    """The store itself: what looks for damage reads there."""
-    return store.origin if isinstance(store, CachingStore) else store

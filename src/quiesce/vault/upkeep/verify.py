@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from quiesce.model.failure import InputFailure, VaultFailure
 from quiesce.model.job import Progress
-from quiesce.vault.contents.cache import origin_of
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.manifest import Manifest, point_key
 from quiesce.vault.format.pack import pack_key
+from quiesce.vault.stores.in_front import origin_of
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.upkeep.findings import Findings
 from quiesce.vault.upkeep.health import (

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from quiesce.model.failure import InputFailure
 from quiesce.model.job import Progress
-from quiesce.vault.contents.cache import origin_of
 from quiesce.vault.format.config import read_config
+from quiesce.vault.stores.in_front import origin_of
 from quiesce.vault.stores.store import Store
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.upkeep.pack_check import PackRound, check_by_name, stop_if

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from bare_qemu import KIB, MIB, BareQemu
 
 from quiesce.block.nbd import NbdSource
 from quiesce.hypervisor.qemu import QemuVm
+from quiesce.lab.faults import tracking
+from quiesce.lab.faults.fault import Scene
 from quiesce.model.failure import SnapshotFailure
 from quiesce.model.point import RecoveryPoint
 from quiesce.model.policy import SnapshotOptions
@@ -118,3 +123,32 @@ def test_tracking_that_is_right_is_believed(bare: Bare, tmp_path: Path) -> None:
     assert point.disks[0].incremental
     assert point.read_bytes == 128 * KIB
     assert not chain.failures
+
+
+def test_the_fault_that_the_lab_sets_in_is_found_by_every_sample(
+    bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lab's row on this VM, whose disk stands for the one that the lab would plug in."""
+    qemu = bare({"vda": "raw"}).start()
+    chain = Chain(tmp_path, qemu.vm())
+
+    @contextmanager
+    def raw_disk(_: object, content: bytes) -> Iterator[Path]:
+        image = qemu.disks["vda"][0]
+        with image.open("r+b") as file:
+            file.write(content)
+        yield image
+
+    server = SimpleNamespace(
+        begin=lambda vm: chain.point(T1).job_id, end_of=lambda job_id, *, seconds: None
+    )
+    monkeypatch.setattr(tracking, "_raw_disk", raw_disk)
+    scene = SimpleNamespace(vm="vm", server=server)
+    with tracking.tracking_lies.inject(cast("Scene", scene)):
+        point = chain.point(T2)
+
+    assert chain.whole
+    assert not point.disks[0].incremental
+    [failure] = chain.failures
+    assert failure.code == tracking.tracking_lies.expected
+    assert "in 32 of 32 places looked at" in failure.message

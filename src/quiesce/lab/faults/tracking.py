@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from quiesce.lab.faults.fault import Scene, fault
@@ -10,6 +13,8 @@ from quiesce.lab.faults.fault import Scene, fault
 TRACKING = "bitmap"
 HOST = {"route": "host"}
 _OURS = "quiesce-"
+_RAW_BYTES = 64 << 20
+_FIRST, _THEN = b"\x5a", b"\xa5"
 
 
 def _bitmaps(scene: Scene) -> list[tuple[str, dict[str, Any]]]:
@@ -88,19 +93,38 @@ def session_left_over(scene: Scene) -> Iterator[None]:
     yield
 
 
-@fault("raw-disk", TRACKING, "", policy=HOST)
-def raw_disk(scene: Scene) -> Iterator[None]:
-    """The VM has got a raw disk, whose change tracking lasts only as long as its QEMU."""
+@contextmanager
+def _raw_disk(scene: Scene, content: bytes) -> Iterator[Path]:
+    """The image of one more disk that the VM has meanwhile, which begins with `content`. Its guest
+    does not use it."""
     image = scene.guest.folder / "raw.img"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
+    image.write_bytes(content)
+    os.truncate(image, _RAW_BYTES)
     add = {"driver": "raw", "node-name": "disk-raw",
            "file": {"driver": "file", "filename": str(image)}}  # fmt: skip
     scene.guest.qmp("blockdev-add", add)
     scene.guest.qmp("device_add", {"driver": "virtio-blk-pci", "id": "vdx", "drive": "disk-raw"})
     scene.hand.run("udevadm settle; sleep 1")
-    yield
+    yield image
     scene.guest.qmp("device_del", {"id": "vdx"})
     scene.hand.run("sleep 2")
     scene.guest.qmp("blockdev-del", {"node-name": "disk-raw"})
     image.unlink()
+
+
+@fault("raw-disk", TRACKING, "", policy=HOST)
+def raw_disk(scene: Scene) -> Iterator[None]:
+    """The VM has got a raw disk, whose change tracking lasts only as long as its QEMU."""
+    with _raw_disk(scene, b""):
+        yield
+
+
+@fault("tracking-lies", TRACKING, "bitmap.audit-mismatch", policy=HOST, hurts=False)
+def tracking_lies(scene: Scene) -> Iterator[None]:
+    """A tool on the host has written to a disk's image since the last point, past QEMU."""
+    with _raw_disk(scene, _FIRST * _RAW_BYTES) as image:
+        scene.server.end_of(scene.server.begin(scene.vm), seconds=600)
+        # All of it, so that every sample finds it.
+        with image.open("r+b") as file:
+            file.write(_THEN * _RAW_BYTES)
+        yield

@@ -136,16 +136,23 @@ POINT_COLUMNS = (
 def point_row(point: RecoveryPoint, damage: DamageReport | None) -> Row:
     """`damage`: what is known of it; None when nobody has looked yet."""
     word = point_damage(point.id, damage)
-    incremental = all(disk.incremental for disk in point.disks)
     return {
         "id": point.id,
         "taken": when(point.taken_at, seconds=True),
         "level": str(point.consistency.level),
         "why": point.consistency.reason,
-        "kind": f"{size_text(point.read_bytes)} ({'changes' if incremental else 'all'})",
+        "kind": f"{size_text(point.read_bytes)} ({_kind(point)})",
         "size": size_text(point.size_bytes),
         "stored": size_text(point.stored_bytes),
         "damage": word,
         "act": "Restore …",
         "tones": {"level": tone(point.consistency.level), "damage": tone(word)},
     }
+
+
+def _kind(point: RecoveryPoint) -> str:
+    """`changes`, or `all` with why a disk was read whole: a code, or a word or two such as "first
+    point". `quiesce point show` has the sentence."""
+    whole = [disk.full_read_reason for disk in point.disks if not disk.incremental]
+    why = dict.fromkeys(reason.partition(":")[0] for reason in whole if reason)
+    return ": ".join(["all", ", ".join(why)] if why else ["all" if whole else "changes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta
 from http import HTTPStatus
 
 import httpx
@@ -206,3 +207,23 @@ def test_a_defect_of_ours_is_a_problem_and_does_not_log_the_token(
     logged = capsys.readouterr().err
     assert "ZeroDivisionError" in logged
     assert service.api_token not in logged
+
+
+def test_a_report_of_damage_is_whole_also_when_there_is_none(local: httpx.Client) -> None:
+    report = local.get(f"{API}/vault/damage").json()
+    assert datetime.fromisoformat(report.pop("at")).utcoffset() == timedelta(0)
+    assert report == {
+        "looked_at": 0,
+        "unseen": 0,
+        "points": [],
+        "hurt_bytes": 0,
+        "healable_bytes": 0,
+        "more_points": 0,
+        "more_bytes": 0,
+    }
+
+
+def test_what_waits_in_a_vault_without_garbage_is_nothing(local: httpx.Client) -> None:
+    garbage = local.get(f"{API}/vault/garbage").json()
+    assert (garbage["waiting"], garbage["waiting_bytes"]) == ([], 0)
+    assert (garbage["unmarked"], garbage["held_points"]) == (None, 0)

@@ -267,7 +267,7 @@ class Vault:
             cancelled=cancelled,
         )
         if report.hurt:
-            self._damage.learn(report.damage(self.contents.clock()))
+            self._damage.learn(report.damage(self.contents.clock()), manifests, damaged)
         return report
 
     def damage(self, budget: Budget = UNLIMITED) -> DamageReport:

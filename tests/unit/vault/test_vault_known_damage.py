@@ -7,7 +7,7 @@ from paper_store import PaperStore
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.damage import DamageReport, HurtRange
-from quiesce.model.failure import Failure
+from quiesce.model.failure import Failure, StorageFailure
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.verify_report import Verdict
@@ -126,6 +126,25 @@ def test_a_pack_that_no_index_knows_of_stays_known_once_a_verification_has_misse
     vault.contents.save_index()
     assert [each.vm for each in vault.damage().points] == ["mail"]
     assert [each.vm for each in vault.damage().points] == ["mail"]
+
+
+def test_damage_that_may_not_be_recorded_is_known_as_long_as_nothing_changes(
+    scene: Scene, paper: PaperStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(scene, paper, "mail", 0)
+
+    def refuse(key: str, data: bytes) -> object:
+        if key.startswith("damage/"):
+            raise StorageFailure("storage.read-only", "nothing is written here")
+        return put(key, data)
+
+    put = paper.put
+    monkeypatch.setattr(paper, "put", refuse)
+    vault = scene.reopened().vault
+    assert vault.verify("packs").hurt
+    assert not paper.keys("damage/")
+    for _ in range(2):
+        assert [each.vm for each in vault.damage().points] == ["mail"]
 
 
 def test_a_verification_that_comes_to_its_limit_after_damage_still_says_what_heals(

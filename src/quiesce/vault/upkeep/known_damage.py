@@ -29,10 +29,18 @@ class KnownDamage:
         self._seen: object = None
         self._last: DamageReport | None = None
 
-    def learn(self, found: DamageReport) -> None:
-        """What a verification has found, which may be more than the index tells."""
+    def learn(
+        self,
+        found: DamageReport,
+        manifests: Sequence[Manifest],
+        damaged: Mapping[str, VaultFailure],
+    ) -> None:
+        """What a verification has found just now, which may be more than the index tells: a store
+        may have refused its record. It stands until the vault changes."""
         with self._looking:
-            self._last, self._seen = found, None
+            self._contents.refresh()
+            self._last = found
+            self._seen = None if found.unseen else self._state(manifests, damaged)
 
     def look(
         self, manifests: Sequence[Manifest], damaged: Mapping[str, VaultFailure], budget: Budget
@@ -47,19 +55,13 @@ class KnownDamage:
     ) -> DamageReport:
         contents = self._contents
         contents.refresh()
-        snapshot = contents.index.snapshot()
-        there = zip(snapshot.names, snapshot.present, strict=True)
-        seen: object = (
-            {manifest.point.id for manifest in manifests},
-            set(damaged),
-            {name for name, here in there if here},
-            contents.records.damage(),
-        )
+        seen = self._state(manifests, damaged)
         now = contents.clock()
         if self._last is not None and self._seen == seen:
             return replace(self._last, at=now)
         hurt_before = self._last is not None and self._last.hurt_points > 0
         lost = lost_points(damaged)
+        snapshot = contents.index.snapshot()
         if not (hurt_before or any(snapshot.losses())):
             report = replace(DamageReport.of(lost, now), looked_at=len(manifests) + len(lost))
             self._last, self._seen = report, seen
@@ -71,13 +73,25 @@ class KnownDamage:
                 raise _Spent
 
         examiner = Examiner(contents, snapshot, check)
+        done = seen
         try:
             for manifest in sorted(manifests, key=lambda m: m.point.taken_at, reverse=True):
                 examiner.look_at(manifest)
         except _Spent:
-            seen = None  # the rest is worth another try
+            done = None  # the rest is worth another try
         found = examiner.result(newest_of_each_vm(manifests), lambda parts: None)
         unseen = len(manifests) - len(found.points)
         report = DamageReport.of((*found.points, *lost), now, unseen=unseen)
-        self._last, self._seen = report, seen
+        self._last, self._seen = report, done
         return report
+
+    def _state(self, manifests: Sequence[Manifest], damaged: Mapping[str, VaultFailure]) -> object:
+        """Equal as long as nothing has changed that tells which points are hurt."""
+        snapshot = self._contents.index.snapshot()
+        there = zip(snapshot.names, snapshot.present, strict=True)
+        return (
+            {manifest.point.id for manifest in manifests},
+            set(damaged),
+            {name for name, here in there if here},
+            self._contents.records.damage(),
+        )

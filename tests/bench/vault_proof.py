@@ -5,7 +5,7 @@
 
 Prints a line for every piece of work that was swept: its changes of the store, its calls, the
 points at which it was broken (call × fault), losses, and how it ended at them; then what the
-machine of random histories has covered. Writes all of it to vault-proof.json. Ends with 1 when
+machines of random histories have covered. Writes all of it to vault-proof.json. Ends with 1 when
 anything was lost.
 """
 
@@ -28,16 +28,19 @@ from kill_sweep import kill_sweep
 from power_sweep import power_sweep
 from store_sweep import ERRORS, LIES, Covered, Work, sweep
 from sweep_works import WORKS, WORKS_IN_A_FOLDER
+from vault_damage import DamagedVault
 from vault_machine import TOLD, VaultMachine
+from vault_trouble import TroubledVault
 
 _EXAMPLES_AT_ONCE = 50
+_MACHINES = (VaultMachine, TroubledVault, DamagedVault)
 _STEPS = 50
 
 
 def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     asked.add_argument("folder", type=Path)
-    asked.add_argument("--seconds", type=int, default=600, help="of the machine")
+    asked.add_argument("--seconds", type=int, default=600, help="of random histories")
     asked.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     asked.add_argument("--only", default="", help="pieces of work with this in their name")
     options = asked.parse_args()
@@ -62,14 +65,14 @@ def main() -> int:
     print(", ".join(f"{count} {what}" for what, count in sorted(TOLD.items())))
     print(f"sweeps: {points} points, {losses} losses")
     print(
-        f"machine: {TOLD['examples']} histories, {TOLD['steps']} steps, seed {options.seed}: "
+        f"machines: {TOLD['examples']} histories, {TOLD['steps']} steps, seed {options.seed}: "
         f"{'FAILED' if failure else '0 losses'}"
     )
     report = {
         "sweeps": {name: [vars(covered) for covered in rows] for name, rows in swept.items()},
         "points": points,
         "losses": losses,
-        "machine": {"seed": options.seed, "failure": failure, **TOLD},
+        "machines": {"seed": options.seed, "failure": failure, **TOLD},
     }
     (options.folder / "vault-proof.json").write_text(json.dumps(report, indent=1))
     return 1 if losses or failure else 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 from vault_scene import FakeClock, Scene, random_bytes
@@ -45,3 +47,17 @@ def small_packs() -> Iterator[None]:
 def stored(store: Store) -> int:
     """Bytes of all packs."""
     return sum(info.size_bytes for info in store.list("packs/"))
+
+
+@contextmanager
+def chance_of(seed: int) -> Iterator[None]:
+    """Meanwhile names, salts and keys come from this seed, so that a history can be had again."""
+    dice = random.Random(seed)
+    with ExitStack() as stack:
+        for name, draw in (
+            ("token_bytes", dice.randbytes),
+            ("token_hex", lambda count: dice.randbytes(count).hex()),
+            ("randbits", dice.getrandbits),
+        ):
+            stack.enter_context(mock.patch.object(secrets, name, draw))
+        yield

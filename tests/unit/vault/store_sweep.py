@@ -216,18 +216,18 @@ def finish(work: Work, scene: Scene, history: History) -> None:
     if work.heals:
         history.hurt.clear()
     history.check(scene.reopened(), exactly=True)
-    _clear_up(scene)
+    clear_up(scene)
     history.check(scene.reopened(), exactly=True)
     assert history.hurt or not scene.reopened().vault.verify("chunks").hurt
     rest = [each for each in left_over(scene) if not each.startswith(work.leaves or "?")]
     assert not rest, f"left over: {rest}"
 
 
-def _clear_up(scene: Scene) -> list[CollectPlan]:
+def clear_up(scene: Scene, times: int = 4) -> list[CollectPlan]:
     """Collections, each when what the one before has left is ripe, until one finds nothing to do:
     after marking and copying, deleting, and forgetting the marks."""
     done = []
-    for _ in range(4):
+    for _ in range(times):
         scene.clock.advance(hours=30)
         there = scene.reopened()
         done.append(there.vault.collect(there.vault.plan_collect()))

@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from faulty_store import Fault
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from paper_store import PaperStore, StaleLists
-from small_vault import SMALL_CHUNK, small_disk, small_packs, small_scene
+from small_vault import SMALL_CHUNK, chance_of, small_disk, small_packs, small_scene
 from stepping import Actor, Host, one_thread_each
 from vault_scene import LABEL, FakeClock, Scene
 
@@ -27,6 +27,7 @@ from quiesce.model.failure import Failure
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import Route
 from quiesce.vault.copy.copying import execute_copy, plan_copy
+from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.upkeep.collect import CollectPlan
 
 HOSTS = 3
@@ -42,14 +43,15 @@ CALL_FAULTS = (
 )  # fmt: skip
 
 
-EXPECTED = {
+EXPECTED: dict[str, set[str]] = {
     "backup": {"vault.base-missing", "vault.session-expired"},
     "collection": {"vault.collect-running"},
     "deletion": {"vault.point-unknown"},
-    "restore": set[str](),
-    "verification": set[str](),
+    "restore": set(),
+    "verification": set(),
     "copy": {"vault.session-expired"},
     "rebuilding": {"vault.collect-running"},
+    "arrival": {"vault.collect-running", "vault.copy-unseen", "vault.session-expired"},
 }
 """How work may fail whose host met no fault, and whose point nobody deletes meanwhile."""
 WHERE_LISTS_ARE_LATE = {"vault.pack-missing", "vault.collect-refused"}
@@ -81,6 +83,7 @@ class VaultMachine(RuleBasedStateMachine):
         self.patches.enter_context(small_packs())
         self.patches.enter_context(one_thread_each())
         self.clock = FakeClock()
+        self.clock.now = datetime(2026, 11, 23, tzinfo=UTC)
         self.store = PaperStore(self.clock)
         self.hosts: list[Host] = []
         self.jobs: dict[str, Job] = {}
@@ -95,13 +98,14 @@ class VaultMachine(RuleBasedStateMachine):
         seed=st.integers(0, 1 << 16),
     )
     def make_vault(self, wrong: list[int], late: int, seed: int) -> None:
+        self.patches.enter_context(chance_of(seed))
         small_scene(self.store, self.clock)
         self.late = late
         dice = random.Random(seed)
         shared = StaleLists(self.store, self.clock, late, lambda key: dice.random() < 0.5)
         self.hosts = [Host(f"host {n}", shared, self.clock) for n in range(HOSTS)]
-        for host, minutes in zip(self.hosts, wrong, strict=True):
-            host.wrong_by_minutes = minutes
+        for host, minutes in enumerate(wrong):
+            self.set_clock(host, minutes)
 
     def teardown(self) -> None:
         for host in self.hosts:
@@ -117,7 +121,7 @@ class VaultMachine(RuleBasedStateMachine):
         name = f"job-{len(self.jobs)}"
         job = self.jobs[name] = Job(small_disk(*chunks, tail=17), "mail" if vm else "web")
         base = "" if full else self._base_of(job)
-        self.begin(host, f"backup {name}", lambda scene: self._back_up(scene, name, job, base))
+        self.begin(host, f"backup {name}", lambda scene: self._back_up(scene, name, base))
 
     @precondition(lambda self: len(self.committed) + self.count("backup") < MOST_POINTS)
     @rule(host=st.integers(0, HOSTS - 1), chunks=CHUNKS, full=st.booleans(), vm=st.booleans())
@@ -132,11 +136,22 @@ class VaultMachine(RuleBasedStateMachine):
     def _base_of(self, job: Job) -> str:
         return next((n for n in reversed(self.committed) if self.jobs[n].vm == job.vm), "")
 
-    def _back_up(self, scene: Scene, name: str, job: Job, base: str) -> RecoveryPoint:
-        old = self.jobs[base].disk if base else b""
-        writer = scene.vault.writer(job.vm, name)
+    def _back_up(self, scene: Scene, name: str, base: str) -> RecoveryPoint:
+        writer = scene.vault.writer(self.jobs[name].vm, name)
         if writer.committed is not None:
             return writer.committed
+        try:
+            return self._written(scene, writer, name, base)
+        except Failure as failure:
+            writer.abandon()  # as a job does; who dies has no time for it
+            if failure.code != "vault.base-missing":
+                raise
+        return self._back_up(scene, name, "")
+
+    def _written(
+        self, scene: Scene, writer: VaultPointWriter, name: str, base: str
+    ) -> RecoveryPoint:
+        job, old = self.jobs[name], self.jobs[base].disk if base else b""
         target = writer.disk("sda", len(job.disk), base_generation=base)
         for at in range(0, len(job.disk), SMALL_CHUNK):
             chunk = job.disk[at : at + SMALL_CHUNK]
@@ -277,6 +292,9 @@ class VaultMachine(RuleBasedStateMachine):
 
     @rule(host=st.integers(0, HOSTS - 1), minutes=st.integers(-WRONG_BY_MINUTES, WRONG_BY_MINUTES))
     def clock_jumps(self, host: int, minutes: int) -> None:
+        self.set_clock(host, minutes)
+
+    def set_clock(self, host: int, minutes: int) -> None:
         self.hosts[host].wrong_by_minutes = minutes
 
     # ── what must hold ───────────────────────────────────────────────────────────────────────
@@ -288,16 +306,21 @@ class VaultMachine(RuleBasedStateMachine):
         TOLD["steps"] += 1
         self._look_at_the_ended()
         fresh = Scene.at(self.store, self.clock)
-        points = {point.job_id: point for point in fresh.vault.points()}
+        listed = fresh.vault.points()
+        points = {point.job_id: point for point in listed}
+        assert len(points) == len(listed), "a job has made two points"
         for name, point in points.items():
             job = self.jobs[name]
             job.point_id = point.id
-            assert fresh.restore(point) == job.disk, f"{name} reads wrong bytes"
-            TOLD["points read whole"] += 1
+            self.read_whole(fresh, name, job)
         for name, job in self.jobs.items():
             if job.point_id and name not in points:
                 assert job.deleting, f"{name} is lost"
                 job.gone_at = job.gone_at or self.clock.now
+
+    def read_whole(self, fresh: Scene, name: str, job: Job) -> None:
+        assert fresh.restore(job.point_id) == job.disk, f"{name} reads wrong bytes"
+        TOLD["points read whole"] += 1
 
     def _look_at_the_ended(self) -> None:
         for host in self.hosts:
@@ -313,18 +336,24 @@ class VaultMachine(RuleBasedStateMachine):
     def _look_at(self, actor: Actor) -> None:
         if isinstance(actor.result, RecoveryPoint):
             TOLD["points committed"] += 1
-            self.jobs[actor.result.job_id].point_id = actor.result.id
+            job = self.jobs[actor.result.job_id]
+            assert job.point_id in ("", actor.result.id), f"{actor} has made a second point"
+            job.point_id = actor.result.id
         if isinstance(actor.result, CollectPlan):
             TOLD["packs deleted"] += len(actor.result.delete)
             TOLD["packs marked"] += len(actor.result.mark)
             TOLD["packs copied out of"] += len(actor.result.repack.packs)
+            TOLD["packs revived"] += len(actor.result.revive)
+            TOLD["objects kept by a lock"] += len(actor.result.locked)
 
     def _look_at_failure(self, actor: Actor, failure: Failure) -> None:
         kind, _, job = actor.name.partition(" ")
         doomed = job.rpartition(" ")[2] in self.jobs and self.jobs[job.rpartition(" ")[2]].deleting
         if not sum(actor.host.store.shown.values()) and not doomed:
-            expected = EXPECTED[kind] | (WHERE_LISTS_ARE_LATE if self.late else set())
-            assert failure.code in expected, f"{actor} ended in {failure}"
+            assert failure.code in self.foreseen(kind), f"{actor} ended in {failure}"
+
+    def foreseen(self, kind: str) -> set[str]:
+        return EXPECTED[kind] | (WHERE_LISTS_ARE_LATE if self.late else set())
 
     def _count_faults(self, host: Host) -> None:
         TOLD["faults"] += sum(host.store.shown.values())

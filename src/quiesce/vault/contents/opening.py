@@ -33,8 +33,7 @@ _CIPHERS = 1024
 _GAP_BYTES = 256 * 1024
 """A hole that is read along rather than skipped. Threads of one backup store their segments side
 by side; measured: a restore takes 40 % of the reads for a quarter more bytes."""
-_READ_BYTES = 2 * 1024 * 1024 - 2 * 4096
-"""With the blocks at both ends a huge page, which a store in a folder reads into."""
+_READ_BYTES = 2 * 1024 * 1024
 _FEW = 4
 _KEPT_FRAMES = 16
 """Frames kept of at most 1 MiB each, when only `_FEW` blobs are asked for at once: small reads
@@ -152,7 +151,7 @@ class Opener:
                 return cipher
         key = pack_key(self._index.name_of(pack))
         try:
-            cipher = head_cipher(self._keys, bytes(self._store.get_range(key, 0, HEAD_BYTES)))
+            cipher = head_cipher(self._keys, self._store.get_range(key, 0, HEAD_BYTES))
         except NewerPackError as inner:
             raise newer(key, inner) from inner
         except PackError as inner:

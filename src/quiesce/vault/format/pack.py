@@ -275,10 +275,10 @@ def open_footer(keys: VaultKeys, store: Store, name: bytes, size_bytes: int) -> 
     :raise PackError, StorageFailure: as `read_footer`
     """
     key = pack_key(name)
-    head = bytes(store.get_range(key, 0, HEAD_BYTES))
-    trailer = bytes(store.get_range(key, max(0, size_bytes - _TRAILER.size), _TRAILER.size))
+    head = store.get_range(key, 0, HEAD_BYTES)
+    trailer = store.get_range(key, max(0, size_bytes - _TRAILER.size), _TRAILER.size)
     start, length = _parse_trailer(trailer, size_bytes)
-    stored = bytes(store.get_range(key, start, length))
+    stored = store.get_range(key, start, length)
     return _decrypt_rows(head_cipher(keys, head), head, start, stored), start
 
 

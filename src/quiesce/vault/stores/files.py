@@ -7,8 +7,6 @@ import fcntl
 import os
 from pathlib import Path
 
-from quiesce.model.pages import huge_pages
-
 Buffer = bytes | bytearray | memoryview
 
 _BLOCK_BYTES = 4096
@@ -68,29 +66,3 @@ def read_fully(descriptor: int, offset: int, length: int) -> bytes:
         parts.append(os.pread(descriptor, length - got, offset + got))
         got += len(parts[-1])
     return b"".join(parts)
-
-
-def read_past_cache(path: Path, offset: int, length: int) -> memoryview | None:
-    """As much of the range as there is; None where the file system refuses. Nobody reads the same
-    part of a pack again soon."""
-    start = offset // _BLOCK_BYTES * _BLOCK_BYTES
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-        try:
-            # As much as there is: room for more would be given out.
-            end = min(offset + length, os.fstat(descriptor).st_size)
-            blocks = huge_pages(max(0, -(-(end - start) // _BLOCK_BYTES) * _BLOCK_BYTES))
-            got = 0
-            # What is no multiple of a block ends where the file ends.
-            while got < len(blocks) and got % _BLOCK_BYTES == 0:
-                count = os.preadv(descriptor, [blocks[got:]], start + got)
-                if not count:
-                    break
-                got += count
-        finally:
-            os.close(descriptor)
-    except OSError as refused:
-        if refused.errno != errno.EINVAL:
-            raise
-        return None
-    return blocks[offset - start : max(0, min(got, end - start))]

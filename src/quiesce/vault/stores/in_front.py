@@ -31,7 +31,7 @@ class InFront:
     def get(self, key: str, *, limit_bytes: int) -> bytes:
         return self.origin.get(key, limit_bytes=limit_bytes)
 
-    def get_range(self, key: str, offset: int, length: int) -> Buffer:
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
         return self.origin.get_range(key, offset, length)
 
     def stat(self, key: str) -> ObjectInfo:

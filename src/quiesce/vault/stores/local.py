@@ -11,20 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from quiesce.model.failure import Evidence, StorageFailure
-from quiesce.vault.stores.files import (
-    Buffer,
-    read_fully,
-    read_past_cache,
-    sync_folder,
-    write_synced,
-)
+from quiesce.vault.stores.files import Buffer, read_fully, sync_folder, write_synced
 from quiesce.vault.stores.store import KEY, MARKER, ObjectInfo, ObjectMissing, Put, check_key
 
 _FOLDERS = ("keys", "index", "points", "deleted", "sessions", "garbage", "damage", "tmp")
 """Folders of a vault, beside `packs/00` … `packs/ff`."""
 _RESERVE = "reserve"
-_PAST_CACHE_FROM_BYTES = 256 * 1024
-"""Less than that is read along with its surroundings, which are asked for next."""
 _LEFT_TO_OTHERS_BYTES = 1024 * 1024
 
 
@@ -120,13 +112,9 @@ class LocalStore:
         except OSError as inner:
             raise self._explain(inner, path, "read") from inner
 
-    def get_range(self, key: str, offset: int, length: int) -> Buffer:
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
         path = self._root / check_key(key)
         try:
-            if length >= _PAST_CACHE_FROM_BYTES:
-                found = read_past_cache(path, offset, length)
-                if found is not None:
-                    return found
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 return read_fully(descriptor, offset, length)

@@ -76,7 +76,7 @@ class Store(Protocol):
         :raise StorageFailure: storage.object-too-large when it is longer than `limit_bytes`
         """
 
-    def get_range(self, key: str, offset: int, length: int) -> Buffer:
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, fewer only where the object ends.
 
         :raise ObjectMissing: storage.object-missing

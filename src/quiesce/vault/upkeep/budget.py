@@ -82,7 +82,7 @@ class MeteredStore(InFront):
         self._meter.spend(0, len(data))
         return data
 
-    def get_range(self, key: str, offset: int, length: int) -> Buffer:
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
         self._meter.spend(1)
         data = super().get_range(key, offset, length)
         self._meter.spend(0, len(data))

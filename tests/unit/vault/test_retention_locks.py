@@ -6,15 +6,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from paper_bucket import PaperBucket, host_of, read_after_attack
-from small_vault import SMALL_CHUNK, small_disk, small_packs, small_scene
+from small_vault import small_disk, small_packs, small_scene
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.model.point import RecoveryPoint
 from quiesce.vault.copy.copying import execute_copy, plan_copy
+from quiesce.vault.format.diskmap import FANOUT
 from quiesce.vault.stores.locking import LockingStore, can_lock
 from quiesce.vault.stores.locks import Lock, Mode, Terms, terms_of
 
@@ -288,16 +289,43 @@ def test_a_folder_says_plainly_that_it_has_no_locks(scene: Scene, tmp_path: Path
     assert refused.value.code == "storage.locks-unsupported"
 
 
-STEP = st.one_of(
-    st.tuples(st.just("full"), st.integers(0, 2), st.integers(0, 2)),
-    st.tuples(st.just("increment"), st.integers(0, 2), st.integers(0, 2)),
-    st.tuples(st.just("delete"), st.integers(0, 20), st.integers(0, 2)),
-    st.tuples(st.just("collect"), st.just(0), st.integers(0, 2)),
-    st.tuples(st.just("wait"), st.integers(1, 400), st.just(0)),
-    st.tuples(st.just("forget"), st.just(0), st.integers(0, 2)),
-    st.tuples(st.just("ask"), st.sampled_from([2, 5, 10]), st.just(0)),
+MACHINE = st.sampled_from([0, 0, 0, 1, 2])
+WHAT = [
+    "full",
+    "increment",
+    "increment",
+    "increment",
+    "wait",
+    "wait",
+    "delete",
+    "collect",
+    "forget",
+]
+STEP = st.sampled_from([*WHAT, "ask"]).flatmap(
+    lambda what: st.tuples(
+        st.just(what),
+        {
+            "wait": st.integers(1, 60),
+            "delete": st.integers(0, 20),
+            "ask": st.sampled_from([2, 5, 10]),
+        }.get(what, st.integers(0, 2)),
+        MACHINE,
+    )
 )
 """What is done, a number for it, and by which of three machines."""
+
+
+PLACES = (0, 1, 2, *range(FANOUT, FANOUT + 24))
+"""Where a disk is not empty: several packs hang from the second leaf alone, that of the leaf itself
+apart."""
+
+
+def _disk(vm: int) -> list[int]:
+    chunks = [0] * (FANOUT + 24)
+    for number, place in enumerate(PLACES):
+        own = vm == 2 or number == 5
+        chunks[place] = 2 * number + 1 + (100 * vm if own else 0)
+    return chunks
 
 
 class History:
@@ -310,7 +338,8 @@ class History:
         first = small_scene(self.machines[0], self.clock)
         self.machines[0].ask_for(Terms(Mode.GOVERNANCE, 3))
         self.scenes = [first, *(Scene.at(host, self.clock) for host in self.machines[1:])]
-        self.disks = {vm: [1 + 2 * vm, 5, 7, 9, 11, 13] for vm in range(3)}
+        # Two leaves each; the first two have some chunks in common.
+        self.disks = {vm: _disk(vm) for vm in range(3)}
         self.newest: dict[int, RecoveryPoint] = {}
         self.promised: list[tuple[RecoveryPoint, bytes, object]] = []
         self.alive: list[RecoveryPoint] = []
@@ -340,10 +369,9 @@ class History:
     def _backup(self, scene: Scene, vm: int, *, increment: bool) -> None:
         self.count += 1
         base = self.newest.get(vm)
-        place = self.count % len(self.disks[vm])
-        self.disks[vm][place] = 2 * (self.count % 9) + 1
+        place = PLACES[self.count % 5]
+        self.disks[vm][place] = 1001 + 2 * (self.count if vm else self.count % 9)
         data = small_disk(*self.disks[vm])
-        assert len(data) == 6 * SMALL_CHUNK
         options = {}
         if increment and base is not None:
             options = {"base": base.job_id, "changed": {"sda": {place}}}
@@ -358,8 +386,12 @@ class History:
             assert read_after_attack(self.bucket, until, point.id) == data
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.lists(STEP, max_size=25))
+@example([("full", 2, 0), ("wait", 60, 0), *[("full", 1, 0)] * 3, ("increment", 2, 0)])
+@example(
+    [("full", 1, 0), ("full", 0, 1), ("delete", 0, 0), *[("collect", 0, 0), ("wait", 30, 0)] * 3]
+)
 def test_whatever_happens_in_whatever_order_no_point_loses_data_before_its_time(
     steps: list[tuple[str, int, int]],
 ) -> None:

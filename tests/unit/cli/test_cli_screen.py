@@ -55,7 +55,7 @@ def test_the_time_of_a_point_stays_on_one_line(narrow: Console) -> None:
             "disks": [disk],
         }
     ]
-    show_points(points)
+    show_points(points, {"points": []})
     assert any(screen.when(points[0]["taken_at"]) in line for line in written(narrow))
 
 

@@ -46,6 +46,11 @@ def told(view: CollectView) -> list[str]:
         ),
     )
     lines = [f"{what}: {packs} packs, {size_text(size)}." for what, packs, size in parts if packs]
+    if view.hidden_until is not None and view.hidden_until > view.planned_at:
+        lines.append(
+            "What is deleted stays in the bucket, hidden, until its retention lock ends, the last "
+            f"{_moment(view.hidden_until, view.planned_at)}; then a lifecycle rule may remove it."
+        )
     lines += _waiting(view)
     return lines or [
         "There is no garbage to mark or to delete now. What points deleted lately have left is "

@@ -14,8 +14,11 @@ from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
 from quiesce.model.point import RecoveryPoint
+from quiesce.service.collecting import told
+from quiesce.service.vault_views import collect_view
 from quiesce.vault.copy.copying import execute_copy, plan_copy
 from quiesce.vault.format.diskmap import FANOUT
+from quiesce.vault.format.pack import pack_key
 from quiesce.vault.stores.locking import LockingStore, can_lock
 from quiesce.vault.stores.locks import Lock, Mode, Terms, terms_of
 
@@ -230,6 +233,26 @@ def test_collection_goes_on_and_what_it_hides_stays_until_its_lock_ends(
     assert len(bucket.keys("packs/")) == 1
     assert scene.reopened().restore(kept) == disk_of(1, 2)
     assert read_after_attack(bucket, committed + MONTH.time, gone.id) == disk_of(7, 8)
+
+
+def test_a_collection_says_until_when_what_it_deletes_is_only_hidden(
+    bucket: PaperBucket, scene: Scene, clock: FakeClock
+) -> None:
+    gone = scene.backup("gone", disk_of(7, 8))
+    (pack,) = bucket.keys("packs/")
+    until = bucket.locks[pack].until
+    scene.delete(gone)
+    for _ in range(2):
+        clock.advance(hours=30)
+        plan = scene.vault.plan_collect()
+        assert plan.hidden_until is None or plan.delete
+        done = scene.vault.collect(plan)
+    assert [pack_key(name) for name in done.delete] == [pack]
+    assert done.hidden_until is not None
+    assert abs(done.hidden_until - until) < timedelta(seconds=1)
+    guessed = host_of(bucket, clock).last_end(bucket.keys("keys/"), looks=0)
+    assert guessed == clock() + MONTH.time + MONTH.slack
+    assert "hidden, until its retention lock ends" in " ".join(told(collect_view(done)))
 
 
 def test_a_copy_locks_what_it_brings_and_what_was_there(

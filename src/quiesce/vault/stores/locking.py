@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -196,6 +196,27 @@ class LockingStore(InFront):
                     future.cancel()
         ledger.save(need - terms.time)
         return min(ends)
+
+    def last_end(self, keys: Sequence[str], *, looks: int = 256) -> datetime | None:
+        """When the last of the locks of these objects ends, as far as is known or found out by so
+        many requests; of what is left, by what the vault asks for. None where it asks for none."""
+        terms = self.terms()
+        if terms is None or not keys:
+            return None
+        ledger = self._ledger(terms.mode)
+        known = {key: ledger.until(key) for key in keys}
+        unknown = [key for key, until in known.items() if until is None]
+        ends = [until for until in known.values() if until is not None]
+        for key in unknown[:looks]:
+            try:
+                lock, _ = self.origin.locked(key)
+            except ObjectMissing:
+                continue
+            if lock is not None:
+                ends.append(lock.until)
+        if len(unknown) > looks:
+            ends.append(self._time() + terms.time + terms.slack)
+        return max(ends, default=None)
 
     def _hold(self, key: str, wanted: Lock, slack: timedelta) -> datetime:
         known = self._ledger(wanted.mode).until(key)

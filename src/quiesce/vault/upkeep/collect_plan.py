@@ -28,8 +28,9 @@ from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.contents.records import GarbageMark, Session
 from quiesce.vault.format.manifest import Manifest, point_key
-from quiesce.vault.format.pack import pack_name
+from quiesce.vault.format.pack import pack_key, pack_name
 from quiesce.vault.points.writer import SESSION_LIMIT
+from quiesce.vault.stores.locking import locking
 from quiesce.vault.stores.store import ObjectInfo
 from quiesce.vault.upkeep.compaction import Beat, no_beat
 from quiesce.vault.upkeep.references import References
@@ -81,6 +82,9 @@ class CollectPlan:
     `waiting` are marked and not yet ripe, the first to go first. `repack`: packs that are marked
     too, and copied out of.
 
+    `hidden_until`: where the vault asks for retention locks, when the last of those of the packs to
+    be deleted ends; till then deleting only hides it.
+
     As the account of what was done, besides: `locked` could not be deleted and are tried again,
     `copied_bytes` are newly stored, `left` are packs that could not be copied out of, and why.
     """
@@ -98,6 +102,7 @@ class CollectPlan:
     manifests: tuple[str, ...]
     expired_sessions: tuple[str, ...]
     repack: Repacking
+    hidden_until: datetime | None = None
     locked: tuple[LockedObject, ...] = ()
     copied_bytes: int = 0
     left: tuple[tuple[bytes, str], ...] = ()
@@ -183,6 +188,7 @@ def look(
     mark = (garbage & settled) - marked
     ripe_packs = {name for m in ripe for name in m.packs}
     delete = ripe_packs & garbage
+    locks = locking(contents.store)
     plan = CollectPlan(
         planned_at=now,
         mark=tuple(sorted(mark)),
@@ -197,6 +203,9 @@ def look(
         manifests=tuple(sorted(gone)),
         expired_sessions=tuple(s.key for s in sessions if s not in living),
         repack=repack,
+        hidden_until=None
+        if locks is None
+        else locks.last_end([pack_key(n) for n in sorted(delete)]),
     )
     return Look(plan, snapshot, references, sizes, marks)
 

@@ -145,6 +145,7 @@ def _regular(paths: Iterator[Path]) -> Iterator[File]:
 
 def _unpack(package: str, debs: Path, target: Path) -> None:
     debs.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     if not list(debs.glob(f"{package}_*.deb")):
         subprocess.run(["apt-get", "download", "-qq", package], cwd=debs, check=False)
     for deb in debs.glob(f"{package}_*.deb"):

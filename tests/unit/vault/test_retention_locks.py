@@ -222,6 +222,21 @@ def test_a_lock_that_lasts_longer_is_left_alone(
     assert bucket.locks[pack] == years
 
 
+def test_a_lock_in_compliance_mode_is_extended_as_one_whoever_has_set_it(
+    bucket: PaperBucket, host: LockingStore, clock: FakeClock
+) -> None:
+    scene = Scene.create(host, clock)
+    host.ask_for(Terms(Mode.GOVERNANCE, 30))
+    scene.backup("one", disk_of(1))
+    (pack,) = bucket.keys("packs/")
+    for machine in (host, host_of(bucket, clock)):
+        bucket.locks[pack] = Lock(Mode.COMPLIANCE, clock() + timedelta(days=3))
+        clock.advance(days=7)
+        Scene.at(machine, clock).backup(f"at {clock()}", disk_of(1), vm="twin")
+        assert bucket.locks[pack].mode is Mode.COMPLIANCE
+        assert bucket.locks[pack].until >= clock() + timedelta(days=30)
+
+
 def test_collection_goes_on_and_what_it_hides_stays_until_its_lock_ends(
     bucket: PaperBucket, scene: Scene, clock: FakeClock
 ) -> None:

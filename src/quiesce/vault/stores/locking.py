@@ -219,23 +219,26 @@ class LockingStore(InFront):
         return max(ends, default=None)
 
     def _hold(self, key: str, wanted: Lock, slack: timedelta) -> datetime:
-        known = self._ledger(wanted.mode).until(key)
-        if known is None:
+        found: Lock | None = None
+        if self._ledger(wanted.mode).until(key) is None:
             found, _ = self.origin.locked(key)
             if found is not None and found.serves(wanted):
                 return found.until
-        longer = Lock(wanted.mode, wanted.until + slack)
+        until = wanted.until + slack
+        mode = _stricter(found, wanted.mode)
         try:
-            self.origin.lock(key, longer)
+            self.origin.lock(key, Lock(mode, until))
         except StorageFailure as refused:
             if refused.code not in _MAY_NOT:
                 raise
-            # Another machine may have locked it for longer meanwhile.
+            # Another machine may have locked it for longer meanwhile, or in the stricter mode.
             found, _ = self.origin.locked(key)
             if found is not None and found.serves(wanted):
                 return found.until
-            raise _denied(refused) from refused
-        return longer.until
+            if _stricter(found, wanted.mode) is mode:
+                raise _denied(refused) from refused
+            self.origin.lock(key, Lock(_stricter(found, wanted.mode), until))
+        return until
 
     def _ledger(self, mode: Mode) -> LockLedger:
         if mode not in self._ledgers:
@@ -276,6 +279,11 @@ def can_lock(store: Store) -> LockingStore:
             evidence=[Evidence("not a bucket of S3", store.address)],
         )
     return found
+
+
+def _stricter(found: Lock | None, mode: Mode) -> Mode:
+    """No lock is ever put into a weaker mode."""
+    return mode if found is None or mode.serves(found.mode) else found.mode
 
 
 def _denied(failure: StorageFailure) -> StorageFailure:

@@ -99,7 +99,8 @@ def lock(
 def _view(at: str, terms: Terms | None) -> Json:
     if terms is None:
         return {"location": at, "days": 0, "mode": None, "longest_days": 0}
-    longest = (terms.time + terms.slack).days
+    # Setting them takes its time: a day more than they are meant to last.
+    longest = (terms.time + terms.slack).days + 1
     return {
         "location": at,
         "days": terms.days,

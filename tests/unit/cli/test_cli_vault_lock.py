@@ -44,7 +44,7 @@ def test_locks_are_asked_for_raised_and_lowered_only_when_that_is_said(
     assert "asks for no locks" in lock().words
     said = lock("--days", "30")
     assert said.code == 0, said.words
-    assert "30 days from its backup on, and at most 36, in governance mode" in said.words
+    assert "30 days from its backup on, and at most 37, in governance mode" in said.words
     assert "back up every VM once" in said.words
 
     unsaid = lock("--days", "60", "--mode", "compliance")

@@ -165,10 +165,12 @@ class LockingStore(InFront):
         need: datetime,
         terms: Terms,
         beat: Callable[[], None] = lambda: None,
+        *,
+        may_go: bool = False,
     ) -> datetime:
         """Every one of these objects is locked until `need` when this returns. Those that are not
         yet are locked until `terms.slack` after it. Until when all of them are, as far as is known.
-        `beat` is called now and then.
+        `beat` is called now and then. `may_go`: others may have removed some of them meanwhile.
 
         :raise ObjectMissing: one of `keys` is not there
         :raise StorageFailure: storage.lock-denied and others
@@ -187,17 +189,25 @@ class LockingStore(InFront):
             futures = [pool.submit(self._hold, key, wanted, terms.slack) for key in short]
             try:
                 for key, future in zip(short, futures, strict=True):
-                    until = future.result()
+                    try:
+                        until = future.result()
+                    except ObjectMissing:
+                        if not may_go:
+                            raise
+                        continue
                     ledger.note(key, until)
                     ends.append(until)
                     beat()
             finally:
                 for future in futures:
                     future.cancel()
-        ledger.save(need - terms.time)
         return min(ends)
 
-    def last_end(self, keys: Sequence[str], *, looks: int = 256) -> datetime | None:
+    def save(self, terms: Terms) -> None:
+        """Keep what is known for the next command on this machine."""
+        self._ledger(terms.mode).save(self._time())
+
+    def last_end(self, keys: Sequence[str], *, looks: int = 64) -> datetime | None:
         """When the last of the locks of these objects ends, as far as is known or found out by so
         many requests; of what is left, by what the vault asks for. None where it asks for none."""
         terms = self.terms()
@@ -253,20 +263,6 @@ def locking(store: Store) -> LockingStore | None:
             return store
         store = store.origin
     return None
-
-
-def hold_if_there(
-    locks: LockingStore,
-    keys: Iterable[str],
-    need: datetime,
-    terms: Terms,
-) -> None:
-    """As `hold`, one after another, of objects that others may remove meanwhile."""
-    for key in keys:
-        try:
-            locks.hold([key], need, terms)
-        except ObjectMissing:
-            continue
 
 
 def can_lock(store: Store) -> LockingStore:

@@ -3,10 +3,10 @@
 Needed are the packs that anything of the point is served from, the key slots, `format`, the
 store's marker; and the index segments, which could be made anew. The manifest is created locked.
 
-What it costs, in requests: one for the time and two lists a point; one for each object whose lock
-would end too early. An increment does not look at what it shares with its base while that is known
-to be locked for long enough. Otherwise, about once in `Terms.slack`, the point's whole map is read
-and each of its packs is asked for at most two requests.
+What it costs, in requests: two for the time and two lists a point; one for each object whose lock
+would end too early, and one more if this machine does not know yet when it ends. An increment does
+not look at what it shares with its base while all of that is known to be locked for long enough.
+Otherwise, once in `Terms.slack`, the point's whole map is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.config import FORMAT_KEY
 from quiesce.vault.format.manifest import DiskMapRef
 from quiesce.vault.format.pack import pack_key
-from quiesce.vault.stores.locking import LockingStore, hold_if_there, locking
+from quiesce.vault.stores.locking import LockingStore, locking
 from quiesce.vault.stores.locks import FOLDER, Terms
 from quiesce.vault.stores.store import MARKER, Store
 from quiesce.vault.upkeep.references import References
@@ -54,6 +54,7 @@ def hold_maps(
         _hold_others(contents.store, locks, terms, need, contents.segments())
         for part in maps:
             locks.remember(_map_name(part), ends, terms)
+        locks.save(terms)
         if locks.now() + terms.time <= need:
             return
         known += maps
@@ -70,6 +71,7 @@ def hold_everything(store: Store) -> None:
         locks.hold([info.key for info in store.list("packs/")], need, terms)
         segments = [info.key for info in store.list("index/")]
         _hold_others(store, locks, terms, need, segments)
+        locks.save(terms)
         if locks.now() + terms.time <= need:
             return
 
@@ -100,7 +102,7 @@ def _hold_others(
 ) -> None:
     locks.hold([MARKER, FORMAT_KEY], need, terms)
     changing = [info.key for folder in (FOLDER, "keys/") for info in store.list(folder)]
-    hold_if_there(locks, [*changing, *segments], need, terms)
+    locks.hold([*changing, *segments], need, terms, may_go=True)
 
 
 def _map_name(part: DiskMapRef) -> str:

@@ -17,8 +17,8 @@ from quiesce.model.point import RecoveryPoint
 from quiesce.service.collecting import told
 from quiesce.service.vault_views import collect_view
 from quiesce.vault.copy.copying import execute_copy, plan_copy
-from quiesce.vault.format.diskmap import FANOUT
-from quiesce.vault.format.pack import pack_key
+from quiesce.vault.format.diskmap import FANOUT, ids_of
+from quiesce.vault.format.pack import Kind, pack_key
 from quiesce.vault.stores.locking import LockingStore, can_lock
 from quiesce.vault.stores.locks import Lock, Mode, Terms, terms_of
 
@@ -293,6 +293,36 @@ def test_a_copy_locks_what_it_brings_and_what_was_there(
     plan = plan_copy(source.store, target, keys=None, clock=clock)
     execute_copy(plan, clock=clock)
     assert read_after_attack(bucket, clock() + MONTH.time, third.id) == disk_of(1, 4)
+
+
+def test_a_base_that_turns_out_to_be_damaged_fails_one_backup_and_is_built_on_no_more(
+    bucket: PaperBucket, clock: FakeClock
+) -> None:
+    scene = small_scene(host_of(bucket, clock), clock)
+    can_lock(scene.store).ask_for(MONTH)
+    disk = [1, 3, *[0] * (FANOUT - 2), 5, 7]
+    base = scene.backup("one", small_disk(*disk))
+    (part,) = scene.vault.manifest(base.id).maps
+    nodes = scene.vault.contents.read_blob(Kind.MAP, part.nodes[0])
+    leaf = list(ids_of(nodes))[1]
+    place = scene.vault.contents.index.find(leaf)
+    assert place is not None
+    key = pack_key(scene.vault.contents.index.name_of(place.pack))
+    data, at = bucket.objects[key]
+    turned = bytes([data[place.offset] ^ 1])
+    bucket.objects[key] = (data[: place.offset] + turned + data[place.offset + 1 :], at)
+
+    disk[0] = 9
+    other = Scene.at(host_of(bucket, clock), clock)
+    with pytest.raises(Failure) as refused:
+        other.backup("two", small_disk(*disk), base="one", changed={"sda": {0}})
+    assert refused.value.code == "vault.corrupt-chunk"
+    again = Scene.at(host_of(bucket, clock), clock)
+    with pytest.raises(Failure) as refused:
+        again.backup("two", small_disk(*disk), base="one", changed={"sda": {0}})
+    assert refused.value.code == "vault.base-missing"
+    point = again.backup("two", small_disk(*disk))
+    assert read_after_attack(bucket, clock() + MONTH.time, point.id) == small_disk(*disk)
 
 
 def test_the_strictest_of_what_was_asked_counts_until_less_is_asked_for(

@@ -24,7 +24,7 @@ from quiesce.vault.contents.contents import Clock, Contents, utc_now
 from quiesce.vault.contents.records import LONG_AGO, Records
 from quiesce.vault.contents.reserve import LARGEST_BYTES
 from quiesce.vault.copy.choosing import Filters
-from quiesce.vault.copy.locked import hold_points
+from quiesce.vault.copy.locked import TargetLocks
 from quiesce.vault.copy.packs import (
     Bad,
     Pace,
@@ -206,6 +206,7 @@ class _Copy:
     ) -> None:
         self._now = now
         self._plan = now.plan
+        self._locks = TargetLocks(now.here, now.there, now.plan.target)
         self._in_target = in_target
         self._in_source = in_source
         self._pace = pace
@@ -239,8 +240,7 @@ class _Copy:
             self._rescue(batch)
             self._save_index()
             self._copy_segments()
-            now = self._now
-            self._lost |= hold_points(now.here, now.there, plan.target, batch.points, self._beat)
+            self._lost |= self._locks.hold(batch.points, self._beat)
             self._in_target.check()
             for point_id in batch.points:
                 self._commit(point_id)

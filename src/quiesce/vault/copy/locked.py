@@ -3,39 +3,54 @@ it needs there is locked as long as if it were backed up now."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 
 from quiesce.model.failure import Failure, VaultFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.manifests import Manifests
+from quiesce.vault.format.manifest import DiskMapRef
 from quiesce.vault.stores.locking import locking
 from quiesce.vault.stores.store import ObjectMissing, Store
 from quiesce.vault.upkeep.holding import hold_everything, hold_maps
 
 
-def hold_points(
-    here: Contents | None,
-    there: Contents | None,
-    target: Store,
-    points: Iterable[str],
-    beat: Callable[[], None],
-) -> dict[str, Failure]:
-    """`here` and `there`, the source's contents and the target's, are None without a key: then all
-    packs are locked. The points of which the target does not have all, and why."""
-    if locking(target) is None:
-        return {}
-    if here is None or there is None:
-        hold_everything(target)
-        return {}
-    manifests = Manifests(here)
-    lost: dict[str, Failure] = {}
-    for point_id in points:
+class TargetLocks:
+    """Of one copy. `here` and `there`, the source's contents and the target's, are None without a
+    key: then all packs are locked."""
+
+    def __init__(self, here: Contents | None, there: Contents | None, target: Store) -> None:
+        self._here = here
+        self._there = there
+        self._target = target
+        self._held: tuple[DiskMapRef, ...] = ()
+
+    def hold(self, points: Iterable[str], beat: Callable[[], None]) -> dict[str, Failure]:
+        """Those of these points of which the target does not have all, and why."""
+        locks = locking(self._target)
+        if locks is None or locks.terms() is None:
+            return {}
+        if self._here is None or self._there is None:
+            hold_everything(self._target)
+            return {}
+        manifests = Manifests(self._here)
+        maps: dict[str, tuple[DiskMapRef, ...]] = {}
+        for point_id in points:
+            # One that was deleted or damaged since it was looked at does not arrive.
+            with contextlib.suppress(ObjectMissing, VaultFailure):
+                maps[point_id] = manifests.load(point_id).maps
+        together = tuple(part for each in maps.values() for part in each)
+        if not together:
+            return {}
+        lost: dict[str, Failure] = {}
         try:
-            maps = manifests.load(point_id).maps
-        except (ObjectMissing, VaultFailure):
-            continue  # deleted or damaged since it was looked at: it does not arrive
-        try:
-            hold_maps(there, maps, (), beat)
-        except VaultFailure as failure:
-            lost[point_id] = failure
-    return lost
+            # What points share with each other, and with those before, is read once.
+            hold_maps(self._there, together, self._held, beat)
+        except VaultFailure:
+            for point_id, each in maps.items():
+                try:
+                    hold_maps(self._there, each, self._held, beat)
+                except VaultFailure as failure:
+                    lost[point_id] = failure
+        self._held = together
+        return lost

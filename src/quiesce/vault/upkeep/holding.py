@@ -17,9 +17,10 @@ from datetime import datetime, timedelta
 from blake3 import blake3
 
 from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.damage import open_or_note
 from quiesce.vault.format.config import FORMAT_KEY
 from quiesce.vault.format.manifest import DiskMapRef
-from quiesce.vault.format.pack import pack_key
+from quiesce.vault.format.pack import Kind, pack_key
 from quiesce.vault.stores.locking import LockingStore, locking
 from quiesce.vault.stores.locks import FOLDER, Terms
 from quiesce.vault.stores.store import MARKER, Store
@@ -85,7 +86,12 @@ def _hold(
     beat: Beat,
 ) -> datetime:
     """Until when all packs of the first maps are locked."""
-    references = References(contents, contents.index.snapshot())
+
+    def reread(blob: bytes) -> bytes:
+        # What stays unreadable is recorded, so that the next backup does not build on it.
+        return open_or_note(contents, Kind.MAP, [blob])[blob]
+
+    references = References(contents, contents.index.snapshot(), reread=reread)
     ends = []
     for base in maps[1]:
         known = locks.known_until(_map_name(base), terms)

@@ -71,7 +71,15 @@ class References:
     """Rows of an index that points refer to, gathered point by point. Parts of maps that points
     share are read once: the work grows with what differs, not with the number of points."""
 
-    def __init__(self, contents: Contents, snapshot: IndexSnapshot) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        snapshot: IndexSnapshot,
+        *,
+        reread: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """`reread` is asked for a part, by its id, that cannot be read; it may raise."""
+        self._reread = reread
         self._contents = contents
         self._snapshot = snapshot
         self._seen: set[bytes] = {ZERO_ID}
@@ -91,15 +99,15 @@ class References:
             self._mark(part)
 
     def pass_over(self, known: DiskMapRef, maps: Iterable[DiskMapRef]) -> None:
-        """What `maps` share with `known` is not read later; only the nodes in which they differ are
-        read now.
-
-        :raise VaultFailure: as `add`
-        """
+        """What `maps` share with `known` is not read later, as far as that can be told: the nodes
+        of `known` in which they differ are read now."""
         same = {node for each in maps for node in each.nodes}.intersection(known.nodes)
+        others = [node for node in known.nodes if node not in same and node not in self._seen]
         self._seen.update(same)
-        for part in self._parts([node for node in known.nodes if node not in same]):
-            self._seen.update(ids_of(part))
+        for _, parts in read_parts(self._contents, others):
+            for part in parts:
+                if not isinstance(part, Failure):
+                    self._seen.update(ids_of(part))
 
     def add_readable(self, manifests: Iterable[Manifest]) -> set[str]:
         """As `add`, but passes over what cannot be read: the ids of those points."""
@@ -118,10 +126,13 @@ class References:
         new = [blob for blob in dict.fromkeys(ids) if blob not in self._seen]
         for batch, parts in read_parts(self._contents, new):
             whole = []
-            for part in parts:
-                if isinstance(part, Failure):
+            for blob, part in zip(batch, parts, strict=True):
+                if not isinstance(part, Failure):
+                    whole.append(part)
+                elif self._reread is not None:
+                    whole.append(self._reread(blob))
+                else:
                     raise part
-                whole.append(part)
             yield b"".join(whole)
             # Only now: whoever gave up at a damaged part must find it damaged again.
             self._seen.update(batch)

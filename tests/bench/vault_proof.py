@@ -29,7 +29,8 @@ from power_sweep import power_sweep
 from store_sweep import ERRORS, LIES, Covered, Work, sweep
 from sweep_works import WORKS, WORKS_IN_A_FOLDER
 from vault_damage import DamagedVault
-from vault_machine import TOLD, VaultMachine
+from vault_machine import VaultMachine
+from vault_model import TOLD
 from vault_trouble import TroubledVault
 
 _EXAMPLES_AT_ONCE = 50

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 from vault_damage import DamagedVault
-from vault_machine import TOLD
+from vault_model import TOLD
 from vault_trouble import TroubledVault
 
 TroubledVault.TestCase.settings = DamagedVault.TestCase.settings = settings(

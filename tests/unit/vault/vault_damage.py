@@ -13,14 +13,14 @@ so that it can be said after every step, without the vault, which points must re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Set
+from datetime import timedelta
 
+from doubts import BadCopy, Doubts
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 from small_vault import SMALL_CHUNK
-from stepping import Actor
-from vault_machine import HOSTS, MOST_POINTS, TOLD, Job
+from vault_model import HOSTS, MOST_POINTS, TOLD, Job
 from vault_scene import Scene
 from vault_trouble import SPOILT, TroubledVault, spoilt
 
@@ -29,6 +29,7 @@ from quiesce.vault.format.diskmap import PART_BYTES, ZERO_ID
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import HEAD_BYTES, Entry, Kind, blob_id, pack_name, whole_footer
 
+MODES = st.sampled_from(["packs", "chunks"])
 UNREADABLE = {"vault.corrupt-chunk", "vault.pack-missing"}
 
 
@@ -43,15 +44,6 @@ def needs_of(keys: VaultKeys, disk: bytes) -> frozenset[bytes]:
     return frozenset({*ids, leaf, node} - {ZERO_ID})
 
 
-@dataclass
-class Doubt:
-    """Damage that not everybody knows of: until it is recorded, lists show that, and whoever began
-    before has ended."""
-
-    known_since: datetime | None = None
-    unaware: list[Actor] = field(default_factory=list)
-
-
 class DamagedVault(TroubledVault):
     def __init__(self) -> None:
         super().__init__()
@@ -64,8 +56,9 @@ class DamagedVault(TroubledVault):
         self.sound: set[str] = set()
         """Jobs whose points were sound when last looked at."""
         self.seen: set[str] = set()
-        self.doubts: dict[tuple[str, bytes], Doubt] = {}
-        self.doubtful: set[bytes] = set()
+        self.backups_doubt, self.all_doubt = Doubts(), Doubts()
+        self.records: dict[str, tuple[bytes, frozenset[bytes]]] = {}
+        """Damage records that could be read once."""
         self.ever_damaged = False
 
     @property
@@ -107,7 +100,7 @@ class DamagedVault(TroubledVault):
         self.taken.discard(key)
 
     @precondition(lambda self: self.pristine)
-    @rule(host=st.integers(0, HOSTS - 1), mode=st.sampled_from(["packs", "chunks"]))
+    @rule(host=st.integers(0, HOSTS - 1), mode=MODES)
     def verify_at_once(self, host: int, mode: str) -> None:
         self.begin_verification(host, mode)
         self.finish_last(host)
@@ -121,6 +114,16 @@ class DamagedVault(TroubledVault):
         self.jobs[name] = Job(hurt.disk, "mail" if hurt.vm == "far" else hurt.vm)
         self.begin(host, f"backup {name}", lambda scene: self._back_up(scene, name, ""))
         self.finish_last(host)
+
+    @precondition(lambda self: self.hurt and self.count("backup") < MOST_POINTS)
+    @rule(host=st.integers(0, HOSTS - 1), which=st.integers(0, 4), mode=MODES)
+    def find_and_heal(self, host: int, which: int, mode: str) -> None:
+        self.verify_at_once(host, mode)
+        self.every_committed_point_restores()
+        self.wait(61)
+        self.every_committed_point_restores()
+        if self.hurt:
+            self.back_up_what_is_hurt((host + 1) % HOSTS, which)
 
     def make_whole(self) -> None:
         for key in list(self.pristine):
@@ -158,8 +161,10 @@ class DamagedVault(TroubledVault):
 
     def _look(self, *, damaging: bool = False) -> None:
         """Who is hurt, and whether that may be."""
-        before, self.doubtful = self.doubtful, self._doubtful_ids()
-        doubtful = before | self.doubtful
+        when = self.actors, self.clock.now, timedelta(seconds=self.late)
+        # While a record is unreadable nothing is collected, but backups rely on what it told of.
+        by_backups = self.backups_doubt.look(self._bad_copies(self._recorded(rotten=False)), *when)
+        by_all = self.all_doubt.look(self._bad_copies(self._recorded(rotten=True)), *when)
         good, mendable = self._sound_ids(), self._mendable_ids()
         listed = set(self.committed)
         for name in listed:
@@ -168,7 +173,8 @@ class DamagedVault(TroubledVault):
             lost = needs - good
             if lost and (name in self.sound or name not in self.seen) and not damaging:
                 how = "became" if name in self.seen else "was born"
-                assert lost <= doubtful, f"{name} {how} hurt by damage that was known"
+                doubted = by_all if name in self.seen else by_backups
+                assert lost <= doubted, f"{name} {how} hurt by damage that was known"
                 TOLD[f"points that {how} hurt by damage not known yet"] += 1
             TOLD["points hurt"] += bool(lost and name in self.sound and damaging)
             TOLD["points healed or mended"] += not lost and name in self.seen - self.sound
@@ -176,33 +182,29 @@ class DamagedVault(TroubledVault):
         self.seen |= listed
         self.sound &= listed
 
-    def _doubtful_ids(self) -> set[bytes]:
-        recorded = Scene.at(self.store, self.clock).vault.contents.records.damage()
-        late = timedelta(seconds=self.late)
-        doubts: dict[tuple[str, bytes], Doubt] = {}
+    def _bad_copies(self, recorded: Mapping[bytes, Set[bytes]]) -> list[BadCopy]:
+        """A pack that is gone, or shorter, tells so itself."""
+        found = []
         for key, whole in self.pristine.items():
             there = self.store.objects[key][0] if key in self.store.objects else b""
             known = recorded.get(pack_name(key) or b"", frozenset())
-            for entry in self._entries_of(key):
-                if _is_whole(entry, there, whole):
-                    continue
-                doubt = self.doubts.get((key, entry.id), Doubt())
-                if len(there) == len(whole) and entry.id not in known:
-                    doubt = Doubt()
-                elif doubt.known_since is None:
-                    doubt = Doubt(self.clock.now)
-                if doubt.known_since is None or self.clock.now - doubt.known_since <= late:
-                    doubt.unaware = self.actors
-                doubt.unaware = [actor for actor in doubt.unaware if actor in self.actors]
-                doubts[key, entry.id] = doubt
-        self.doubts = doubts
-        return {
-            blob
-            for (_, blob), doubt in doubts.items()
-            if doubt.known_since is None
-            or self.clock.now - doubt.known_since <= late
-            or doubt.unaware
-        }
+            found += [
+                BadCopy(key, entry.id, len(there) != len(whole) or entry.id in known)
+                for entry in self._entries_of(key)
+                if not _is_whole(entry, there, whole)
+            ]
+        return found
+
+    def _recorded(self, *, rotten: bool) -> dict[bytes, set[bytes]]:
+        """Damage by pack of which a record tells; with those that were readable once."""
+        records = Scene.at(self.store, self.clock).vault.contents.records
+        readable = {key: (pack, blobs) for key, pack, blobs in records._damage()}
+        self.records.update(readable)
+        found: dict[bytes, set[bytes]] = {}
+        for key in self.store.keys("damage/") if rotten else readable:
+            pack, blobs = self.records.get(key, (b"", frozenset()))
+            found.setdefault(pack, set()).update(blobs)
+        return found
 
     def _needs(self, name: str) -> frozenset[bytes]:
         if name not in self.needs:

@@ -9,10 +9,8 @@ so until somebody begins to delete it.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from faulty_store import Fault
@@ -21,6 +19,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from paper_store import PaperStore, StaleLists
 from small_vault import SMALL_CHUNK, chance_of, small_disk, small_packs, small_scene
 from stepping import Actor, Host, one_thread_each
+from vault_model import (
+    CALL_FAULTS,
+    CHUNKS,
+    EXPECTED,
+    HOSTS,
+    LATE_SECONDS,
+    MOST_POINTS,
+    TOLD,
+    WHERE_LISTS_ARE_LATE,
+    WRONG_BY_MINUTES,
+    Job,
+)
 from vault_scene import LABEL, FakeClock, Scene
 
 from quiesce.model.failure import Failure
@@ -29,51 +39,6 @@ from quiesce.model.snapshot import Route
 from quiesce.vault.copy.copying import execute_copy, plan_copy
 from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.upkeep.collect import CollectPlan
-
-HOSTS = 3
-WRONG_BY_MINUTES = 60
-"""Each clock is wrong by at most this, so two of them differ by at most twice as much."""
-LATE_SECONDS = 3600
-MOST_POINTS = 5
-CHUNKS = st.lists(st.integers(0, 12), min_size=1, max_size=9)
-CALL_FAULTS = (
-    Fault.BEFORE, Fault.AFTER, Fault.PARTIAL, Fault.TWICE, Fault.ECHO, Fault.THROTTLED, Fault.FULL,
-    Fault.EXPIRED, Fault.WRONG_BYTES, Fault.SHORT, Fault.KILLED_BEFORE, Fault.KILLED_PARTIAL,
-    Fault.KILLED_AFTER,
-)  # fmt: skip
-
-
-EXPECTED: dict[str, set[str]] = {
-    "backup": {"vault.base-missing", "vault.session-expired"},
-    "collection": {"vault.collect-running"},
-    "deletion": {"vault.point-unknown"},
-    "restore": set(),
-    "verification": set(),
-    "copy": {"vault.session-expired"},
-    "rebuilding": {"vault.collect-running"},
-    "arrival": {"vault.collect-running", "vault.copy-unseen", "vault.session-expired"},
-}
-"""How work may fail whose host met no fault, and whose point nobody deletes meanwhile."""
-WHERE_LISTS_ARE_LATE = {"vault.pack-missing", "vault.collect-refused"}
-"""Nobody can be told of a pack that no list shows yet, nor its segment; it is there later."""
-
-
-class Told(Counter[str]):
-    """What all runs have covered, over all machines of this process."""
-
-
-TOLD = Told()
-
-
-@dataclass
-class Job:
-    """`deleting`: somebody has begun to delete its point. `gone_at`: when it was seen gone."""
-
-    disk: bytes
-    vm: str
-    point_id: str = ""
-    deleting: bool = False
-    gone_at: datetime | None = None
 
 
 class VaultMachine(RuleBasedStateMachine):
@@ -348,7 +313,10 @@ class VaultMachine(RuleBasedStateMachine):
 
     def _look_at_failure(self, actor: Actor, failure: Failure) -> None:
         kind, _, job = actor.name.partition(" ")
-        doomed = job.rpartition(" ")[2] in self.jobs and self.jobs[job.rpartition(" ")[2]].deleting
+        doomed = any(
+            other.deleting and (name == job.rpartition(" ")[2] or other.point_id in str(failure))
+            for name, other in self.jobs.items()
+        )
         if not sum(actor.host.store.shown.values()) and not doomed:
             assert failure.code in self.foreseen(kind), f"{actor} ended in {failure}"
 

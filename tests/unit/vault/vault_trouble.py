@@ -16,16 +16,8 @@ from paper_store import PaperStore
 from small_vault import small_disk
 from stepping import Actor
 from store_sweep import clear_up, left_over
-from vault_machine import (
-    CHUNKS,
-    HOSTS,
-    LATE_SECONDS,
-    MOST_POINTS,
-    TOLD,
-    WRONG_BY_MINUTES,
-    Job,
-    VaultMachine,
-)
+from vault_machine import VaultMachine
+from vault_model import CHUNKS, HOSTS, LATE_SECONDS, MOST_POINTS, TOLD, WRONG_BY_MINUTES, Job
 from vault_scene import Scene
 
 from quiesce.vault.copy.copying import execute_copy, plan_copy
@@ -33,6 +25,8 @@ from quiesce.vault.upkeep.collect_plan import CollectPlan
 
 OFF_BY_HOURS = (0, 0, -30, -10, -4, 4, 10, 30)
 """How wrong the clock of one host is; the others are right within an hour, as the store is."""
+MANY_CHUNKS = 12
+"""More than a pack takes."""
 LOCKED = ("packs/", "index/", "points/", "garbage/", "deleted/", "damage/")
 ROTTEN = ("garbage/", "sessions/", "damage/", "deleted/", "sessions/gc")
 LOST_ANSWERS = (Fault.AFTER, Fault.ECHO, Fault.TWICE, Fault.SLOW, Fault.BEFORE, Fault.LATE)
@@ -160,19 +154,30 @@ class TroubledVault(VaultMachine):
     # ── packs that are marked while a backup comes to need them ──────────────────────────────
 
     @precondition(lambda self: self.committed and self.count("backup") < 2)
-    @rule(host=st.integers(0, HOSTS - 1), which=st.integers(0, MOST_POINTS))
-    def need_what_is_being_marked(self, host: int, which: int) -> None:
-        """Of a point deleted a while ago, by a backup that began just before the mark."""
+    @rule(
+        host=st.integers(0, HOSTS - 1),
+        which=st.integers(0, MOST_POINTS),
+        long=st.booleans(),
+    )
+    def need_what_is_being_marked(self, host: int, which: int, long: bool) -> None:
+        """Of a point deleted a while ago, by a backup that began just before the mark; a `long` one
+        lives until the mark is ripe."""
         old = self.jobs[self.committed[which % len(self.committed)]].disk
         other = (host + 1) % HOSTS
         self.delete_at_once(other, which)
         self.wait(5 * 60)
         name = f"job-{len(self.jobs)}"
-        self.jobs[name] = Job(small_disk(101 + 2 * len(self.jobs)) + old, "mail")
+        new = small_disk(*(101 + 2 * len(self.jobs) + 1000 * n for n in range(MANY_CHUNKS)))
+        self.jobs[name] = Job(new + old, "mail")
         self.begin(host, f"backup {name}", lambda scene: self._back_up(scene, name, ""))
         if self.hosts[host].actors and self._go_until(self.hosts[host].actors[-1], "put packs/"):
-            self.begin_collection(other, 0)
-            self.finish_last(other)
+            for _ in range(4 if long else 1):
+                self.begin_collection(other, 0)
+                self.finish_last(other)
+                self.every_committed_point_restores()
+                if long:
+                    self.clock.advance(hours=10)
+                    self.hosts[host].actors[-1].go(3)  # gives a sign of life
             self.finish_last(host)
 
     # ── points that come by a copy, beside collections ───────────────────────────────────────
@@ -238,6 +243,12 @@ class TroubledVault(VaultMachine):
             # at its session and its commit: a stated limit.
             self._let_commit()
         super().every_committed_point_restores()
+
+    def _look_at(self, actor: Actor) -> None:
+        super()._look_at(actor)
+        if actor.name == "arrival" and actor.failure is None:
+            TOLD["copies that arrived"] += 1
+            assert actor.result or sum(actor.host.store.shown.values()), "a copy left points out"
 
     def _count_collected(self, done: list[CollectPlan]) -> None:
         TOLD["packs deleted"] += sum(len(plan.delete) for plan in done)

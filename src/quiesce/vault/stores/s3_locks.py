@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import threading
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from typing import Any
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
@@ -42,6 +42,8 @@ class S3Locks:
         self._region = region
         self._endpoint = endpoint
         self._seconds = connect_seconds, read_seconds
+        self._making = threading.Lock()
+        self._made: Any = None
 
     def look(self, key: str) -> tuple[Lock | None, datetime]:
         """The object's lock, if it has one and these credentials may know it
@@ -65,7 +67,7 @@ class S3Locks:
         self._ask(
             "put_object",
             Key=self._prefix + key,
-            Body=io.BytesIO(data),
+            Body=_View(data),
             ContentLength=len(data),
             ChecksumSHA256=proof,
             IfNoneMatch="*",
@@ -77,8 +79,13 @@ class S3Locks:
         """Refused with ObjectLockConfigurationNotFoundError where the bucket has no locks."""
         self._ask("get_object_lock_configuration")
 
-    @cached_property
     def _client(self) -> Any:
+        # Making one takes a session that only one thread may use.
+        with self._making:
+            self._made = self._made or self._new_client()
+            return self._made
+
+    def _new_client(self) -> Any:
         from botocore.config import Config
 
         connect, read = self._seconds
@@ -99,11 +106,39 @@ class S3Locks:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client, name)(Bucket=self._bucket, **parameters)
+            return getattr(self._client(), name)(Bucket=self._bucket, **parameters)
         except ClientError as error:
             raise _said(error.response) from error
         except BotoCoreError as error:
             raise BaseError(str(error)) from error
+
+
+class _View(io.RawIOBase):
+    """A pack's buffer as a file to read, without a copy of it."""
+
+    def __init__(self, data: Buffer) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        part = self._data[self._at : self._at + len(target)]
+        target[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
 def _said(response: Any) -> BaseError:

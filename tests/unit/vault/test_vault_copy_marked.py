@@ -9,6 +9,7 @@ from paper_store import PaperStore, StaleLists
 from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure
+from quiesce.vault.copy.copying import execute_copy, plan_copy
 from quiesce.vault.stores.store import Store
 
 
@@ -113,6 +114,35 @@ def test_a_lease_that_is_being_renewed_is_a_lease(clock: FakeClock) -> None:
 
     there.watched.before = before
     assert there.copy_is_refused(there.watched) == "vault.collect-running"
+
+
+@pytest.mark.parametrize("hours", [-30, 10])
+def test_a_copy_takes_no_running_collection_for_dead_however_wrong_its_own_clock_is(
+    clock: FakeClock, hours: int
+) -> None:
+    """It would count on what that collection is about to delete."""
+    there = Marked(clock)
+    copies = there.copies
+    wrong = clock.seen_by(hours=hours)
+
+    def copy() -> bool:
+        keys = copies.here.vault.contents.keys
+        plan = plan_copy(copies.source, there.target, keys=keys, clock=wrong)
+        return execute_copy(plan, clock=wrong, packs_at_once=1).complete
+
+    collecting = FaultyStore(there.target)
+
+    def before(call: Call) -> None:
+        if call.operation == "delete" and call.key.startswith("packs/"):
+            with pytest.raises(Failure) as caught:
+                copy()
+            assert caught.value.code == "vault.collect-running"
+
+    vault = Scene.at(collecting, clock).vault
+    collecting.before = before
+    assert vault.collect(vault.plan_collect()).delete
+    assert copy()
+    assert copies.jobs_in(there.target) == ALL
 
 
 @pytest.mark.parametrize("keyless", [False, True])

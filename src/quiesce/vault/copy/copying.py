@@ -96,7 +96,7 @@ def execute_copy(
     pace.show()
     with _signs_of_life(plan, clock) as (in_target, in_source):
         # Looked up again: only what was seen after the sessions began is sure to stay.
-        now = _settled_look(plan, clock)
+        now = _settled_look(plan, in_target, clock)
         check_room(now.plan)
         _make_vault(now.plan)
         at_once = packs_at_once or packs_at_once_between(plan.source, plan.target)
@@ -126,7 +126,7 @@ def _signs_of_life(
                 evidence=[Evidence("what was written to the one is in the other", target.key)],
             )
         refuse_unseen(target, plan.target)
-        refuse_beside_collection(plan.target, clock)
+        refuse_beside_collection(target, plan.target)
         source = session_if_writable(plan.source, plan.keys, between=between, clock=clock)
         yield target, source
     finally:
@@ -135,7 +135,7 @@ def _signs_of_life(
             source.leave()
 
 
-def _settled_look(plan: CopyPlan, clock: Clock) -> Look:
+def _settled_look(plan: CopyPlan, in_target: CopySession, clock: Clock) -> Look:
     """What is there in the target when no collection runs that does not heed this copy."""
     args = plan.source, plan.target, plan.keys, plan.contents, plan.filters, clock
     marked = frozenset[bytes]()
@@ -143,7 +143,7 @@ def _settled_look(plan: CopyPlan, clock: Clock) -> Look:
         marks = Records(plan.target, plan.keys).garbage()
         marked = frozenset(pack for mark in marks for pack in mark.packs)
     now = look(*args)
-    refuse_beside_collection(plan.target, clock)
+    refuse_beside_collection(in_target, plan.target)
     if now.there is None:
         # It cannot be told what is marked; to look again costs lists alone.
         return look(*args)

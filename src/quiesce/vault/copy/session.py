@@ -53,6 +53,8 @@ class CopySession:
         self._prefix = f"sessions/copy-{name}-"
         earlier = self._listed()
         self.key = self._put()
+        # By the store's clock, which no host can have set wrong.
+        self.stored_at = store.stat(self.key).modified_at
         self._earlier = [info.key for info in earlier]
         self._awaited: set[str] = set()
         self.is_seen = self.key in {info.key for info in self._listed()}
@@ -116,7 +118,7 @@ class CopySession:
         show one that is gone."""
         with contextlib.suppress(ObjectMissing):
             at = self._store.stat(record.key).modified_at
-            return self._clock() - at < SESSION_LIMIT - 2 * HEARTBEAT
+            return self.stored_at - at < SESSION_LIMIT - 2 * HEARTBEAT
         return False
 
     def _retire_earlier(self) -> None:
@@ -172,10 +174,11 @@ def refuse_missing(store: Store, packs: Mapping[bytes, int]) -> None:
         raise _unseen("it was listed, and has been deleted as garbage", key)
 
 
-def refuse_beside_collection(store: Store, clock: Clock) -> None:
+def refuse_beside_collection(session: CopySession, store: Store) -> None:
     """A collection that began before the session was seen may still delete what the copy counts
-    on; one that begins later does not. To be called twice, with other work between: a lease that is
-    being renewed is away for a moment.
+    on; one that begins later does not. Whether it lives is told by the store's times alone: a clock
+    that is fast would take it for dead. To be called twice, with other work between: a lease that
+    is being renewed is away for a moment.
 
     :raise VaultFailure: vault.collect-running
     """
@@ -183,7 +186,7 @@ def refuse_beside_collection(store: Store, clock: Clock) -> None:
         since = store.stat(LEASE_KEY).modified_at
     except ObjectMissing:
         return
-    if clock() - since < LEASE_LIFE + timedelta(hours=1):
+    if session.stored_at - since < LEASE_LIFE + timedelta(hours=1):
         raise VaultFailure(
             "vault.collect-running",
             "A garbage collection is being executed on the target of this copy.",

@@ -77,7 +77,7 @@ def test_a_collection_that_heeds_no_session_is_found() -> None:
 
 def test_a_backup_that_relies_on_what_is_known_as_damaged_is_found() -> None:
     with (
-        mock.patch.object(Records, "damage", return_value={}),
+        mock.patch.object(Records, "damage", side_effect=dict),
         pytest.raises(AssertionError, match="born hurt by damage that was known"),
     ):
         damage_is_found_and_healed()

@@ -49,7 +49,12 @@ class LongRun:
         assert there.restore(point) == DISK
 
 
-@pytest.mark.parametrize("ends", ["lives", "is given up"])
+def fail_to_list_marks_after_the_record(host: FaultyStore, call: Call) -> None:
+    if call.operation == "put" and call.key.startswith("sessions/"):
+        host.rules.append(Rule("list", Fault.BEFORE, "garbage/"))
+
+
+@pytest.mark.parametrize("ends", ["lives", "is given up", "fails to begin"])
 def test_a_commit_that_takes_effect_late_keeps_what_it_counts_on_while_its_task_is_tried_again(
     clock: FakeClock, ends: str
 ) -> None:
@@ -57,9 +62,15 @@ def test_a_commit_that_takes_effect_late_keeps_what_it_counts_on_while_its_task_
     run.host.rules.append(Rule("put", Fault.LATE, "points/"))
     with pytest.raises(Failure):
         run.scene.commit(run.writer, len(DISK))
-    again = run.try_("two", FaultyStore(run.store))
-    if ends == "is given up":
-        again.abandon()
+    host = FaultyStore(run.store)
+    if ends == "fails to begin":
+        host.before = lambda call: fail_to_list_marks_after_the_record(host, call)
+        with pytest.raises(Failure):
+            run.try_("two", host)
+    else:
+        again = run.try_("two", host)
+        if ends == "is given up":
+            again.abandon()
     run.collect()
     run.writer.abandon()  # by its first call the commit has arrived
     run.the_one_point_reads()

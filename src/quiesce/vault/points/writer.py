@@ -157,14 +157,15 @@ class VaultPointWriter:
             # Later records of this session state it, too, however fast this clock is.
             began = contents.store.stat(self._session).modified_at
             self._started = min(self._started, began)
-            for session in earlier:
-                retire_session(contents.store, session.key)
             contents.refresh(scan_unindexed=bool(earlier))
         except BaseException:
             # Else the record of a writer that never was holds back collection for 27 hours.
             with contextlib.suppress(Failure):
                 contents.store.delete(self._session)
             raise
+        # Only now: had this one failed to begin, they would still be needed.
+        for session in earlier:
+            retire_session(contents.store, session.key)
 
     def _beat(self) -> None:
         now = self._contents.clock()

@@ -68,6 +68,14 @@ def test_a_change_delivered_twice_answers_as_the_second(store: FaultyStore) -> N
     assert keys(store) == [], "the late duplicate hits the other's object"
 
 
+def test_a_late_change_fails_and_happens_before_the_next_call(store: FaultyStore) -> None:
+    store.rules.append(Rule("put", Fault.LATE))
+    with pytest.raises(Failure):
+        store.put("points/a", b"a")
+    assert list(store.inner.list("points/")) == []
+    assert store.get("points/a", limit_bytes=10) == b"a"
+
+
 @pytest.mark.parametrize("fault", [Fault.WRONG_BYTES, Fault.SHORT])
 def test_a_lying_read_differs_from_what_is_stored(store: FaultyStore, fault: Fault) -> None:
     store.put("points/a", b"abcdef")

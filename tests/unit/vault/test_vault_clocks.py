@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from faulty_store import Fault, FaultyStore, Rule
+from faulty_store import Call, Fault, FaultyStore, Rule
 from paper_store import PaperStore, StaleLists
 from vault_scene import KEY, FakeClock, Scene, disk_of, put_all
 
@@ -156,3 +156,20 @@ def test_a_writer_whose_clock_is_off_by_hours_keeps_its_new_packs_and_those_it_c
         writer._beat()
     point = host.commit(writer, len(disk))
     assert Scene.at(store, clock).restore(point) == disk
+
+
+def test_a_writer_that_a_collector_takes_for_dead_as_it_begins_says_so(clock: FakeClock) -> None:
+    store = PaperStore(clock)
+    Scene.create(store, clock)
+    fast = Vault.open(store, KEY, clock=clock.seen_by(hours=48))
+    host = FaultyStore(store)
+    there = Scene.at(host, clock)
+
+    def before(call: Call) -> None:
+        if call.operation == "stat" and call.key.startswith("sessions/"):
+            fast.collect(fast.plan_collect())
+
+    host.before = before
+    with pytest.raises(Failure) as caught:
+        there.vault.writer("web", "one")
+    assert caught.value.code == "vault.session-expired"

@@ -54,7 +54,7 @@ class CopySession:
         earlier = self._listed()
         self.key = self._put()
         # By the store's clock, which no host can have set wrong.
-        self.stored_at = store.stat(self.key).modified_at
+        self.stored_at = self.check().modified_at
         self._earlier = [info.key for info in earlier]
         self._awaited: set[str] = set()
         self.is_seen = self.key in {info.key for info in self._listed()}
@@ -79,8 +79,8 @@ class CopySession:
         """The record outlives the copy until a list shows this object."""
         self._awaited.add(key)
 
-    def check(self) -> None:
-        """To be called before what counts on the record.
+    def check(self) -> ObjectInfo:
+        """To be called before what counts on the record, which is returned.
 
         :raise VaultFailure: vault.session-expired
         """
@@ -88,8 +88,7 @@ class CopySession:
         inner: Failure | None = None
         if late < SESSION_LIMIT:
             try:
-                self._store.stat(self.key)
-                return
+                return self._store.stat(self.key)
             except ObjectMissing as missing:
                 inner = missing
         raise VaultFailure(

@@ -21,7 +21,7 @@ from quiesce.vault.format.manifest import DiskMapRef, Manifest, point_key, write
 from quiesce.vault.points.bases import Base
 from quiesce.vault.points.disk_writer import VaultDiskWriter
 from quiesce.vault.points.packing import PackStream, close_quietly
-from quiesce.vault.stores.store import ObjectMissing, Put
+from quiesce.vault.stores.store import ObjectInfo, ObjectMissing, Put
 
 HEARTBEAT = timedelta(hours=1)
 SESSION_LIMIT = timedelta(hours=24)
@@ -155,8 +155,7 @@ class VaultPointWriter:
         self._session = contents.records.put_session(self._point_id, self._started, now)
         try:
             # Later records of this session state it, too, however fast this clock is.
-            began = contents.store.stat(self._session).modified_at
-            self._started = min(self._started, began)
+            self._started = min(self._started, self._check_session().modified_at)
             contents.refresh(scan_unindexed=bool(earlier))
         except BaseException:
             # Else the record of a writer that never was holds back collection for 27 hours.
@@ -182,15 +181,17 @@ class VaultPointWriter:
         if old:
             retire_session(self._contents.store, old)
 
-    def _check_session(self) -> None:
+    def _check_session(self) -> ObjectInfo:
         """Garbage collection removes the record of a writer that it holds for dead before it
-        deletes anything that writer could refer to."""
+        deletes anything that writer could refer to. The record, when it is there.
+
+        :raise VaultFailure: vault.session-expired
+        """
         late = self._contents.clock() - self._beaten
         inner: Failure | None = None
         if late < SESSION_LIMIT:
             try:
-                self._contents.store.stat(self._session)
-                return
+                return self._contents.store.stat(self._session)
             except ObjectMissing as missing:
                 inner = missing
         raise VaultFailure(

@@ -157,6 +157,13 @@ class FaultyStore:
         """From now on the process that calls is dead."""
         self.dead = True
 
+    def deliver(self) -> None:
+        """What is delivered late arrives now."""
+        with self._lock:
+            echo, self._echo = self._echo, None
+        if echo is not None:
+            echo()
+
     def put(self, key: str, data: Buffer) -> Put:
         fault = self._begin("put", key)
         self.on_put(key)
@@ -243,12 +250,10 @@ class FaultyStore:
         self.before(call)
         with self._lock:
             self._die_if(self.dead)
-            echo, self._echo = self._echo, None
             fault = self._fault_of(call)
             if fault is not None:
                 self.shown[fault] += 1
-        if echo is not None:
-            echo()
+        self.deliver()
         if fault is Fault.SLOW:
             self._pass_time(self._slow_seconds)
         self._die_if(fault is Fault.KILLED_BEFORE)

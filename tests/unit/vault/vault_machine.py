@@ -250,7 +250,9 @@ class VaultMachine(RuleBasedStateMachine):
 
     def _let_commit(self) -> None:
         """Nobody stands still for hours between the last look at its session and its commit: what
-        becomes of it then is a stated limit of the vault."""
+        becomes of it then is a stated limit of the vault. Nor is a call delivered hours late."""
+        for host in self.hosts:
+            host.store.deliver()
         for actor in self.actors:
             if actor.at is not None and str(actor.at).startswith("put points/"):
                 actor.go(1)

@@ -6,6 +6,7 @@ import secrets
 
 import pytest
 from faulty_store import Fault, FaultyStore, Rule
+from paper_store import PaperStore
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
@@ -46,6 +47,21 @@ def test_a_full_store_gets_its_reserve_back_for_a_deletion_and_for_a_lease(
         work(scene.reopened(store))
         assert store.calls["give_back_reserve"] >= 1
         assert (scene.folder / "reserve").exists()
+
+
+def test_damage_is_recorded_in_a_full_store_so_that_the_next_backup_heals_it(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    point = scene.backup("one", disk_of(1, 2, 3))
+    store.spoil(store.keys("packs/")[0])
+    full = FaultyStore(store)
+    full.rules.append(Rule("put", Fault.FULL, "damage/"))
+    assert scene.reopened(full).vault.verify("chunks").hurt
+    assert full.calls["give_back_reserve"] == 1
+    scene.reopened().backup("two", disk_of(1, 2, 3))
+    assert scene.reopened().restore(point) == disk_of(1, 2, 3)
 
 
 def test_a_collection_that_finds_another_one_leaves_the_reserve_to_it(scene: Scene) -> None:

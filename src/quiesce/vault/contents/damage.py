@@ -45,5 +45,5 @@ def _read_or_note(contents: Contents, kind: Kind, blob: bytes) -> bytes:
 def _note(contents: Contents, pack: bytes, blob: bytes) -> None:
     at = contents.clock().isoformat()
     values = {"at": at, "pack": pack.hex(), "chunks": [blob.hex()]}
-    contents.records.put(f"damage/{secrets.token_hex(16)}", "damage", values)
+    contents.records.put_for_upkeep(f"damage/{secrets.token_hex(16)}", "damage", values)
     contents.index.add_damage(pack, blob)

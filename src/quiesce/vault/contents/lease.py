@@ -73,13 +73,7 @@ class Lease:
     def _put(self) -> bool:
         self._renewed_at = self._contents.clock()
         values = {"at": self._renewed_at, "holder": self._holder}
-        try:
-            put = self._contents.records.put(LEASE_KEY, "lease", values)
-        except StorageFailure as full:
-            if full.code != "storage.full":
-                raise
-            self._contents.store.give_back_reserve()
-            put = self._contents.records.put(LEASE_KEY, "lease", values)
+        put = self._contents.records.put_for_upkeep(LEASE_KEY, "lease", values)
         return put is Put.CREATED
 
     def _current(self) -> tuple[str, datetime | None]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from quiesce.model.failure import StorageFailure
 from quiesce.vault.contents.opening import newer
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.sealed import NewerSealError, SealError, read_sealed, seal
@@ -58,6 +59,16 @@ class Records:
     def put(self, key: str, kind: str, values: dict[str, Any]) -> Put:
         plain = json.dumps(values, sort_keys=True, default=_plain).encode()
         return self._store.put(key, seal(self._keys, kind, key, plain))
+
+    def put_for_upkeep(self, key: str, kind: str, values: dict[str, Any]) -> Put:
+        """As `put`; in a store without a free byte into the space that is kept back for this."""
+        try:
+            return self.put(key, kind, values)
+        except StorageFailure as full:
+            if full.code != "storage.full":
+                raise
+            self._store.give_back_reserve()
+            return self.put(key, kind, values)
 
     def read(self, key: str, kind: str) -> dict[str, Any]:
         """:raise SealError: damaged · :raise ObjectMissing: gone"""

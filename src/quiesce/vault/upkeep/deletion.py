@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from quiesce.model.failure import NotFoundFailure, StorageFailure
+from quiesce.model.failure import NotFoundFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.manifest import Manifest
@@ -71,15 +71,6 @@ def plan_deletion(
 def execute_deletion(contents: Contents, plan: DeletionPlan) -> None:
     """Idempotent. Works in a store without a free byte, too: that is when it is wanted most."""
     with reserve_kept_afterwards(contents):
-        try:
-            _delete(contents, plan)
-        except StorageFailure as full:
-            if full.code != "storage.full":
-                raise
-            contents.store.give_back_reserve()
-            _delete(contents, plan)
-
-
-def _delete(contents: Contents, plan: DeletionPlan) -> None:
-    for point_id in plan.point_ids:
-        contents.records.put(f"deleted/{point_id}", "deleted", {"at": contents.clock()})
+        for point_id in plan.point_ids:
+            values = {"at": contents.clock()}
+            contents.records.put_for_upkeep(f"deleted/{point_id}", "deleted", values)

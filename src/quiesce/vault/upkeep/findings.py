@@ -101,7 +101,7 @@ class Findings:
             self.known[check.name] = known.union(check.bad)
             values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}
             values["at"] = self.contents.clock().isoformat()
-            records.put(f"damage/{secrets.token_hex(16)}", "damage", values)
+            records.put_for_upkeep(f"damage/{secrets.token_hex(16)}", "damage", values)
 
     def add_earlier(self) -> None:
         """Damage that is known and was not found now; and what could not be recorded is at least

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIDE_BY_SIDE := -n $(shell echo $$(($$(nproc) + 1)))
 OWN_PROCESSES := $(if $(filter 0,$(shell id -u)),unshare --mount --pid --fork --mount-proc --kill-child sh -c '"$$@"; exit $$?' reaper)
+TWO_GUESTS := QUIESCE_LAB_GUESTS=2 $(BIN)/pytest -n 2 --dist loadfile
 STAMP := $(VENV)/.installed
 
 .PHONY: azurite demo test lint unit fuzz fuzz-deep root qemu e2e e2e-part e2e-agent e2e-agent-part bench-vault vault-proof bench-scale bench-freeze bench-agents bench-routes bench-diagnosis four-families system-demo system-test system-bench system-wine wine clean docs
@@ -36,13 +37,13 @@ e2e: system-test $(STAMP)  ## real guests
 	$(BIN)/pytest tests/e2e
 
 e2e-part: system-test $(STAMP)  ## of these, what CI has time for: all but the lab's own proofs
-	$(BIN)/pytest tests/e2e -m "not long"
+	$(TWO_GUESTS) -m "not long" tests/e2e
 
 e2e-agent: system-test $(STAMP)  ## the stock Azure Linux agent on real guests, a line per scenario
 	$(BIN)/pytest tests/agent
 
 e2e-agent-part: system-test $(STAMP)  ## of these, what CI has time for
-	$(BIN)/pytest tests/agent -m "not long"
+	$(TWO_GUESTS) -m "not long" tests/agent
 
 fuzz: $(STAMP)  ## hostile guests, 5 s per test; QUIESCE_FUZZ_SECONDS, QUIESCE_FUZZ_SEED
 	$(BIN)/pytest $(SIDE_BY_SIDE) tests/fuzz

@@ -1,7 +1,7 @@
 """Real guests for the end-to-end tests, resumed from a saved state in about a second.
 
 A test that names one of these fixtures is marked `guest` by that alone. The lab lets one guest run
-at a time on a machine, also between two test runs.
+at a time on a machine, also between two test runs, or as many as QUIESCE_LAB_GUESTS says.
 """
 
 from __future__ import annotations

@@ -209,6 +209,7 @@ def test_a_vm_that_is_powered_off_between_two_backups_gets_an_offline_point(
     assert point["disks"][0]["incremental"], point["disks"]
 
 
+@pytest.mark.long
 def test_a_running_vm_whose_monitor_socket_was_removed_is_not_taken_for_powered_off(
     server: QuiesceServer, guest: LabGuest, vm: str
 ) -> None:

@@ -31,6 +31,9 @@ ADDRESS_SECONDS = 60.0
 TURN_SECONDS = 600.0
 """How long an exclusive guest waits for the one that runs."""
 
+GUESTS_AT_ONCE = "QUIESCE_LAB_GUESTS"
+"""The variable that says how many exclusive guests may run side by side; 1 without it."""
+
 _POLL_SECONDS = 0.05
 
 
@@ -42,7 +45,7 @@ class LabGuest:
 
     `tied` guests die with the thread that started them; others outlive it. `exclusive` guests
     wait for each other: a lock in the lab's cache is handed to QEMU and thus held exactly as long
-    as that guest lives.
+    as that guest lives. There is one such lock, or as many as `GUESTS_AT_ONCE` says.
 
     With a `network`, QEMU runs in that network's namespace and the guest has a `card` there, the
     same one at every start; an untied guest keeps its network as long as it lives.
@@ -229,9 +232,8 @@ class LabGuest:
             handed_over = []
             if self._exclusive:
                 # The child's copy of the descriptor keeps the lock until QEMU ends.
-                turn = stack.enter_context((cache_folder() / "guest.lock").open("ab"))
-                _wait_for_turn(turn)
-                handed_over.append(turn.fileno())
+                places = [stack.enter_context(path.open("ab")) for path in _places()]
+                handed_over.append(_wait_for_turn(places).fileno())
             if self._network is not None and not self._tied:
                 handed_over.append(self._network.namespace.owner)
             self._process = subprocess.Popen(
@@ -303,23 +305,36 @@ class LabGuest:
         self.files.pid_file.unlink(missing_ok=True)
 
 
-def _wait_for_turn(turn: BinaryIO) -> None:
+def _places() -> list[Path]:
+    """:raise ValueError: the variable holds no number"""
+    count = int(os.environ.get(GUESTS_AT_ONCE, "1"))
+    names = ["guest.lock", *(f"guest-{number}.lock" for number in range(2, count + 1))]
+    return [cache_folder() / name for name in names]
+
+
+def _wait_for_turn(places: Sequence[BinaryIO]) -> BinaryIO:
+    """The first lock that is free, and is held from now on.
+
+    :raise LabFailure: lab.guest-busy
+    """
     deadline = time.monotonic() + TURN_SECONDS
     while True:
-        try:
-            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as inner:
-            if time.monotonic() > deadline:
-                raise LabFailure(
-                    "lab.guest-busy",
-                    f"Another lab guest has been running for {TURN_SECONDS:.0f} s.",
-                    evidence=[Evidence(fact="the lock is held", source=turn.name)],
-                    remedy="Stop it (python -m quiesce.lab list), or start this one as not"
-                    " exclusive where the machine can bear two.",
-                ) from inner
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
+        for place in places:
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as inner:
+                busy = inner
+            else:
+                return place
+        if time.monotonic() > deadline:
+            raise LabFailure(
+                "lab.guest-busy",
+                f"Another lab guest has been running for {TURN_SECONDS:.0f} s.",
+                evidence=[Evidence("the lock is held", place.name) for place in places],
+                remedy="Stop it (python -m quiesce.lab list), or start this one as not"
+                f" exclusive, or set {GUESTS_AT_ONCE}=2 where the machine can bear two.",
+            ) from busy
+        time.sleep(_POLL_SECONDS)
 
 
 def _tail(path: Path, size_bytes: int = 2000) -> str:

@@ -312,7 +312,7 @@ def test_garbage_that_waits_says_until_when_and_how_to_go_on(here: Here) -> None
     due = datetime.fromisoformat(waiting["due_at"])
     assert due.utcoffset() == timedelta(0)
     assert abs(due - datetime.now(UTC) - timedelta(hours=24)) < timedelta(minutes=10)
-    assert f"{due:%Y-%m-%d %H:%M} UTC (in 23 h " in here("gc", "--dry-run").words
+    assert f"May be deleted from {due:%Y-%m-%d %H:%M} UTC (in " in here("gc", "--dry-run").words
 
 
 def test_checks_find_damage_and_end_with_9(here: Here) -> None:

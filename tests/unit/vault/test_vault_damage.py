@@ -281,10 +281,11 @@ def test_a_writer_goes_on_in_full_when_its_base_turns_out_to_be_damaged(two_vms:
     assert two_vms.reopened().restore(point) == disk
 
 
-def test_a_map_part_that_was_spoilt_on_its_way_once_is_no_damage(two_vms: Scene) -> None:
+@pytest.mark.parametrize("read", [1, 2], ids=["itself", "the head of its pack"])
+def test_a_map_part_that_was_spoilt_on_its_way_once_is_no_damage(two_vms: Scene, read: int) -> None:
     far = FaultyStore(two_vms.store)
     scene = two_vms.reopened(far)
-    far.rules.append(Rule("get_range", Fault.WRONG_BYTES, "packs/"))
+    far.rules.append(Rule("get_range", Fault.WRONG_BYTES, "packs/", at=read))
     disk = disk_of(1, 9, 3)
     point = scene.backup("three", disk, base="one", changed={"sda": {1}})
     assert far.shown[Fault.WRONG_BYTES] == 1

@@ -89,6 +89,18 @@ def test_a_chunk_of_a_frame_is_deduplicated_alone(scene: Scene) -> None:
     assert scene.reopened().restore(point) == other
 
 
+def test_a_frame_is_unpacked_to_where_its_chunks_are_wanted_and_proven_there(scene: Scene) -> None:
+    disk = disk_of_text(*range(1, IN_A_FRAME + 1)) + disk_of_text(2, 2, 1)
+    point = scene.backup("job", disk)
+    reader = scene.reopened().vault.reader(point.id, "sda")
+    buffer = memoryview(bytearray(b"\xff" * len(disk)))
+    reader.read_into(0, buffer)
+    assert buffer == disk
+    shifted = memoryview(bytearray(len(disk) - 2 * CHUNK_BYTES - 7))
+    reader.read_into(CHUNK_BYTES + 7, shifted)
+    assert shifted == disk[CHUNK_BYTES + 7 : -CHUNK_BYTES]
+
+
 @pytest.mark.parametrize("level", [1, 2, 3, 9])
 def test_every_level_gives_the_disk_back(scene: Scene, level: int) -> None:
     disk = disk_of_text(*range(1, IN_A_FRAME + 3), tail=77) + random_bytes(1, 10 * CHUNK_BYTES)

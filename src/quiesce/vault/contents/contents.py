@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quiesce.model.failure import Failure, VaultFailure
 from quiesce.vault.contents.index import ChunkIndex
-from quiesce.vault.contents.opening import Opener, newer
+from quiesce.vault.contents.opening import Opener, Room, newer
 from quiesce.vault.contents.records import Records
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import (
@@ -253,11 +253,14 @@ class Contents:
         for blob, content in self.open_views(kind, ids):
             yield blob, bytes(content)
 
-    def open_views(self, kind: Kind, ids: Iterable[bytes]) -> Iterator[tuple[bytes, Buffer]]:
-        """As `open_blobs`, without a copy: a view keeps all of its frame in memory."""
+    def open_views(
+        self, kind: Kind, ids: Iterable[bytes], room: Room = lambda ids: None
+    ) -> Iterator[tuple[bytes, Buffer]]:
+        """As `open_blobs`, without a copy: a view keeps all of its frame in memory, or is a part
+        of `room`."""
         waiting = dict.fromkeys(ids)
         try:
-            for blob, content in self._opener.open(kind, list(waiting)):
+            for blob, content in self._opener.open(kind, list(waiting), room):
                 del waiting[blob]
                 yield blob, content
             return
@@ -267,7 +270,7 @@ class Contents:
         # Another process may have moved things or lost an index segment: look again, once.
         self.refresh(scan_unindexed=True)
         try:
-            yield from self._opener.open(kind, waiting)
+            yield from self._opener.open(kind, waiting, room)
         except ObjectMissing as inner:
             raise VaultFailure(
                 "vault.pack-missing",

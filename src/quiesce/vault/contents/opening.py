@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -40,6 +41,9 @@ _KEPT_FRAMES = 16
 come back to the same frame, long ones do not."""
 
 Opened = tuple[bytes, Buffer]
+Room = Callable[[Sequence[bytes]], memoryview | None]
+"""Where these chunks are wanted one behind the other, if they are: a frame is unpacked there."""
+Place = tuple[Location, bytes]
 
 
 def newer(what: str, inner: ValueError) -> VaultFailure:
@@ -63,14 +67,16 @@ class Opener:
         self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def open(self, kind: Kind, ids: Iterable[bytes]) -> Iterator[Opened]:
+    def open(
+        self, kind: Kind, ids: Iterable[bytes], room: Room = lambda ids: None
+    ) -> Iterator[Opened]:
         """(id, content) of each blob, in the order they lie in packs. A frame is opened once for
-        all of its chunks that are wanted.
+        all of its chunks that are wanted; into `room`, where it is wanted whole.
 
         :raise VaultFailure: vault.pack-missing, vault.corrupt-chunk
         :raise ObjectMissing: a pack vanished meanwhile
         """
-        places: list[tuple[Location, bytes]] = []
+        places: list[Place] = []
         for blob in ids:
             location = self._index.locate(blob)
             if location is None:
@@ -85,39 +91,62 @@ class Opener:
                     content = self._open_other_copy(kind, location, blob, failure)
                 yield blob, content
         places.sort()
+        few = len(places) <= _FEW
         for group in _neighbours(places):
-            yield from self._open_group(kind, group, keep=len(places) <= _FEW)
+            yield from self._open_group(kind, group, None if few else room)
 
     def _open_group(
-        self, kind: Kind, group: Sequence[tuple[Location, bytes]], *, keep: bool
+        self, kind: Kind, group: Sequence[Place], room: Room | None
     ) -> Iterator[Opened]:
         first, last = group[0][0], group[-1][0]
         key = pack_key(self._index.name_of(first.pack))
         stored = memoryview(
             self._store.get_range(key, first.offset, last.offset + last.length - first.offset)
         )
-        at, plain = -1, b""
-        for location, blob in group:
+        for offset, same in groupby(group, lambda place: place[0].offset):
+            members = list(same)
+            start = offset - first.offset
+            piece = stored[start : start + members[0][0].length]
+            yield from self._open_range(kind, members, piece, room)
+
+    def _open_range(
+        self, kind: Kind, members: Sequence[Place], stored: Buffer, room: Room | None
+    ) -> Iterator[Opened]:
+        """Blobs that share a range of their pack. Without `room`, the frame is kept."""
+        location, blob = members[0]
+        in_order = all(place.place == number for number, (place, _) in enumerate(members))
+        wanted = room([blob for _, blob in members]) if room and in_order else None
+        try:
+            plain = self._unpack(kind, location, blob, stored, wanted)
+        except VaultFailure as failure:
+            for place, blob in members:
+                yield blob, self._open_other_copy(kind, place, blob, failure)
+            return
+        if room is None and location.codec is Codec.FRAME:
+            self._keep(location, bytes(plain))
+        for place, blob in members:
             try:
-                if location.offset != at:
-                    start = location.offset - first.offset
-                    piece = stored[start : start + location.length]
-                    plain = self._unpack(kind, location, blob, piece)
-                    at = location.offset
-                    if keep and location.codec is Codec.FRAME:
-                        self._keep(location, plain)
-                content = self._prove(kind, location, blob, plain)
+                content = self._prove(kind, place, blob, plain)
             except VaultFailure as failure:
-                content = self._open_other_copy(kind, location, blob, failure)
+                content = self._open_other_copy(kind, place, blob, failure)
             yield blob, content
 
-    def _unpack(self, kind: Kind, place: Location, blob: bytes, stored: Buffer) -> bytes:
+    def _unpack(
+        self,
+        kind: Kind,
+        place: Location,
+        blob: bytes,
+        stored: Buffer,
+        room: memoryview | None = None,
+    ) -> Buffer:
         try:
-            return open_range(self.cipher(place.pack), _entry(kind, place, blob), stored)
+            return open_range(self.cipher(place.pack), _entry(kind, place, blob), stored, room)
         except PackError as inner:
+            with self._lock:  # the head may have been read wrongly: whoever tries again reads it
+                self._ciphers.pop(place.pack, None)
             raise self._corrupt(kind, place, blob, inner) from inner
 
-    def _prove(self, kind: Kind, place: Location, blob: bytes, plain: bytes) -> Buffer:
+    def _prove(self, kind: Kind, place: Location, blob: bytes, plain: Buffer) -> Buffer:
         try:
             content = blob_in(_entry(kind, place, blob), plain, self._chunk_bytes)
             if blob_id(self._keys, kind, content) != blob:
@@ -166,9 +195,7 @@ class Opener:
                 self._ciphers.popitem(last=False)
         return cipher
 
-    def _kept(
-        self, places: list[tuple[Location, bytes]]
-    ) -> tuple[list[tuple[Location, bytes]], list[tuple[Location, bytes, bytes]]]:
+    def _kept(self, places: list[Place]) -> tuple[list[Place], list[tuple[Location, bytes, bytes]]]:
         """Places that must be read, and those whose frame is at hand."""
         rest, kept = [], []
         with self._lock:
@@ -220,8 +247,8 @@ def _entry(kind: Kind, place: Location, blob: bytes) -> Entry:
 
 
 def _neighbours(
-    places: Sequence[tuple[Location, bytes]],
-) -> Iterator[Sequence[tuple[Location, bytes]]]:
+    places: Sequence[Place],
+) -> Iterator[Sequence[Place]]:
     """Sorted places in groups that are read at once."""
     at = 0
     while at < len(places):

@@ -39,7 +39,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from quiesce.vault.format.keys import VaultKeys
-from quiesce.vault.format.sealed import decompress
+from quiesce.vault.format.sealed import decompress, decompressed_into
 from quiesce.vault.stores.files import Buffer
 from quiesce.vault.stores.store import Store
 
@@ -184,7 +184,7 @@ class PackBuilder:
         with self._settled:
             self._settled.wait_for(lambda: not self._filling)
         stored = self._buffer[entry.offset : entry.offset + entry.length]
-        return open_range(self._cipher, entry, stored)
+        return bytes(open_range(self._cipher, entry, stored))
 
     def seal(self) -> memoryview:
         """Wait for ranges still being filled, add footer and trailer: the pack's bytes."""
@@ -212,8 +212,11 @@ class _Room(threading.local):
 _room = _Room()
 
 
-def open_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
-    """What the range of an entry holds: its blob, or the frame that its chunk is a part of.
+def open_range(
+    cipher: AESGCM, entry: Entry, stored: Buffer, room: memoryview | None = None
+) -> Buffer:
+    """What the range of an entry holds: its blob, or the frame that its chunk is a part of. What
+    is packed is unpacked to `room`, if it is just as long as that.
 
     :raise PackError: what is wrong
     """
@@ -226,6 +229,8 @@ def open_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
             return cipher.decrypt(_nonce(entry.offset), stored, _bound(entry))
         frame = _room.frame[: entry.length - TAG_BYTES]
         cipher.decrypt_into(_nonce(entry.offset), stored, _bound(entry), frame)
+        if room is not None and decompressed_into(frame, room):
+            return room
         return decompress(frame, BLOB_LIMIT_BYTES)
     except InvalidTag as inner:
         raise PackError(f"blob at {entry.offset} is not authentic") from inner
@@ -233,7 +238,7 @@ def open_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
         raise PackError(f"blob at {entry.offset} does not decompress: {inner}") from inner
 
 
-def blob_in(entry: Entry, plain: bytes, chunk_bytes: int) -> Buffer:
+def blob_in(entry: Entry, plain: Buffer, chunk_bytes: int) -> Buffer:
     """The blob of an entry in what its range holds. Not proven yet: see `blob_id`.
 
     :raise PackError: the frame ends before its place

@@ -119,3 +119,17 @@ def decompress(frame: Buffer, limit_bytes: int) -> bytes:
     if size == 0:
         return b""
     return _tools.decompressor.decompress(frame, max_output_size=size)
+
+
+def decompressed_into(frame: Buffer, room: memoryview) -> bool:
+    """Whether the frame states just the size of `room`; then it has been unpacked to it. With all
+    of both at hand zstd does so in one pass, without memory of its own.
+
+    :raise zstandard.ZstdError: not such a frame
+    """
+    if zstandard.frame_content_size(frame) != len(room):
+        return False
+    with _tools.decompressor.stream_reader(frame) as reader:
+        if reader.readinto(room) != len(room):
+            raise zstandard.ZstdError("the frame ends early")
+    return True

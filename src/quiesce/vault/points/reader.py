@@ -153,6 +153,8 @@ class VaultDiskReader:
         numbers = range(offset_bytes // size, -(-end // size))
 
         def place(number: int, plain: Buffer) -> None:
+            if isinstance(plain, memoryview) and plain.obj is buffer.obj:
+                return  # unpacked into its place
             begin = max(number * size, offset_bytes)
             finish = min((number + 1) * size, end)
             part = buffer[begin - offset_bytes : finish - offset_bytes]
@@ -170,8 +172,18 @@ class VaultDiskReader:
                 wanted.setdefault(blob, []).append(number)
             else:
                 place(number, kept)
+
+        def room(blobs: Sequence[bytes]) -> memoryview | None:
+            first = wanted[blobs[0]][0]
+            if any(wanted[blob] != [number] for number, blob in enumerate(blobs, first)):
+                return None
+            begin, finish = first * size, (first + len(blobs)) * size
+            if begin < offset_bytes or finish > end:
+                return None
+            return buffer[begin - offset_bytes : finish - offset_bytes]
+
         try:
-            for blob, content in self._contents.open_views(Kind.CHUNK, wanted):
+            for blob, content in self._contents.open_views(Kind.CHUNK, wanted, room):
                 for number in wanted[blob]:
                     place(number, content)
                 # Long runs are read once, by a restore; small reads come back to the same chunks.

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from vault_scene import Scene, random_bytes
 
 from quiesce.model.failure import Failure
+from quiesce.vault.contents.index import ChunkIndex
+from quiesce.vault.contents.index_runs import Location
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.format.frames import FRAME_BYTES
 from quiesce.vault.format.keys import VaultKeys
@@ -99,6 +101,29 @@ def test_a_frame_is_unpacked_to_where_its_chunks_are_wanted_and_proven_there(sce
     shifted = memoryview(bytearray(len(disk) - 2 * CHUNK_BYTES - 7))
     reader.read_into(CHUNK_BYTES + 7, shifted)
     assert shifted == disk[CHUNK_BYTES + 7 : -CHUNK_BYTES]
+
+
+def test_a_frame_that_the_index_takes_for_another_is_not_believed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = disk_of_text(*range(1, 2 * IN_A_FRAME + 1))
+    point = scene.backup("job", disk)
+    vault = scene.reopened().vault
+    located = vault.contents.index.locate
+    places = [
+        located(blob_id(vault.contents.keys, Kind.CHUNK, text(n)))
+        for n in range(1, 2 * IN_A_FRAME + 1)
+    ]
+    swapped = dict(zip(places, places[IN_A_FRAME:] + places[:IN_A_FRAME], strict=True))
+
+    def mistaken(index: ChunkIndex, blob: bytes) -> Location | None:
+        place = located(blob)
+        return swapped.get(place, place)
+
+    monkeypatch.setattr(ChunkIndex, "locate", mistaken)
+    buffer = memoryview(bytearray(len(disk)))
+    vault.reader(point.id, "sda").read_into(0, buffer)
+    assert buffer == disk  # from where a second look finds them
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 9])

@@ -158,6 +158,23 @@ def test_a_writer_whose_clock_is_off_by_hours_keeps_its_new_packs_and_those_it_c
     assert Scene.at(store, clock).restore(point) == disk
 
 
+def test_a_dead_writer_whose_clock_was_far_ahead_holds_back_no_collection_for_as_long(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    doomed = scene.backup("one", DISK)
+    scene.backup("two", disk_of(7))
+    Vault.open(store, KEY, clock=clock.seen_by(days=400)).writer("web", "dead")
+    scene.delete(doomed)
+    deleted = 0
+    for _ in range(4):
+        clock.advance(days=5)
+        deleted += len(scene.vault.collect(scene.vault.plan_collect()).delete)
+    assert deleted
+    assert not store.keys("sessions/")
+
+
 def test_a_writer_that_a_collector_takes_for_dead_as_it_begins_says_so(clock: FakeClock) -> None:
     store = PaperStore(clock)
     Scene.create(store, clock)

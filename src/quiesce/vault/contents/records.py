@@ -15,7 +15,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from quiesce.model.failure import StorageFailure
@@ -27,6 +27,10 @@ from quiesce.vault.stores.store import ObjectMissing, Put, Store, delete_if_allo
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """When a session began of which that is not known, or that is to count as older than any mark."""
+
+CLOCK_SKEW = timedelta(hours=3)
+"""By so much may a clock be ahead of the store's and still be believed to have seen a sign of
+life. A living writer signs anew every hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class Records:
         return self._store.put(key, seal(self._keys, kind, key, plain))
 
     def put_for_upkeep(self, key: str, kind: str, values: dict[str, Any]) -> Put:
-        """As `put`; in a store without a free byte into the space that is kept back for this."""
+        """As `put`; in a store without a free byte into the space that is kept back for this, and
+        that whoever calls this keeps again: see `reserve`."""
         try:
             return self.put(key, kind, values)
         except StorageFailure as full:
@@ -89,7 +94,9 @@ class Records:
     def sessions(self) -> list[Session]:
         """All session records. None began later, or was signed earlier, than its store says: a
         writer whose clock is fast would be younger than marks that it did not see. One that cannot
-        be read counts as started long ago. All of this delays collection, which is the safe side.
+        be read counts as started long ago. All of this delays collection, which is the safe side;
+        but none was signed later than `CLOCK_SKEW` after its store says: a dead writer whose clock
+        was a year ahead would delay it for a year.
         """
         found = []
         for info in self._store.list("sessions/"):
@@ -99,6 +106,7 @@ class Records:
                 values = self.read(info.key, "session")
                 started = min(read_time(values["started_at"]), info.modified_at)
                 at = max(read_time(values["at"]), info.modified_at)
+                at = min(at, info.modified_at + CLOCK_SKEW)
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):

@@ -32,6 +32,8 @@ def show_damage(damage: Json) -> None:
         )
     if damage["unseen"]:
         screen.say(f"{damage['unseen']} points were not looked at.", "yellow")
+    if not damage["heals_known"]:
+        screen.say("What heals was not looked for to the end: more may than is said to.", "yellow")
 
 
 def damaged_mark(point_id: str, damage: Json) -> Text:

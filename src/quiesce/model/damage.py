@@ -107,7 +107,8 @@ class DamageReport:
     `points` are those that are hurt, newest first, with their hurt disks; `more_points`, which
     have lost `more_bytes`, are not listed. `hurt_bytes` and `healable_bytes` are of all of them;
     what a point holds whose manifest cannot be read is not known, and is not in any figure.
-    `looked_at` points were looked at, and `unseen` were not: nothing is said of those.
+    `looked_at` points were looked at, and `unseen` were not: nothing is said of those. Without
+    `heals_known` a limit ended the look for what heals: more may than is said to.
     """
 
     at: datetime
@@ -118,6 +119,7 @@ class DamageReport:
     healable_bytes: int = 0
     more_points: int = 0
     more_bytes: int = 0
+    heals_known: bool = True
 
     @classmethod
     def of(cls, points: Iterable[PointHealth], at: datetime, *, unseen: int = 0) -> DamageReport:

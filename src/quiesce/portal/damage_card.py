@@ -32,7 +32,10 @@ def damage_html(damage: DamageReport) -> str:
             "What heals stood in the newest point of a VM: the next backup of that VM reads its "
             "disks in full and stores it anew, for older points too, if they still hold it."
         )
-    if damage.hurt_bytes > damage.healable_bytes or any(point.lost for point in damage.points):
+    more = damage.hurt_bytes > damage.healable_bytes
+    if more and not damage.heals_known:
+        notes.append("What heals was not looked for to the end: more may than is said to.")
+    elif more or any(point.lost for point in damage.points):
         notes.append("What is lost comes back only from a copy of the vault.")
     if damage.unseen:
         notes.append(f"{damage.unseen} points were not looked at.")

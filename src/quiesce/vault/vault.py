@@ -266,8 +266,7 @@ class Vault:
             on_progress=on_progress,
             cancelled=cancelled,
         )
-        if report.hurt:
-            self._damage.learn(report.damage(self.contents.clock()), manifests, damaged)
+        self._damage.learn(report.damage(self.contents.clock()), manifests, damaged)
         return report
 
     def damage(self, budget: Budget = UNLIMITED) -> DamageReport:

@@ -220,6 +220,7 @@ def test_a_report_of_damage_is_whole_also_when_there_is_none(local: httpx.Client
         "healable_bytes": 0,
         "more_points": 0,
         "more_bytes": 0,
+        "heals_known": True,
     }
 
 

@@ -113,6 +113,15 @@ def test_a_point_that_nobody_has_looked_at_is_said_to_be_neither_whole_nor_hurt(
     assert point_row(stored("p9"), None)["damage"] == "–"
 
 
+def test_of_a_look_that_came_to_its_limit_nobody_is_told_that_the_rest_is_lost() -> None:
+    found = report(PARTLY)
+    lost = "What is lost comes back only from a copy of the vault."
+    assert lost in Words(damage_html(found)).text
+    limited = Words(damage_html(replace(found, heals_known=False))).text
+    assert "What heals was not looked for to the end" in limited
+    assert lost not in limited
+
+
 def test_who_restores_a_damaged_point_is_told_before() -> None:
     assert point_loss(HEALS) == (
         "This point is damaged: 128.0 KiB of disk vda cannot be read. The next backup of the VM "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from faulty_store import FaultyStore
 from paper_store import PaperStore
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.damage import DamageReport, HurtRange
 from quiesce.model.failure import Failure, StorageFailure
 from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.format.pack import pack_key
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.verify_report import Verdict
 
@@ -128,10 +130,10 @@ def test_a_pack_that_no_index_knows_of_stays_known_once_a_verification_has_misse
     assert [each.vm for each in vault.damage().points] == ["mail"]
 
 
-def test_damage_that_may_not_be_recorded_is_known_as_long_as_nothing_changes(
-    scene: Scene, paper: PaperStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spoil(scene, paper, "mail", 0)
+@pytest.fixture
+def unrecorded(scene: Scene, paper: PaperStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The first chunk of `mail` is damaged, and the store takes no record of damage; the key of
+    the pack."""
 
     def refuse(key: str, data: bytes) -> object:
         if key.startswith("damage/"):
@@ -140,11 +142,79 @@ def test_damage_that_may_not_be_recorded_is_known_as_long_as_nothing_changes(
 
     put = paper.put
     monkeypatch.setattr(paper, "put", refuse)
-    vault = scene.reopened().vault
-    assert vault.verify("packs").hurt
+    return spoil(scene, paper, "mail", 0)
+
+
+def test_damage_that_may_not_be_recorded_is_known_to_the_process_that_found_it(
+    scene: Scene, paper: PaperStore, unrecorded: str, clock: FakeClock
+) -> None:
+    there = scene.reopened()
+    assert there.vault.verify("packs").hurt
     assert not paper.keys("damage/")
     for _ in range(2):
-        assert [each.vm for each in vault.damage().points] == ["mail"]
+        assert [each.vm for each in there.vault.damage().points] == ["mail"]
+    clock.advance(hours=1)
+    there.backup("web-3", disk_of(9), vm="web")
+    assert [each.vm for each in there.vault.damage().points] == ["mail"], "the vault has changed"
+
+
+def test_the_next_full_backup_stores_anew_what_was_found_damaged_and_could_not_be_recorded(
+    scene: Scene, unrecorded: str, clock: FakeClock
+) -> None:
+    there = scene.reopened()
+    (hurt,) = there.vault.verify("chunks").hurt
+    assert hurt.healable
+    clock.advance(hours=1)
+    point = there.backup("mail-2", disk_of(4, 5), vm="mail")
+    assert there.restore(point) == disk_of(4, 5)
+    assert there.vault.damage().points == ()
+    assert scene.reopened().restore(point) == disk_of(4, 5)
+
+
+@pytest.mark.parametrize("mode", ["packs", "chunks"])
+def test_a_verification_that_finds_a_pack_whole_again_takes_back_what_no_record_tells(
+    scene: Scene, paper: PaperStore, unrecorded: str, mode: str
+) -> None:
+    vault = scene.reopened().vault
+    assert vault.verify("chunks").hurt
+    assert vault.verify("structure").hurt, "which reads no pack"
+    assert vault.damage().points
+    spoil(scene, paper, "mail", 0)  # the same bit, turned back
+    assert not vault.verify(mode).hurt
+    assert vault.damage().points == ()
+
+
+def test_a_clean_verification_corrects_what_an_earlier_one_took_for_lost(
+    scene: Scene, paper: PaperStore
+) -> None:
+    """The vault itself has not changed between them."""
+    first, _ = scene.vault.points("web")
+    vault = scene.reopened().vault
+    place = vault.contents.index.find(vault.manifest(first.id).maps[0].nodes[0])
+    assert place is not None
+    where = pack_key(vault.contents.index.name_of(place.pack))
+    paper.spoil(where, place.offset + 5)
+    assert vault.verify("structure").hurt
+    assert vault.damage().points
+    paper.spoil(where, place.offset + 5)
+    assert not vault.verify("structure").hurt
+    assert vault.damage().points == ()
+
+
+def test_a_look_that_comes_to_its_limit_looks_no_longer_for_what_heals_and_says_so(
+    scene: Scene, paper: PaperStore
+) -> None:
+    """Of `mail`, whose newest point could hold it too, nothing is read any more."""
+    spoil(scene, paper, "web", 0)
+    scene.reopened().vault.verify("packs")
+    limited = scene.reopened(seen := FaultyStore(paper))
+    report = limited.vault.damage(Budget(requests=2))
+    assert report.hurt_points == 1
+    assert not report.heals_known
+    assert scene.place_of("mail", 0)[0] not in {call.key for call in seen.log}
+    whole = limited.vault.damage()
+    assert whole.heals_known
+    assert (whole.hurt_points, whole.unseen) == (2, 0)
 
 
 def test_a_verification_that_comes_to_its_limit_after_damage_still_says_what_heals(

@@ -7,11 +7,13 @@ import secrets
 import pytest
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore
-from vault_scene import FakeClock, Scene, disk_of
+from vault_scene import FakeClock, Scene, disk_of, turned
 
 from quiesce.model.failure import Failure
 from quiesce.vault import LocalStore
+from quiesce.vault.contents.damage import open_or_note
 from quiesce.vault.contents.reserve import LARGEST_BYTES
+from quiesce.vault.format.pack import Kind, pack_key
 
 MIB = 1024 * 1024
 
@@ -62,6 +64,76 @@ def test_damage_is_recorded_in_a_full_store_so_that_the_next_backup_heals_it(
     assert full.calls["give_back_reserve"] == 1
     scene.reopened().backup("two", disk_of(1, 2, 3))
     assert scene.reopened().restore(point) == disk_of(1, 2, 3)
+
+
+def test_the_reserve_is_there_again_after_damage_was_recorded_in_a_full_store(
+    scene: Scene,
+) -> None:
+    scene.backup("one", disk_of(1, 2, 3))
+    (pack, *_) = scene.packs()
+    data = pack.read_bytes()
+    pack.chmod(0o600)
+    pack.write_bytes(turned(data, 100))
+    full = FaultyStore(scene.store)
+    full.rules.append(Rule("put", Fault.FULL, "damage/"))
+    assert scene.reopened(full).vault.verify("chunks").hurt
+    assert full.calls["give_back_reserve"] == 1
+    assert (scene.folder / "reserve").stat().st_size >= MIB
+
+
+def test_the_reserve_is_there_again_after_a_writer_has_recorded_damage_in_a_full_store(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    point = scene.backup("one", disk_of(1))
+    there = scene.reopened(full := FaultyStore(store))
+    contents = there.vault.contents
+    (node, *_) = there.vault.manifest(point.id).maps[0].nodes
+    place = contents.index.find(node)
+    assert place is not None
+    store.spoil(pack_key(contents.index.name_of(place.pack)), place.offset + 5)
+    full.rules.append(Rule("put", Fault.FULL, "damage/"))
+    with pytest.raises(Failure):
+        open_or_note(contents, Kind.MAP, [node])
+    assert len(store.keys("damage/")) == full.calls["give_back_reserve"] == 1
+    assert store.reserve_bytes >= MIB
+
+
+def test_the_reserve_is_there_again_after_a_verification_took_its_lease_in_a_full_store(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    scene.backup("one", disk_of(1))
+    full = FaultyStore(store)
+    there = scene.reopened(full)
+    store.spoil(store.keys("index/")[0])
+    full.rules.append(Rule("put", Fault.FULL, "sessions/gc"))
+    (finding,) = there.vault.verify("structure").findings
+    assert finding.healed
+    assert full.calls["give_back_reserve"] == 1
+    assert store.reserve_bytes >= MIB
+
+
+def test_a_writer_whose_record_of_damage_is_refused_relies_on_the_damaged_copy_no_more(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    point = scene.backup("one", disk_of(1))
+    there = scene.reopened(refusing := FaultyStore(store))
+    contents = there.vault.contents
+    (node, *_) = there.vault.manifest(point.id).maps[0].nodes
+    place = contents.index.find(node)
+    assert place is not None
+    store.spoil(pack_key(contents.index.name_of(place.pack)), place.offset + 5)
+    refusing.rules.append(Rule("put", Fault.READ_ONLY, "damage/", 0))
+    with pytest.raises(Failure) as caught:
+        open_or_note(contents, Kind.MAP, [node])
+    assert caught.value.code == "storage.read-only"
+    contents.refresh()
+    assert contents.index.find(node) is None
 
 
 def test_a_collection_that_finds_another_one_leaves_the_reserve_to_it(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from quiesce.model.failure import Failure
 from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.pack import Kind
 from quiesce.vault.stores.store import UNREADABLE
 
@@ -45,5 +46,6 @@ def _read_or_note(contents: Contents, kind: Kind, blob: bytes) -> bytes:
 def _note(contents: Contents, pack: bytes, blob: bytes) -> None:
     at = contents.clock().isoformat()
     values = {"at": at, "pack": pack.hex(), "chunks": [blob.hex()]}
-    contents.records.put_for_upkeep(f"damage/{secrets.token_hex(16)}", "damage", values)
     contents.index.add_damage(pack, blob)
+    with reserve_kept_afterwards(contents):
+        contents.records.put_for_upkeep(f"damage/{secrets.token_hex(16)}", "damage", values)

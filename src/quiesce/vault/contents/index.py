@@ -41,6 +41,7 @@ class ChunkIndex:
         self._runs: tuple[Run, ...] = ()
         self._recent: dict[bytes, Location] = {}
         self._damaged: frozenset[tuple[int, bytes]] = frozenset()
+        self._unrecorded: frozenset[tuple[bytes, bytes]] = frozenset()
         self._unsaved: dict[bytes, PackedRows] = {}
         self._gone: frozenset[int] = frozenset()
 
@@ -186,7 +187,7 @@ class ChunkIndex:
         damaged: frozenset[tuple[bytes, bytes]],
     ) -> None:
         """What the store holds now: size per pack, packs that some segment tells of, packs
-        marked as garbage, damaged (pack, id). `packs` were known before `sizes` was listed:
+        marked as garbage, recorded damage (pack, id). `packs` were known before `sizes` was listed:
         later ones may be missing from it, and are there.
 
         A pack of another size than was indexed is as good as missing. One that is neither stored
@@ -203,8 +204,11 @@ class ChunkIndex:
                 if not whole and name not in indexed:
                     gone.add(number)
             self._gone = frozenset(gone)
+            self._unrecorded -= damaged
             self._damaged = frozenset(
-                (self._numbers[pack], blob[:16]) for pack, blob in damaged if pack in self._numbers
+                (self._numbers[pack], blob[:16])
+                for pack, blob in damaged | self._unrecorded
+                if pack in self._numbers
             )
 
     def retire(self, packs: Iterable[bytes]) -> None:
@@ -215,10 +219,17 @@ class ChunkIndex:
                     self._usable[self._numbers[name]] = False
 
     def add_damage(self, pack: bytes, blob: bytes) -> None:
-        """This copy has just been found damaged: nothing new refers to it."""
+        """This copy has just been found damaged: nothing new refers to it. That stands until a
+        record is seen to tell of it, or it is found whole: a store may take no record."""
         with self._lock:
+            self._unrecorded |= {(pack, blob)}
             if pack in self._numbers:
                 self._damaged |= {(self._numbers[pack], blob[:16])}
+
+    def found_whole(self, pack: bytes) -> None:
+        """What no record tells of this pack's damage holds no more, from the next `observe` on."""
+        with self._lock:
+            self._unrecorded = frozenset(each for each in self._unrecorded if each[0] != pack)
 
     @property
     def any_damage(self) -> bool:
@@ -290,7 +301,7 @@ class IndexSnapshot:
 
     Where a blob lies in several places, the one that serves it is the same in every process that
     sees the same store: good before damaged or missing, usable before merely present, then by
-    the pack's name.
+    the pack's name. `damaged`: (pack, first half of an id).
     """
 
     def __init__(
@@ -305,6 +316,7 @@ class IndexSnapshot:
         self.names = names
         self.sizes = sizes
         self.present = present
+        self.damaged = damaged
         good = np.array(present, np.bool_)[run.fields[:, 0]]
         for pack, short in damaged:
             for at in run.find(*_ID.unpack(short)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from quiesce.model.failure import Failure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.lease import leased
+from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.pack import pack_key, pack_name
 from quiesce.vault.stores.store import CANNOT_WRITE
 from quiesce.vault.upkeep.health import Examination
@@ -46,7 +47,7 @@ class Findings:
         """They were whole when this process, or its cache, read them."""
 
         def replace_them() -> None:
-            with leased(self.contents):
+            with reserve_kept_afterwards(self.contents), leased(self.contents):
                 # What a collection has replaced by now is no longer known, and no damage.
                 self.metered.refresh()
                 found.intersection_update(self.metered.segments())
@@ -70,7 +71,7 @@ class Findings:
             return
 
         def drop() -> None:
-            with leased(self.contents):
+            with reserve_kept_afterwards(self.contents), leased(self.contents):
                 for key in keys:
                     self.contents.store.delete(key)
 
@@ -81,7 +82,10 @@ class Findings:
             ]
 
     def record(self, check: PackCheck) -> None:
-        """What a look at a pack has shown: damage, or that it is whole again."""
+        """What a look at a pack has shown: damage, or that it is whole again. The index is told
+        of damage in any case, so that this process relies on it no more if nothing is recorded."""
+        for blob in check.bad:
+            self.contents.index.add_damage(check.name, blob)
         refused = _refused_by(lambda: self._put_record(check))
         self._unrecorded = self._unrecorded or bool(refused)
         self.add(
@@ -92,24 +96,22 @@ class Findings:
     def _put_record(self, check: PackCheck) -> None:
         known = self.known.get(check.name, frozenset())
         records = self.contents.records
-        if known and check.read and not check.findings:
-            for key, pack in records.damaged_packs():
-                if pack == check.name:
-                    self.contents.store.delete(key)  # mended from a copy
-            del self.known[check.name]
+        if check.read and not check.findings:
+            if known:
+                for key, pack in records.damaged_packs():
+                    if pack == check.name:
+                        self.contents.store.delete(key)  # mended from a copy
+                del self.known[check.name]
+            self.contents.index.found_whole(check.name)
         elif not known.issuperset(check.bad):
             self.known[check.name] = known.union(check.bad)
             values = {"pack": check.name.hex(), "chunks": [blob.hex() for blob in check.bad]}
             values["at"] = self.contents.clock().isoformat()
-            records.put_for_upkeep(f"damage/{secrets.token_hex(16)}", "damage", values)
+            with reserve_kept_afterwards(self.contents):
+                records.put_for_upkeep(f"damage/{secrets.token_hex(16)}", "damage", values)
 
     def add_earlier(self) -> None:
-        """Damage that is known and was not found now; and what could not be recorded is at least
-        known to the index from here on."""
-        if self._unrecorded:
-            for name, blobs in self.known.items():
-                for blob in blobs:
-                    self.metered.index.add_damage(name, blob)
+        """Damage that is known and was not found now."""
         for name in self.known.keys() - {pack_name(f.object) for f in self._found}:
             count = len(self.known[name])
             detail = f"{count} of its blobs were found damaged earlier"

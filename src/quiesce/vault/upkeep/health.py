@@ -55,26 +55,29 @@ class Examiner:
     _hurt_nodes: dict[bytes, dict[int, _Hurt]] = field(default_factory=dict)
     _hurt_packs: set[int] = field(default_factory=set)
     _unplaced: bool = False
+    _healable: Prefixes = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def look_at(self, manifest: Manifest) -> None:
         for part in manifest.maps:
             self._look_at_nodes(part.nodes)
         self.points[manifest.point.id] = manifest
 
-    def result(
-        self, newest: Iterable[Manifest], check: Callable[[int], None] | None = None
-    ) -> Examination:
+    def look_for_what_heals(self, newest: Iterable[Manifest], check: Callable[[int], None]) -> None:
         """`newest`: the newest point of each VM, for what the next backups may heal. Their maps
         are read for that, if anything is hurt: `check` is asked then in place of the examiner's,
-        which may have ended its look at the points."""
-        self.check = check or self.check
-        healable = self._healable(newest) if self._hurt_nodes else np.empty(0, np.uint64)
+        which may have ended its look at the points. What it raises ends this look, too: what was
+        found until then stands."""
+        self.check = check
+        if self._hurt_nodes:
+            self._look_at_newest(newest)
+
+    def result(self) -> Examination:
         points = tuple(
             PointHealth(
                 m.point.id,
                 m.point.vm,
                 m.point.taken_at,
-                tuple(self._disk(part, healable) for part in m.maps),
+                tuple(self._disk(part) for part in m.maps),
             )
             for m in self.points.values()
         )
@@ -139,14 +142,14 @@ class Examiner:
             self._hurt_packs.update(np.unique(self.snapshot.pack_of[bad]).tolist())
         return good
 
-    def _disk(self, part: DiskMapRef, healable: Prefixes) -> DiskHealth:
-        return DiskHealth.of(part.name, self._ranges(part, healable))
+    def _disk(self, part: DiskMapRef) -> DiskHealth:
+        return DiskHealth.of(part.name, self._ranges(part))
 
-    def _ranges(self, part: DiskMapRef, healable: Prefixes) -> Iterator[tuple[int, int, bool]]:
+    def _ranges(self, part: DiskMapRef) -> Iterator[tuple[int, int, bool]]:
         """A chunk each, in order: offset and length in bytes, and whether it heals."""
         for at, node in enumerate(part.nodes):
             for number, hurt in self._hurt_nodes.get(node, {}).items():
-                heals = np.isin(hurt.needs, healable)
+                heals = np.isin(hurt.needs, self._healable)
                 first = (at * FANOUT + number) * FANOUT
                 for place, will_heal in zip(hurt.places.tolist(), heals.tolist(), strict=True):
                     start = (first + place) * part.chunk_bytes
@@ -154,14 +157,14 @@ class Examiner:
                     if length > 0:
                         yield start, length, will_heal
 
-    def _healable(self, newest: Iterable[Manifest]) -> Prefixes:
-        """Of the ids that are needed, those that stood in one of these points."""
+    def _look_at_newest(self, newest: Iterable[Manifest]) -> None:
+        """Of the ids that are needed, note those that stood in one of these points."""
         needs = [hurt.needs for leaves in self._hurt_nodes.values() for hurt in leaves.values()]
         wanted = np.unique(np.concatenate(needs))
-        found = np.zeros(len(wanted), np.bool_)
 
         def note(ids: bytes) -> None:
-            found[np.isin(wanted, _prefixes(ids))] = True
+            found = wanted[np.isin(wanted, _prefixes(ids))]
+            self._healable = np.union1d(self._healable, found)
 
         for manifest in newest:
             nodes = [node for part in manifest.maps for node in part.nodes if node != ZERO_ID]
@@ -172,8 +175,6 @@ class Examiner:
                 leaves = [leaf for leaf in dict.fromkeys(ids_of(joined)) if leaf != ZERO_ID]
                 for _, below in self._read(leaves):
                     note(b"".join(part for part in below if isinstance(part, bytes)))
-        healable: Prefixes = wanted[found]
-        return healable
 
 
 def newest_of_each_vm(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:

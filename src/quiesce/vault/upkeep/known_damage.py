@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from quiesce.model.damage import DamageReport
@@ -35,10 +35,12 @@ class KnownDamage:
         manifests: Sequence[Manifest],
         damaged: Mapping[str, VaultFailure],
     ) -> None:
-        """What a verification has found just now, which may be more than the index tells: a store
-        may have refused its record. It stands until the vault changes."""
+        """What a verification has found just now, which may be more than the index tells: a part
+        of a map that cannot be read. It stands until the vault changes. One that has seen no damage
+        and not all points says nothing."""
+        if found.unseen and not found.hurt_points:
+            return
         with self._looking:
-            self._contents.refresh()
             self._last = found
             self._seen = None if found.unseen else self._state(manifests, damaged)
 
@@ -46,7 +48,8 @@ class KnownDamage:
         self, manifests: Sequence[Manifest], damaged: Mapping[str, VaultFailure], budget: Budget
     ) -> DamageReport:
         """`manifests` and `damaged`, the failures of those that cannot be read, are of all points.
-        Newest points are looked at first, as far as the budget reaches."""
+        Newest points are looked at first, as far as the budget reaches; what heals the damage is
+        looked for with as many requests and bytes again, and a quarter of the time."""
         with self._looking:
             return self._look(manifests, damaged, budget)
 
@@ -66,22 +69,22 @@ class KnownDamage:
             report = replace(DamageReport.of(lost, now), looked_at=len(manifests) + len(lost))
             self._last, self._seen = report, seen
             return report
-        meter = Meter(budget)
-
-        def check(parts: int) -> None:
-            if meter.reserve(parts, 0):
-                raise _Spent
-
-        examiner = Examiner(contents, snapshot, check)
+        examiner = Examiner(contents, snapshot, _within(budget))
         done = seen
         try:
             for manifest in sorted(manifests, key=lambda m: m.point.taken_at, reverse=True):
                 examiner.look_at(manifest)
         except _Spent:
             done = None  # the rest is worth another try
-        found = examiner.result(newest_of_each_vm(manifests), lambda parts: None)
+        heals_known = True
+        try:
+            examiner.look_for_what_heals(newest_of_each_vm(manifests), _within(_quarter(budget)))
+        except _Spent:
+            heals_known, done = False, None
+        found = examiner.result()
         unseen = len(manifests) - len(found.points)
         report = DamageReport.of((*found.points, *lost), now, unseen=unseen)
+        report = replace(report, heals_known=heals_known)
         self._last, self._seen = report, done
         return report
 
@@ -93,5 +96,21 @@ class KnownDamage:
             {manifest.point.id for manifest in manifests},
             set(damaged),
             {name for name, here in there if here},
-            self._contents.records.damage(),
+            snapshot.damaged,
         )
+
+
+def _within(budget: Budget) -> Callable[[int], None]:
+    """To be called before so many parts of maps are read."""
+    meter = Meter(budget)
+
+    def check(parts: int) -> None:
+        if meter.reserve(parts, 0):
+            raise _Spent
+
+    return check
+
+
+def _quarter(budget: Budget) -> Budget:
+    """A quarter of the time: a look takes little longer than its budget says."""
+    return replace(budget, seconds=None if budget.seconds is None else budget.seconds / 4)

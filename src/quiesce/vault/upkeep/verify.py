@@ -293,8 +293,9 @@ class _Verification:
             self.stopped_by = str(spent)
             stopped = True
         # What heals is told of all damage that was found, also when the limit is reached by now.
-        found = examiner.result(newest_of_each_vm(ordered), lambda parts: stop_if(self.cancelled))
-        return found, (last or "00") if stopped else ""
+        newest = newest_of_each_vm(ordered)
+        examiner.look_for_what_heals(newest, lambda parts: stop_if(self.cancelled))
+        return examiner.result(), (last or "00") if stopped else ""
 
     def _check(self, requests: int) -> None:
         """:raise JobFailure: job.cancelled"""

@@ -106,7 +106,7 @@ def _histories(seconds: float, first_seed: int) -> str:
             break
         try:
             run_state_machine_as_test(
-                seed(first_seed + number)(VaultMachine),
+                seed(first_seed + number)(_MACHINES[number % len(_MACHINES)]),
                 settings=settings(
                     max_examples=_EXAMPLES_AT_ONCE,
                     stateful_step_count=_STEPS,

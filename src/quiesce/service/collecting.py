@@ -51,6 +51,11 @@ def told(view: CollectView) -> list[str]:
             "What is deleted stays in the bucket, hidden, until its retention lock ends, the last "
             f"{_moment(view.hidden_until, view.planned_at)}; then a lifecycle rule may remove it."
         )
+    if view.hidden_unknown:
+        lines.append(
+            "What is deleted may stay in the bucket, hidden, until its retention lock ends. When "
+            f"that is could not be found out: {view.hidden_unknown}"
+        )
     lines += _waiting(view)
     return lines or [
         "There is no garbage to mark or to delete now. What points deleted lately have left is "

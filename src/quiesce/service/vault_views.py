@@ -63,9 +63,9 @@ class CollectView:
     `waiting_bytes` are marked and not due yet: `waiting` says when they are, the first 50 marks
     of them; with `executed`, what was marked just now too. `unmarked` was stored lately and nothing
     refers to it; `held_points` are deleted and still count. `hidden_until`: where the vault asks
-    for retention locks, deleted packs stay that long at most, hidden. `locked` objects could not be
-    deleted because of a retention lock; known only afterwards, when `executed`. All as of
-    `planned_at`.
+    for retention locks, deleted packs stay that long at most, hidden; `hidden_unknown`: why that
+    could not be told. `locked` objects could not be deleted because of a retention lock; known only
+    afterwards, when `executed`. All as of `planned_at`.
     """
 
     delete_packs: int
@@ -81,6 +81,7 @@ class CollectView:
     unmarked: Unmarked | None = None
     held_points: int = 0
     hidden_until: datetime | None = None
+    hidden_unknown: str = ""
     locked: int = 0
     executed: bool = False
 
@@ -165,6 +166,7 @@ def collect_view(plan: CollectPlan, *, executed: bool = False) -> CollectView:
         unmarked=plan.unmarked,
         held_points=plan.held_points,
         hidden_until=plan.hidden_until,
+        hidden_unknown=plan.hidden_unknown,
         locked=len(plan.locked),
         executed=executed,
     )

@@ -17,10 +17,7 @@ from quiesce.vault.contents.manifests import Manifests
 from quiesce.vault.contents.reserve import keep_reserve
 from quiesce.vault.format.config import FORMAT_KEY, VaultConfig, read_config, write_config
 from quiesce.vault.format.keys import KeyMaterial, VaultKeys, unlock, wrap
-from quiesce.vault.format.manifest import (
-    Manifest,
-    point_id_of,
-)
+from quiesce.vault.format.manifest import Manifest, point_id_of, point_key
 from quiesce.vault.format.slots import add_slot, new_slot_key, read_slots, remove_slot
 from quiesce.vault.points.bases import Base, find_base
 from quiesce.vault.points.reader import VaultDiskReader
@@ -31,7 +28,7 @@ from quiesce.vault.upkeep.collect import execute_collect
 from quiesce.vault.upkeep.collect_plan import CollectPlan, plan_collect
 from quiesce.vault.upkeep.deletion import DeletionPlan, execute_deletion, plan_deletion
 from quiesce.vault.upkeep.forecast import Forecast, forecast
-from quiesce.vault.upkeep.holding import hold_maps
+from quiesce.vault.upkeep.holding import held
 from quiesce.vault.upkeep.known_damage import KnownDamage
 from quiesce.vault.upkeep.rebuild import RebuildReport, rebuild_index
 from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES
@@ -153,7 +150,7 @@ class Vault:
             point_id=point_id,
             find_base=find,
             find_committed=lambda: self._manifests.committed(vm, job_id),
-            hold=partial(hold_maps, self.contents),
+            hold=partial(held, self.contents, point_key(point_id)),
             compression_level=compression_level,
         )
 

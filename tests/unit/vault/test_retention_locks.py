@@ -338,9 +338,15 @@ def test_the_strictest_of_what_was_asked_counts_until_less_is_asked_for(
     assert host_of(bucket, clock).terms() is None
 
 
-@given(st.lists(st.text(max_size=30)))
-def test_foreign_names_ask_for_nothing(names: list[str]) -> None:
-    assert terms_of(f"locks/{name}" for name in names if "-" not in name) is None
+ASKED = st.from_regex(r"(governance|compliance)-[1-9][0-9]{0,2}", fullmatch=True)
+BEFORE = st.text(min_size=1, max_size=5)
+AFTER = BEFORE.filter(lambda text: text[0] not in "0123456789")
+
+
+@given(st.lists(st.text(max_size=30) | st.tuples(BEFORE, ASKED) | st.tuples(ASKED, AFTER)))
+@example([("compliance-30", "\n")])
+def test_foreign_names_ask_for_nothing(names: list[str | tuple[str, str]]) -> None:
+    assert terms_of(f"locks/{''.join(name)}" for name in names) is None
 
 
 @pytest.mark.parametrize("days", ["0", "3651", "9999", "-1", "1e3", "030"])

@@ -240,7 +240,8 @@ class _Copy:
             self._rescue(batch)
             self._save_index()
             self._copy_segments()
-            self._lost |= self._locks.hold(batch.points, self._beat)
+            whole = [point_id for point_id in batch.points if point_id not in self._lost]
+            self._lost |= self._locks.hold(whole, self._beat)
             self._in_target.check()
             for point_id in batch.points:
                 self._commit(point_id)
@@ -348,6 +349,10 @@ class _Copy:
 
     def _commit(self, point_id: str) -> None:
         if point_id in self._lost:
+            # Whatever can be read of it by now: nothing is locked for it.
+            if isinstance(self._lost[point_id], ObjectMissing):
+                self._gone += 1
+                return
             self._leave_out(point_id, self._lost[point_id])
             return
         key = point_key(point_id)

@@ -3,7 +3,6 @@ it needs there is locked as long as if it were backed up now."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 
 from quiesce.model.failure import Failure, VaultFailure
@@ -26,7 +25,8 @@ class TargetLocks:
         self._held: tuple[DiskMapRef, ...] = ()
 
     def hold(self, points: Iterable[str], beat: Callable[[], None]) -> dict[str, Failure]:
-        """Those of these points of which the target does not have all, and why."""
+        """Those of these points that nothing was locked for, and why: the target does not have all
+        that they need, or their manifest was not read; `ObjectMissing` when it is gone."""
         locks = locking(self._target)
         if locks is None or locks.terms() is None:
             return {}
@@ -35,14 +35,15 @@ class TargetLocks:
             return {}
         manifests = Manifests(self._here)
         maps: dict[str, tuple[DiskMapRef, ...]] = {}
+        lost: dict[str, Failure] = {}
         for point_id in points:
-            # One that was deleted or damaged since it was looked at does not arrive.
-            with contextlib.suppress(ObjectMissing, VaultFailure):
+            try:
                 maps[point_id] = manifests.load(point_id).maps
+            except (ObjectMissing, VaultFailure) as failure:
+                lost[point_id] = failure
         together = tuple(part for each in maps.values() for part in each)
         if not together:
-            return {}
-        lost: dict[str, Failure] = {}
+            return lost
         try:
             # What points share with each other, and with those before, is read once.
             hold_maps(self._there, together, self._held, beat)

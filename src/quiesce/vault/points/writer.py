@@ -27,9 +27,12 @@ HEARTBEAT = timedelta(hours=1)
 SESSION_LIMIT = timedelta(hours=24)
 """A writer that has given no sign for so long is dead to garbage collection."""
 
-Hold = Callable[[Sequence[DiskMapRef], Sequence[DiskMapRef], Callable[[], None]], None]
+Hold = Callable[
+    [Sequence[DiskMapRef], Sequence[DiskMapRef], Callable[[], None]],
+    contextlib.AbstractContextManager[None],
+]
 """Locks what a point with these maps needs, as long as the vault asks for; then come the maps that
-it was begun with, and what is to be called now and then meanwhile."""
+it was begun with, and what is to be called now and then meanwhile. Within, the point is put."""
 
 
 class VaultPointWriter:
@@ -95,29 +98,29 @@ class VaultPointWriter:
         maps = self._finish_disks(disks)
         self._stream.flush()
         self._contents.save_index()
-        bases = (writer.base_map for writer in self._disks.values())
-        self._hold(maps, [base for base in bases if base is not None], self._beat)
-        point = RecoveryPoint(
-            id=self._point_id,
-            vm=self._vm,
-            job_id=self._job_id,
-            taken_at=taken_at,
-            committed_at=self._contents.clock(),
-            route=route,
-            consistency=consistency,
-            freeze=freeze,
-            disks=disks,
-        )
-        stored = write_manifest(self._contents.keys, Manifest(point, maps))
-        self._check_session()
-        # From here on, whatever the store answers: a put that failed may have taken effect.
-        self._maybe_committed = True
-        if self._contents.store.put(point_key(self._point_id), stored) is Put.ALREADY_THERE:
-            # Our own manifest whose answer was lost, or the same job run twice at once: what is
-            # there is whole, and it is this job's point.
-            found = self._find_committed()
-            if found is not None:
-                point = found
+        bases = [base for each in self._disks.values() if (base := each.base_map) is not None]
+        with self._hold(maps, bases, self._beat):
+            point = RecoveryPoint(
+                id=self._point_id,
+                vm=self._vm,
+                job_id=self._job_id,
+                taken_at=taken_at,
+                committed_at=self._contents.clock(),
+                route=route,
+                consistency=consistency,
+                freeze=freeze,
+                disks=disks,
+            )
+            stored = write_manifest(self._contents.keys, Manifest(point, maps))
+            self._check_session()
+            # From here on, whatever the store answers: a put that failed may have taken effect.
+            self._maybe_committed = True
+            if self._contents.store.put(point_key(self._point_id), stored) is Put.ALREADY_THERE:
+                # Our own manifest whose answer was lost, or the same job run twice at once: what is
+                # there is whole, and it is this job's point.
+                found = self._find_committed()
+                if found is not None:
+                    point = found
         self._committed = point
         self._leave()
         return point

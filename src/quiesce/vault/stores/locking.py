@@ -81,13 +81,29 @@ class LockingStore(InFront):
 
     def ask_for(self, terms: Terms) -> None:
         """From now on, all that a point needs is locked for so long. More than was asked for is
-        kept. Whether these credentials may lock, and the bucket can, shows here.
+        kept. Whether these credentials may lock, and the bucket can, shows here, also where this
+        was asked for before.
 
         :raise StorageFailure: storage.locks-unsupported, storage.lock-denied, storage.clock-apart
         """
         self.origin.check_locks()
-        self._put(terms.key, terms.key.encode(), terms)
+        if self._put(terms.key, terms.key.encode(), terms) is Put.ALREADY_THERE:
+            self._lock_for_longer(terms)
         self.terms(fresh=True)
+
+    def _lock_for_longer(self, terms: Terms) -> None:
+        """What asks for these terms already. A lock that is set, and not only seen, proves the
+        right to set it."""
+        found, _ = self.origin.locked(terms.key)
+        until = self._time() + terms.time + terms.slack
+        if found is not None:
+            until = max(until, found.until + timedelta(seconds=1))
+        try:
+            self.origin.lock(terms.key, Lock(_stricter(found, terms.mode), until))
+        except StorageFailure as refused:
+            if refused.code not in _MAY_NOT:
+                raise
+            raise _denied(refused) from refused
 
     def ask_for_less(self, terms: Terms | None) -> None:
         """Instead of what was asked for. Locks that are set stay.

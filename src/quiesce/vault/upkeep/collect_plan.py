@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from quiesce.model.failure import Evidence, VaultFailure
+from quiesce.model.failure import Evidence, StorageFailure, VaultFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.contents.records import GarbageMark, Session
@@ -83,7 +83,7 @@ class CollectPlan:
     too, and copied out of.
 
     `hidden_until`: where the vault asks for retention locks, when the last of those of the packs to
-    be deleted ends; till then deleting only hides it.
+    be deleted ends; till then deleting only hides it. `hidden_unknown`: why that could not be told.
 
     As the account of what was done, besides: `locked` could not be deleted and are tried again,
     `copied_bytes` are newly stored, `left` are packs that could not be copied out of, and why.
@@ -103,6 +103,7 @@ class CollectPlan:
     expired_sessions: tuple[str, ...]
     repack: Repacking
     hidden_until: datetime | None = None
+    hidden_unknown: str = ""
     locked: tuple[LockedObject, ...] = ()
     copied_bytes: int = 0
     left: tuple[tuple[bytes, str], ...] = ()
@@ -188,7 +189,7 @@ def look(
     mark = (garbage & settled) - marked
     ripe_packs = {name for m in ripe for name in m.packs}
     delete = ripe_packs & garbage
-    locks = locking(contents.store)
+    hidden_until, hidden_unknown = _hidden_until(contents, delete)
     plan = CollectPlan(
         planned_at=now,
         mark=tuple(sorted(mark)),
@@ -203,11 +204,21 @@ def look(
         manifests=tuple(sorted(gone)),
         expired_sessions=tuple(s.key for s in sessions if s not in living),
         repack=repack,
-        hidden_until=None
-        if locks is None
-        else locks.last_end([pack_key(n) for n in sorted(delete)]),
+        hidden_until=hidden_until,
+        hidden_unknown=hidden_unknown,
     )
     return Look(plan, snapshot, references, sizes, marks)
+
+
+def _hidden_until(contents: Contents, packs: Iterable[bytes]) -> tuple[datetime | None, str]:
+    """Or why it cannot be told, which is no reason to keep them."""
+    locks = locking(contents.store)
+    if locks is None:
+        return None, ""
+    try:
+        return locks.last_end([pack_key(name) for name in sorted(packs)]), ""
+    except StorageFailure as failure:
+        return None, failure.message
 
 
 def _waiting(

@@ -3,19 +3,22 @@
 Needed are the packs that anything of the point is served from, the key slots, `format`, the
 store's marker; and the index segments, which could be made anew. The manifest is created locked.
 
-What it costs, in requests: two for the time and two lists a point; one for each object whose lock
+What it costs, in requests: two for the time and three lists a point; one for each object whose lock
 would end too early, and one more if this machine does not know yet when it ends. An increment does
 not look at what it shares with its base while all of that is known to be locked for long enough.
-Otherwise, once in `Terms.slack`, the point's whole map is read.
+Otherwise, once in `Terms.slack`, the point's whole map is read; and as long as the vault has known
+damage, since what was served from one pack then may be served from another now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from blake3 import blake3
 
+from quiesce.model.failure import VaultFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.damage import open_or_note
 from quiesce.vault.format.config import FORMAT_KEY
@@ -23,7 +26,7 @@ from quiesce.vault.format.manifest import DiskMapRef
 from quiesce.vault.format.pack import Kind, pack_key
 from quiesce.vault.stores.locking import LockingStore, locking
 from quiesce.vault.stores.locks import FOLDER, Terms
-from quiesce.vault.stores.store import MARKER, Store
+from quiesce.vault.stores.store import MARKER, ObjectMissing, Store
 from quiesce.vault.upkeep.references import References
 
 _WORK = timedelta(hours=1)
@@ -32,14 +35,37 @@ _WORK = timedelta(hours=1)
 Beat = Callable[[], None]
 
 
+@contextlib.contextmanager
+def held(
+    contents: Contents,
+    manifest: str,
+    maps: Sequence[DiskMapRef],
+    bases: Sequence[DiskMapRef],
+    beat: Beat = lambda: None,
+) -> Iterator[None]:
+    """As `hold_maps`; within, the point is committed under the key `manifest`. If the vault asks
+    for something else by then, all is locked by that too, the manifest as well, before this ends.
+
+    :raise StorageFailure, VaultFailure: as `hold_maps`
+    """
+    before = hold_maps(contents, maps, bases, beat)
+    yield
+    locks = locking(contents.store)
+    terms = None if locks is None else locks.terms(fresh=True)
+    if locks is not None and terms is not None and terms != before:
+        hold_maps(contents, maps, bases, beat)
+        locks.hold([manifest], locks.now() + terms.time, terms)
+
+
 def hold_maps(
     contents: Contents,
     maps: Sequence[DiskMapRef],
     bases: Iterable[DiskMapRef],
     beat: Beat = lambda: None,
-) -> None:
+) -> Terms | None:
     """All that a point with these maps needs is locked for as long as the vault asks, counted from
-    the end of this call. `bases` are maps of earlier points that parts of these may come from.
+    the end of this call. `bases` are maps of earlier points that parts of these may come from. What
+    it asks for; None: nothing was locked.
 
     :raise StorageFailure: storage.lock-denied, storage.clock-apart, storage.locks-unsupported
     :raise VaultFailure: vault.pack-missing, vault.corrupt-chunk when a map cannot be read
@@ -47,7 +73,7 @@ def hold_maps(
     locks = locking(contents.store)
     terms = None if locks is None else locks.terms(fresh=True)
     if locks is None or terms is None:
-        return
+        return None
     known = list(bases)
     while True:
         need = locks.now() + terms.time + _WORK
@@ -57,7 +83,7 @@ def hold_maps(
             locks.remember(_map_name(part), ends, terms)
         locks.save(terms)
         if locks.now() + terms.time <= need:
-            return
+            return terms
         known += maps
 
 
@@ -93,14 +119,21 @@ def _hold(
 
     references = References(contents, contents.index.snapshot(), reread=reread)
     ends = []
-    for base in maps[1]:
+    for base in () if contents.index.any_damage else maps[1]:
         known = locks.known_until(_map_name(base), terms)
         if known is not None and known >= need:
             references.pass_over(base, maps[0])
             ends.append(known)
     references.add_maps(maps[0])
     packs = [pack_key(name) for name in sorted(references.live_packs())]
-    return min([locks.hold(packs, need, terms, beat), *ends])
+    try:
+        return min([locks.hold(packs, need, terms, beat), *ends])
+    except ObjectMissing as inner:
+        raise VaultFailure(
+            "vault.pack-missing",
+            "A pack that this point needs is not there to be locked.",
+            evidence=inner.evidence,
+        ) from inner
 
 
 def _hold_others(

@@ -71,7 +71,7 @@ class Contents:
         self.chunk_bytes = chunk_bytes
         self.clock = clock
         self.index = ChunkIndex()
-        self.records = Records(store, keys)
+        self.records = Records(store, keys, clock)
         self._segments: dict[str, frozenset[bytes]] = {}
         self._bad_segments: dict[str, str] = {}
         self._refreshing = threading.Lock()
@@ -82,7 +82,7 @@ class Contents:
         """The same contents, read through another view of their store, such as a meter."""
         other = copy.copy(self)
         other.store = store
-        other.records = Records(store, self.keys)
+        other.records = Records(store, self.keys, self.clock)
         other._opener = Opener(store, self.keys, self.index, self.chunk_bytes)
         return other
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from quiesce.model.failure import StorageFailure
@@ -28,9 +29,9 @@ from quiesce.vault.stores.store import ObjectMissing, Put, Store, delete_if_allo
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """When a session began of which that is not known, or that is to count as older than any mark."""
 
-CLOCK_SKEW = timedelta(hours=3)
-"""By so much may a clock be ahead of the store's and still be believed to have seen a sign of
-life. A living writer signs anew every hour."""
+_NOW = partial(datetime.now, UTC)
+_AHEAD = timedelta(days=1)
+"""A sign of life from a later time than this from now is of a clock that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,10 @@ class Records:
     """Reads and writes records. A damaged record is passed over where that is the safe side and
     raised as `SealError` where it is not."""
 
-    def __init__(self, store: Store, keys: VaultKeys) -> None:
+    def __init__(self, store: Store, keys: VaultKeys, clock: Callable[[], datetime] = _NOW) -> None:
         self._store = store
         self._keys = keys
+        self._clock = clock
 
     def put(self, key: str, kind: str, values: dict[str, Any]) -> Put:
         plain = json.dumps(values, sort_keys=True, default=_plain).encode()
@@ -95,18 +97,19 @@ class Records:
         """All session records. None began later, or was signed earlier, than its store says: a
         writer whose clock is fast would be younger than marks that it did not see. One that cannot
         be read counts as started long ago. All of this delays collection, which is the safe side;
-        but none was signed later than `CLOCK_SKEW` after its store says: a dead writer whose clock
-        was a year ahead would delay it for a year.
+        but of one that was signed in a future beyond `_AHEAD` the store's time counts alone: a
+        dead writer whose clock was a year ahead would delay it for a year.
         """
         found = []
+        future = self._clock() + _AHEAD
         for info in self._store.list("sessions/"):
             if info.key == LEASE_KEY:
                 continue
             try:
                 values = self.read(info.key, "session")
                 started = min(read_time(values["started_at"]), info.modified_at)
-                at = max(read_time(values["at"]), info.modified_at)
-                at = min(at, info.modified_at + CLOCK_SKEW)
+                at = read_time(values["at"])
+                at = info.modified_at if at > future else max(at, info.modified_at)
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):

@@ -163,9 +163,10 @@ class TroubledVault(VaultMachine):
     )
     def need_what_is_being_marked(self, host: int, which: int, long: bool) -> None:
         """Of a point deleted a while ago, by a backup that began just before the mark; a `long` one
-        lives until the mark is ripe."""
+        lives until the mark is ripe. It is not host 0 that collects: were its clock a day ahead,
+        it would take the living backup for dead, as docs/explanation/vault-safety.md says."""
         old = self.jobs[self.committed[which % len(self.committed)]].disk
-        other = (host + 1) % HOSTS
+        other = (host + 1) % HOSTS or 1
         self.delete_at_once(other, which)
         self.wait(5 * 60)
         name = f"job-{len(self.jobs)}"

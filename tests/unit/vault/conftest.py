@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from cloud_scene import CLOUDS, Clouds, Place, clouds_of_run, place_in
 from copy_scene import CopyScene
+from paper_bucket import PaperBucket, host_of
 from paper_store import PaperStore
 from repack_scene import KEPT, OLD
 from small_vault import MAIL, WEB, small_packs, small_scene
 from vault_scene import FakeClock, Scene
 
 from quiesce.vault import LocalStore
+from quiesce.vault.stores.locking import LockingStore
 
 
 @pytest.fixture
@@ -91,3 +93,13 @@ def place(
     if request.param == "folder":
         return Place(str(tmp_path / "vault"), tmp_path / "cache")
     return place_in(clouds.get(request.param), tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def bucket(clock: FakeClock) -> PaperBucket:
+    return PaperBucket(clock)
+
+
+@pytest.fixture
+def host(bucket: PaperBucket, clock: FakeClock) -> LockingStore:
+    return host_of(bucket, clock)

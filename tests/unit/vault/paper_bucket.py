@@ -15,8 +15,10 @@ from quiesce.vault import Vault
 from quiesce.vault.stores.files import Buffer
 from quiesce.vault.stores.lock_ledger import LockLedger
 from quiesce.vault.stores.locking import LockingStore
-from quiesce.vault.stores.locks import Lock, Mode
+from quiesce.vault.stores.locks import Lock, Mode, Terms
 from quiesce.vault.stores.store import Put
+
+MONTH = Terms(Mode.COMPLIANCE, 30)
 
 
 class PaperBucket(PaperStore):

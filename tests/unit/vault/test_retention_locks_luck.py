@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 from faulty_store import turned
-from paper_bucket import PaperBucket, host_of, read_after_attack
+from paper_bucket import MONTH, PaperBucket, host_of, read_after_attack
 from paper_store import PaperStore
 from small_vault import small_disk, small_packs, small_scene
 from vault_scene import FakeClock, Scene, disk_of
@@ -23,18 +23,6 @@ from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.stores.locking import LockingStore
 from quiesce.vault.stores.locks import Mode, Terms
 from quiesce.vault.stores.store import ObjectMissing, Store
-
-MONTH = Terms(Mode.COMPLIANCE, 30)
-
-
-@pytest.fixture
-def bucket(clock: FakeClock) -> PaperBucket:
-    return PaperBucket(clock)
-
-
-@pytest.fixture
-def host(bucket: PaperBucket, clock: FakeClock) -> LockingStore:
-    return host_of(bucket, clock)
 
 
 def copy(source: Scene, target: Store, clock: FakeClock, *vms: str) -> CopyReport:

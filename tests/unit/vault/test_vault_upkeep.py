@@ -11,6 +11,7 @@ from vault_scene import FakeClock, Scene, disk_of, turned
 
 from quiesce.model.failure import Failure
 from quiesce.vault import LocalStore
+from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.damage import open_or_note
 from quiesce.vault.contents.reserve import LARGEST_BYTES
 from quiesce.vault.format.pack import Kind, pack_key
@@ -81,18 +82,23 @@ def test_the_reserve_is_there_again_after_damage_was_recorded_in_a_full_store(
     assert (scene.folder / "reserve").stat().st_size >= MIB
 
 
+def with_a_spoilt_map(store: PaperStore, through: FaultyStore) -> tuple[Contents, bytes]:
+    """A vault with a point, opened through another store, and the damaged node of its map."""
+    scene = Scene.create(store, store.clock)
+    point = scene.backup("one", disk_of(1))
+    vault = scene.reopened(through).vault
+    (node, *_) = vault.manifest(point.id).maps[0].nodes
+    place = vault.contents.index.find(node)
+    assert place is not None
+    store.spoil(pack_key(vault.contents.index.name_of(place.pack)), place.offset + 5)
+    return vault.contents, node
+
+
 def test_the_reserve_is_there_again_after_a_writer_has_recorded_damage_in_a_full_store(
     clock: FakeClock,
 ) -> None:
     store = PaperStore(clock)
-    scene = Scene.create(store, clock)
-    point = scene.backup("one", disk_of(1))
-    there = scene.reopened(full := FaultyStore(store))
-    contents = there.vault.contents
-    (node, *_) = there.vault.manifest(point.id).maps[0].nodes
-    place = contents.index.find(node)
-    assert place is not None
-    store.spoil(pack_key(contents.index.name_of(place.pack)), place.offset + 5)
+    contents, node = with_a_spoilt_map(store, full := FaultyStore(store))
     full.rules.append(Rule("put", Fault.FULL, "damage/"))
     with pytest.raises(Failure):
         open_or_note(contents, Kind.MAP, [node])
@@ -120,14 +126,7 @@ def test_a_writer_whose_record_of_damage_is_refused_relies_on_the_damaged_copy_n
     clock: FakeClock,
 ) -> None:
     store = PaperStore(clock)
-    scene = Scene.create(store, clock)
-    point = scene.backup("one", disk_of(1))
-    there = scene.reopened(refusing := FaultyStore(store))
-    contents = there.vault.contents
-    (node, *_) = there.vault.manifest(point.id).maps[0].nodes
-    place = contents.index.find(node)
-    assert place is not None
-    store.spoil(pack_key(contents.index.name_of(place.pack)), place.offset + 5)
+    contents, node = with_a_spoilt_map(store, refusing := FaultyStore(store))
     refusing.rules.append(Rule("put", Fault.READ_ONLY, "damage/", 0))
     with pytest.raises(Failure) as caught:
         open_or_note(contents, Kind.MAP, [node])

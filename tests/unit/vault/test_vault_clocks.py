@@ -9,6 +9,7 @@ from vault_scene import KEY, FakeClock, Scene, disk_of, put_all
 
 from quiesce.model.failure import Failure
 from quiesce.vault import Vault
+from quiesce.vault.contents import lease
 from quiesce.vault.format.pack import pack_key
 
 DISK = disk_of(1, 2, 3)
@@ -190,3 +191,21 @@ def test_a_writer_that_a_collector_takes_for_dead_as_it_begins_says_so(clock: Fa
     with pytest.raises(Failure) as caught:
         there.vault.writer("web", "one")
     assert caught.value.code == "vault.session-expired"
+
+
+def test_a_collector_whose_clock_is_hours_ahead_changes_nothing_and_says_so(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PaperStore(clock)
+    scene = Scene.create(store, clock)
+    scene.delete(scene.backup("one", DISK))
+    clock.advance(days=5)
+    ahead = Vault.open(store, KEY, clock=clock.seen_by(hours=4))
+    monkeypatch.setattr(lease, "utc_now", clock.seen_by(hours=4))
+    plan, before = ahead.plan_collect(), store.keys("")
+    with pytest.raises(Failure) as refused:
+        ahead.collect(plan)
+    assert refused.value.code == "vault.clock-ahead"
+    assert store.keys("") == before
+    monkeypatch.setattr(lease, "utc_now", clock.seen_by(hours=2))
+    assert ahead.collect(plan).mark

@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailure
-from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.contents import Contents, utc_now
 from quiesce.vault.contents.records import LEASE_KEY
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.times import read_time
 from quiesce.vault.stores.store import ObjectMissing, Put
 
 LEASE_LIFE = timedelta(hours=6)
+MOST_AHEAD = timedelta(hours=3)
+"""What a collection's margins bear. A clock further ahead would take living writers for dead."""
 _RENEWED_AFTER = timedelta(hours=1)
 
 
@@ -29,7 +31,7 @@ class Lease:
     """Thread-safe."""
 
     def __init__(self, contents: Contents) -> None:
-        """:raise VaultFailure: vault.collect-running"""
+        """:raise VaultFailure: vault.collect-running, vault.clock-ahead"""
         self._contents = contents
         self._renewing = threading.Lock()
         self._holder = secrets.token_hex(16)
@@ -46,6 +48,17 @@ class Lease:
             contents.store.delete(LEASE_KEY)
             if not self._put():
                 raise _running(contents.clock())
+        self._compare_clocks()
+
+    def _compare_clocks(self) -> None:
+        """The lease was created just now, so that its time is the store's."""
+        try:
+            ahead = utc_now() - self._contents.store.stat(LEASE_KEY).modified_at
+            if ahead > MOST_AHEAD:
+                raise _ahead(ahead)
+        except Failure:
+            self.release()
+            raise
 
     def beat(self) -> None:
         """To be called before every step that changes anything, and between long ones.
@@ -90,12 +103,22 @@ class Lease:
 
 @contextlib.contextmanager
 def leased(contents: Contents) -> Iterator[Lease]:
-    """:raise VaultFailure: vault.collect-running"""
+    """:raise VaultFailure: vault.collect-running, vault.clock-ahead"""
     lease = Lease(contents)
     try:
         yield lease
     finally:
         lease.release()
+
+
+def _ahead(ahead: timedelta) -> VaultFailure:
+    return VaultFailure(
+        "vault.clock-ahead",
+        "This machine's clock is too far ahead of the store's to tell who lives from who died.",
+        evidence=[
+            Evidence(f"{ahead.total_seconds() / 3600:.1f} hours ahead of the store", LEASE_KEY)
+        ],
+    )
 
 
 def _running(since: datetime) -> VaultFailure:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cloud_scene import CLOUDS, Clouds, Place, clouds_of_run, place_in
 from copy_scene import CopyScene
+from dated_store import DatedStore
 from paper_bucket import PaperBucket, host_of
 from paper_store import PaperStore
 from repack_scene import KEPT, OLD
@@ -28,7 +29,7 @@ def paper(clock: FakeClock) -> PaperStore:
 
 @pytest.fixture
 def scene(tmp_path: Path, clock: FakeClock) -> Scene:
-    return Scene.create(LocalStore.create(tmp_path / "vault"), clock)
+    return Scene.create(DatedStore(LocalStore.create(tmp_path / "vault"), clock), clock)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from dated_store import DatedStore
 from small_vault import small_packs, small_scene
 from store_sweep import Covered, History, LostError, Work, finish, run_again
 from vault_scene import FakeClock, Scene
@@ -36,7 +37,7 @@ class Start:
 
 def prepared(work: Work, folder: Path) -> Start:
     clock, history = FakeClock(), History()
-    work.prepare(small_scene(LocalStore.create(folder), clock), history)
+    work.prepare(small_scene(DatedStore(LocalStore.create(folder), clock), clock), history)
     return Start(folder, clock.now, history)
 
 
@@ -57,7 +58,8 @@ def copied(start: Start, to: Path) -> Path:
 
 def check(work: Work, start: Start, folder: Path, *, returned: bool) -> None:
     """What another process finds there; `returned`: the work had said that it is done."""
-    scene = Scene.at(LocalStore(folder), clock_of(start))
+    clock = clock_of(start)
+    scene = Scene.at(DatedStore(LocalStore(folder), clock), clock)
     past = start.history
     history = History(past.disks, set(past.sure), set(past.hurt))
     history.sure = (history.sure | (work.jobs if returned else set())) - work.gone
@@ -135,7 +137,7 @@ def kill_sweep(work: Work, parent: Path) -> Covered:
                 count = _Count(fatal, halfway=halfway)
 
                 def run(folder: Path = folder, clock: FakeClock = clock) -> None:
-                    scene = Scene.at(LocalStore(folder), clock)
+                    scene = Scene.at(DatedStore(LocalStore(folder), clock), clock)
                     with count.watching():  # noqa: B023 - called within this round
                         work.run(scene)
 

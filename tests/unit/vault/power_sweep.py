@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from dated_store import DatedStore
 from kill_sweep import Start, check, clock_of, copied, prepared
 from small_vault import small_packs
 from store_sweep import Covered, LostError, Work
@@ -133,7 +134,8 @@ def power_sweep(
     with small_packs():
         start = prepared(work, parent / "start")
         folder = copied(start, parent / "run")
-        scene = Scene.at(LocalStore(folder), clock_of(start))
+        clock = clock_of(start)
+        scene = Scene.at(DatedStore(LocalStore(folder), clock), clock)
         journal = _Journal(folder)
         with journal.watching():
             work.run(scene)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cloud_scene import Place
+from dated_store import DatedStore
 from vault_scene import FakeClock, Scene, disk_of, random_bytes
 
 from quiesce.model.failure import StorageFailure
@@ -149,14 +150,14 @@ def test_a_store_is_found_again_by_its_address_and_made_only_once(place: Place) 
 def test_a_vault_is_backed_up_to_verified_restored_from_and_cleared(
     place: Place, clock: FakeClock
 ) -> None:
-    scene = Scene.create(place.create(), clock)
+    scene = Scene.create(DatedStore(place.create(), clock), clock)
     old = disk_of(1, 2, 3, 0, tail=1000)
     new = disk_of(1, 7, 3, 8, tail=1000)
     first = scene.backup("first", {"sda": old})
     second = scene.backup("second", {"sda": new}, base="first", changed={"sda": {1, 3}})
     gone = scene.backup("gone", disk_of(21, 22))
 
-    elsewhere = scene.reopened(place.open())
+    elsewhere = scene.reopened(DatedStore(place.open(), clock))
     assert elsewhere.restore(first) == old
     assert elsewhere.restore(second) == new
     for mode in ("packs", "chunks"):

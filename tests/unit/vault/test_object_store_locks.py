@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 from cloud_scene import Clouds, Place
+from dated_store import DatedStore
 from locked_bucket import LockedBucket, locked_place
 from vault_scene import FakeClock, Scene, disk_of
 
@@ -21,7 +22,7 @@ def test_a_locked_bucket_is_backed_up_to_and_cleared_and_keeps_every_byte(
     place: Place, clock: FakeClock
 ) -> None:
     bucket = LockedBucket(place)
-    scene = Scene.create(place.create(), clock)
+    scene = Scene.create(DatedStore(place.create(), clock), clock)
     kept = scene.backup("kept", disk_of(1, 2))
     gone = scene.backup("gone", disk_of(7, 8))
     stored = set(bucket.versions("Version", "packs/"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from dated_store import DatedStore
 from faulty_store import FaultyStore
 from structlog.testing import capture_logs
 from vault_scene import FakeClock, Scene, disk_of, turned
@@ -17,9 +18,9 @@ from quiesce.vault.format.sealed import content_name
 
 
 @pytest.fixture
-def far(tmp_path: Path) -> FaultyStore:
+def far(tmp_path: Path, clock: FakeClock) -> FaultyStore:
     """The store itself, which counts what it is asked."""
-    return FaultyStore(LocalStore.create(tmp_path / "vault"))
+    return FaultyStore(DatedStore(LocalStore.create(tmp_path / "vault"), clock))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dated_store import DatedStore
 from vault_scene import FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
@@ -52,7 +53,7 @@ def test_full_read_only_and_vanished_are_told_apart_and_cost_no_point(
 
 @pytest.mark.root
 def test_a_vault_without_a_free_byte_makes_room_for_itself(mount: Path, clock: FakeClock) -> None:
-    scene = Scene.create(LocalStore.create(mount / "vault"), clock)
+    scene = Scene.create(DatedStore(LocalStore.create(mount / "vault"), clock), clock)
     kept = scene.backup("one", disk_of(1, 2, 3))
     gone = scene.backup("two", disk_of(*range(10, 100)))
     with pytest.raises(Failure):

@@ -63,8 +63,9 @@ def test_nothing_moves_twice(scene: Scene) -> None:
     assert again.waiting_bytes > 0
 
 
-def test_a_run_is_limited_in_bytes_and_the_next_one_goes_on(paper: PaperStore) -> None:
-    clock = FakeClock()
+def test_a_run_is_limited_in_bytes_and_the_next_one_goes_on(
+    paper: PaperStore, clock: FakeClock
+) -> None:
     with small_packs():
         scene = small_scene(paper, clock)
         doomed = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 import pytest
+from dated_store import DatedStore
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore
 from vault_scene import FakeClock, Scene, disk_of, turned
@@ -30,7 +31,7 @@ def test_a_vault_keeps_a_reserve_from_its_first_backup_on(scene: Scene) -> None:
 
 def test_the_reserve_is_there_again_after_a_collection(scene: Scene) -> None:
     scene.delete(scene.backup("one", disk_of(1)))
-    store = FaultyStore(LocalStore(scene.folder))
+    store = FaultyStore(DatedStore(LocalStore(scene.folder), scene.clock))
     scene.reopened(store).collect_fully()
     assert scene.packs() == []
     assert store.calls["give_back_reserve"] == store.calls["keep_reserve"] == 3
@@ -45,7 +46,7 @@ def test_a_full_store_gets_its_reserve_back_for_a_deletion_and_for_a_lease(
         ("deleted/", lambda full: full.delete(point)),
         ("sessions/gc", lambda full: full.vault.collect(full.vault.plan_collect())),
     ):
-        store = FaultyStore(LocalStore(scene.folder))
+        store = FaultyStore(DatedStore(LocalStore(scene.folder), scene.clock))
         store.rules.append(Rule("put", Fault.FULL, prefix))
         work(scene.reopened(store))
         assert store.calls["give_back_reserve"] >= 1
@@ -147,7 +148,7 @@ def test_a_collection_that_finds_another_one_leaves_the_reserve_to_it(scene: Sce
 
 def slow_collection(scene: Scene, clock: FakeClock, hours: float) -> FaultyStore:
     """A store where every deletion of a pack takes hours."""
-    store = FaultyStore(LocalStore(scene.folder))
+    store = FaultyStore(DatedStore(LocalStore(scene.folder), scene.clock))
     delete = store.delete
 
     def slowly(key: str) -> None:
@@ -246,7 +247,7 @@ def test_damage_of_a_collected_pack_is_forgotten_and_that_of_others_is_not(
 @pytest.mark.parametrize("fault", [Fault.TWICE, Fault.AFTER])
 def test_a_lease_whose_answer_was_lost_keeps_nobody_out(scene: Scene, fault: Fault) -> None:
     scene.backup("one", disk_of(1))
-    store = FaultyStore(LocalStore(scene.folder))
+    store = FaultyStore(DatedStore(LocalStore(scene.folder), scene.clock))
     store.rules.append(Rule("put", fault, "sessions/gc"))
     there = scene.reopened(store).vault
     code = ""

@@ -31,6 +31,8 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.now = datetime.now(UTC)
+        self.written: dict[tuple[str, str], datetime] = {}
+        """When an object of a store that goes by this clock was put, by address and key."""
 
     def __call__(self) -> datetime:
         return self.now

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailure
-from quiesce.vault.contents.contents import Contents, utc_now
+from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.records import LEASE_KEY
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.times import read_time
@@ -31,7 +31,7 @@ class Lease:
     """Thread-safe."""
 
     def __init__(self, contents: Contents) -> None:
-        """:raise VaultFailure: vault.collect-running, vault.clock-ahead"""
+        """:raise VaultFailure: vault.collect-running"""
         self._contents = contents
         self._renewing = threading.Lock()
         self._holder = secrets.token_hex(16)
@@ -48,17 +48,16 @@ class Lease:
             contents.store.delete(LEASE_KEY)
             if not self._put():
                 raise _running(contents.clock())
-        self._compare_clocks()
 
-    def _compare_clocks(self) -> None:
-        """The lease was created just now, so that its time is the store's."""
-        try:
-            ahead = utc_now() - self._contents.store.stat(LEASE_KEY).modified_at
-            if ahead > MOST_AHEAD:
-                raise _ahead(ahead)
-        except Failure:
-            self.release()
-            raise
+    def compare_clocks(self) -> None:
+        """For who judges others by their age. Soon after it began: the lease was made just now,
+        and so its time is the store's.
+
+        :raise VaultFailure: vault.clock-ahead
+        """
+        ahead = self._contents.clock() - self._contents.store.stat(LEASE_KEY).modified_at
+        if ahead > MOST_AHEAD:
+            raise _ahead(ahead)
 
     def beat(self) -> None:
         """To be called before every step that changes anything, and between long ones.
@@ -103,7 +102,7 @@ class Lease:
 
 @contextlib.contextmanager
 def leased(contents: Contents) -> Iterator[Lease]:
-    """:raise VaultFailure: vault.collect-running, vault.clock-ahead"""
+    """:raise VaultFailure: vault.collect-running"""
     lease = Lease(contents)
     try:
         yield lease

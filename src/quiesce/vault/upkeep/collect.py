@@ -40,10 +40,11 @@ def execute_collect(
     """Do what was planned, as far as it is still right now: never more. What was done. It may end
     anywhere, and does so soon after `cancelled` says so.
 
-    :raise VaultFailure: vault.collect-running, vault.collect-refused
+    :raise VaultFailure: vault.collect-running, vault.clock-ahead, vault.collect-refused
     :raise JobFailure: job.cancelled
     """
     with reserve_kept_afterwards(contents), leased(contents) as lease:
+        lease.compare_clocks()
 
         def beat() -> None:
             stop_if(cancelled)

@@ -4,7 +4,7 @@ by verifications, healed by backups, mended from outside.
 What a point needs follows from its disk alone, and what is sound from the bytes that were stored,
 so that it can be said after every step, without the vault, which points must read:
 
-· A point all of whose blobs lie sound in some pack reads bit for bit.
+· A point all of whose blobs lie sound in some pack that the index tells of reads bit for bit.
 · Any other gives its bytes or says by a code why it cannot.
 · Were all damage undone, every point would read: nothing deletes what may be mended.
 · A point is hurt by damage alone: by a collection, or when it is made, only while the damage is not
@@ -13,7 +13,7 @@ so that it can be said after every step, without the vault, which points must re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from datetime import timedelta
 
 from doubts import BadCopy, Doubts
@@ -148,8 +148,8 @@ class DamagedVault(TroubledVault):
             self._look()
 
     def read_whole(self, fresh: Scene, name: str, job: Job) -> None:
-        needs = self._needs(name)
-        if needs <= self._sound_ids():
+        told = fresh.vault.contents.index.knows
+        if self._needs(name) <= self._sound_ids(lambda key: told(pack_name(key) or b"")):
             super().read_whole(fresh, name, job)
             return
         try:
@@ -216,9 +216,9 @@ class DamagedVault(TroubledVault):
             self.entries[key] = whole_footer(self.keys, memoryview(self.store.objects[key][0]))
         return self.entries[key]
 
-    def _sound_ids(self) -> set[bytes]:
+    def _sound_ids(self, counts: Callable[[str], bool] = lambda key: True) -> set[bytes]:
         found = set()
-        for key in self.store.keys("packs/"):
+        for key in filter(counts, self.store.keys("packs/")):
             data = self.store.objects[key][0]
             whole = self.pristine.get(key, data)
             found |= {e.id for e in self._entries_of(key) if _is_whole(e, data, whole)}

@@ -53,9 +53,13 @@ class Lease:
         """For who judges others by their age. Soon after it began: the lease was made just now,
         and so its time is the store's.
 
-        :raise VaultFailure: vault.clock-ahead
+        :raise VaultFailure: vault.clock-ahead, vault.collect-running
         """
-        ahead = self._contents.clock() - self._contents.store.stat(LEASE_KEY).modified_at
+        now = self._contents.clock()
+        try:
+            ahead = now - self._contents.store.stat(LEASE_KEY).modified_at
+        except ObjectMissing as inner:
+            raise _running(now) from inner  # who thinks it dead is about to take it
         if ahead > MOST_AHEAD:
             raise _ahead(ahead)
 

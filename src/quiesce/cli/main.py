@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Group, Parameter
 
 import quiesce
+from quiesce.cli.outlasting import outlasting
 from quiesce.model.failure import ExitCode, Failure, FailureReport, InputFailure, report_of
 
 _WORK = Group("Protect and restore", sort_key=1)
@@ -91,13 +92,8 @@ def build() -> App:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    code = run(words)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) has gone: nobody is left to be told anything.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(code)
+    sys.stdout, sys.stderr = (outlasting(stream) for stream in (sys.stdout, sys.stderr))
+    raise SystemExit(run(words))
 
 
 def run(words: Sequence[str]) -> int:
@@ -118,9 +114,6 @@ def run(words: Sequence[str]) -> int:
         return _show(usage.report(), usage.exit_code, as_json=as_json)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except Exception as defect:
         if os.environ.get("QUIESCE_TRACEBACK"):
             raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from quiesce.model.failure import InputFailure
 from quiesce.model.units import rate_bytes, size_bytes
@@ -59,6 +60,14 @@ DiskFormat = Annotated[
     Parameter(help="Of the files written: raw, but qcow2 for a file named so."),
 ]
 Overwrite = Annotated[bool, Parameter(show_default=False, help="Replace files that exist already.")]
+
+# Bounds of the API, checked here too: where there is no server, nobody else checks them.
+SAMPLE = Number(gte=1, lte=10_000_000)
+MINUTES = Number(gt=0, lte=525_600)
+REQUESTS = Number(gte=0, lte=1_000_000_000)
+KEEP_LAST = Number(gte=1, lte=100_000)
+KEEP_DAILY = Number(gte=0, lte=100_000)
+NEWEST = Number(gte=1, lte=1_000_000)
 
 
 def time_of_day(text: str) -> str:

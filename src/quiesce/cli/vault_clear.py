@@ -11,7 +11,16 @@ from cyclopts import Parameter
 from quiesce.cli import screen
 from quiesce.cli.confirm import confirmed
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common, DryRun, Wait, Yes, time_zone
+from quiesce.cli.options import (
+    COMMON,
+    KEEP_DAILY,
+    KEEP_LAST,
+    Common,
+    DryRun,
+    Wait,
+    Yes,
+    time_zone,
+)
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
@@ -24,35 +33,44 @@ def prune(
         tuple[str, ...], Parameter(show_default=False, help="Only this VM; may be repeated.")
     ] = (),
     keep_last: Annotated[
-        int | None, Parameter(help="With --at: keep so many of each VM's newest points.")
+        int | None,
+        Parameter(validator=KEEP_LAST, help="With --at: keep so many of each VM's newest points."),
     ] = None,
     keep_daily: Annotated[
-        int, Parameter(help="With --at: and the newest of each of so many days.")
-    ] = 0,
-    zone: Annotated[str, Parameter(help="With --at: the time zone that days are of.")] = "UTC",
+        int | None,
+        Parameter(validator=KEEP_DAILY, help="With --at: and the newest of each of so many days."),
+    ] = None,
+    zone: Annotated[
+        str | None, Parameter(help="With --keep-daily: the time zone that days are of. Else UTC.")
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     place: Place = PLACE,
     common: Common = COMMON,
 ) -> int:
     """Delete points that the rules no longer want: those of the policies, or, with --at, yours."""
-    if place.at:
-        if keep_last is None or keep_last < 1:
+    if place.at is not None:
+        if keep_last is None:
             raise InputFailure(
                 "input.usage", "With --at say what is to be kept: `--keep-last N`, 1 or more."
             )
+        if zone is not None and not keep_daily:
+            raise InputFailure("input.usage", "A time zone goes with days: `--keep-daily N`.")
         from quiesce.model.policy import Retention
         from quiesce.service.pruning import prune_vault
 
-        vault, days = place.open(), ZoneInfo(time_zone(zone))
-        rules = Retention(keep_last, keep_daily)
+        days = ZoneInfo(time_zone("UTC" if zone is None else zone))
+        vault, rules = place.open(), Retention(keep_last, keep_daily or 0)
 
         def change(*, dry_run: bool) -> Any:
             return as_json_value(prune_vault(vault, rules, days, vms=vm, dry_run=dry_run))
     else:
-        if keep_last is not None:
+        if (keep_last, keep_daily, zone) != (None, None, None):
             raise InputFailure(
-                "input.usage", "A server's points are kept as their policies say; see `policy set`."
+                "input.usage",
+                "A server's points are kept as the policies of their VMs say.",
+                remedy="Change the policy: `quiesce policy update NAME --keep-last N --keep-daily "
+                "N --zone ZONE`. For a vault without a server, say `--at ADDRESS`.",
             )
 
         def change(*, dry_run: bool) -> Any:
@@ -84,7 +102,8 @@ def collect(
     """
     from quiesce.service.vault_views import collect_view
 
-    vault = place.open() if place.at else None
+    place.check_wait(wait)
+    vault = place.open() if place.at is not None else None
     if vault is not None:
         found = vault.plan_collect()
         plan = as_json_value(collect_view(found))
@@ -120,7 +139,8 @@ def collect(
 
 def rebuild_index(*, wait: Wait = True, place: Place = PLACE, common: Common = COMMON) -> int:
     """Make the index anew from the packs' own lists, when it is lost or doubted."""
-    if not place.at:
+    place.check_wait(wait)
+    if place.at is None:
         with common.client() as client:
             job = client.post("vault", "rebuild-index")
             return finish_or_follow(client, job, wait=wait, as_json=common.json)

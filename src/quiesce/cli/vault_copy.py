@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -11,7 +10,7 @@ from cyclopts import Parameter
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common, DryRun, Wait
+from quiesce.cli.options import COMMON, NEWEST, Common, DryRun, Wait
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
@@ -35,7 +34,9 @@ def copy(
     point: Annotated[
         tuple[str, ...], Parameter(show_default=False, help="Only this point; may be repeated.")
     ] = (),
-    newest: Annotated[int | None, Parameter(help="Of each VM only so many points.")] = None,
+    newest: Annotated[
+        int | None, Parameter(validator=NEWEST, help="Of each VM only so many points.")
+    ] = None,
     with_keys: Annotated[
         bool,
         Parameter(show_default=False, help="Send key slots too; a new copy has them anyway."),
@@ -54,17 +55,20 @@ def copy(
     What was interrupted is gone on with by the same command. Deleted points are not copied, and a
     point that is deleted here later stays there.
     """
-    if without_key and not place.at:
+    from quiesce.vault.stores.address import parse_address
+
+    if without_key and place.at is None:
         raise InputFailure("input.usage", "--without-key goes with --at: a server has its key.")
+    place.check_wait(wait)
     body: Json = {
-        "to": to if "://" in to else str(Path(to).expanduser().absolute()),
+        "to": str(parse_address(to)),
         "vms": list(vm),
         "points": list(point),
         "newest": newest,
         "new": new,
         "with_keys": with_keys,
     }
-    if place.at:
+    if place.at is not None:
         return _here(body, place, dry_run=dry_run, without_key=without_key, common=common)
     with common.client() as client:
         if dry_run:
@@ -79,10 +83,9 @@ def _here(wanted: Json, place: Place, *, dry_run: bool, without_key: bool, commo
     from quiesce.service.copying import made, target_store
     from quiesce.service.vault_views import copy_view
     from quiesce.vault.copy.copying import execute_copy, plan_copy, shortfall
-    from quiesce.vault.places import open_store
 
     contents = None if without_key else place.open().contents
-    source = open_store(place.at) if contents is None else contents.store
+    source = place.store() if contents is None else contents.store
 
     target = target_store(wanted["to"], new=wanted["new"])
 

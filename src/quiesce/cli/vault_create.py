@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.options import COMMON, Common
-from quiesce.cli.vault_key_made import Kind, MadeKey, make_key
+from quiesce.cli.vault_key_made import MadeKey, make_key
 from quiesce.cli.vault_place import key_of_text, text_of
 
 
@@ -22,7 +22,11 @@ def create(
         Parameter(help="Key file that opens it; made if there is none. Default: a passphrase."),
     ] = None,
     new_passphrase_file: Annotated[
-        Path | None, Parameter(help="File that holds the passphrase; else it is asked for.")
+        Path | None,
+        Parameter(
+            help="File with a passphrase that opens it, beside a key file too. Without either it "
+            "is asked for."
+        ),
     ] = None,
     recovery: Annotated[
         bool, Parameter(show_default=False, help="Make a recovery key too, and show it once.")
@@ -37,15 +41,17 @@ def create(
     from quiesce.vault.vault import Vault
 
     made: list[MadeKey] = []
-    if key_file is not None and key_file.exists():
-        keys = [key_of_text(text_of(key_file), key_file)]
-    else:
-        kind: Kind = "passphrase" if key_file is None else "key-file"
-        made.append(make_key(kind, to=key_file, passphrase_file=new_passphrase_file))
-        keys = [made[0].material()]
+    # The passphrase first: it may be refused, and then no file has been written.
+    if key_file is None or new_passphrase_file is not None:
+        made.append(make_key("passphrase", to=None, passphrase_file=new_passphrase_file))
     if recovery:
         made.append(make_key("recovery", to=None, passphrase_file=None))
-        keys.append(made[-1].material())
+    given = []
+    if key_file is not None and key_file.exists():
+        given.append(key_of_text(text_of(key_file), key_file))
+    elif key_file is not None:
+        made.append(make_key("key-file", to=key_file, passphrase_file=None))
+    keys = [*given, *(key.material() for key in made)]
     try:
         store = create_store(address)
         vault = Vault.create(store, *keys)

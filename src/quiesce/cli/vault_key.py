@@ -11,8 +11,9 @@ from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.confirm import confirmed
 from quiesce.cli.options import COMMON, Common, DryRun, Yes
-from quiesce.cli.vault_key_made import Kind, MadeKey, kind_of, make_key
+from quiesce.cli.vault_key_made import Kind, MadeKey, check_made, kind_of, make_key
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
+from quiesce.model.failure import InputFailure
 
 if TYPE_CHECKING:
     from quiesce.vault.vault import Vault
@@ -28,7 +29,7 @@ NewPassphraseFile = Annotated[Path | None, Parameter(help="File that holds the n
 @app.command(name="list")
 def list_(*, place: Place = PLACE, common: Common = COMMON) -> None:
     """The key slots, oldest first: each is one way to open the vault."""
-    if place.at:
+    if place.at is not None:
         slots = _slots_at(place)
     else:
         with common.client() as client:
@@ -47,7 +48,8 @@ def add(
     common: Common = COMMON,
 ) -> None:
     """Let one more key open the vault: a passphrase, a key file, or a recovery key for the safe."""
-    vault = place.open() if place.at else None
+    check_made(kind, to=to, passphrase_file=new_passphrase_file)
+    vault = place.open() if place.at is not None else None
     made = make_key(kind, to=to, passphrase_file=new_passphrase_file)
     change = _added(made, vault, common)
 
@@ -69,7 +71,7 @@ def remove(
     common: Common = COMMON,
 ) -> None:
     """Take a key away. It still opens copies of the vault that were made before."""
-    vault = place.open() if place.at else None
+    vault = place.open() if place.at is not None else None
 
     def change(*, dry_run: bool) -> Any:
         if vault is not None:
@@ -97,9 +99,16 @@ def rotate(
     common: Common = COMMON,
 ) -> None:
     """A new key in place of the old: of the server's key file, or, with --at, of the key given."""
-    if place.at:
+    if place.at is not None:
         _rotate_here(place, to, new_passphrase_file, dry_run=dry_run, yes=yes, common=common)
         return
+    if to is not None or new_passphrase_file is not None:
+        raise InputFailure(
+            "input.usage",
+            "A server's new key is written to the server's own key file, in place of the old.",
+            remedy="Leave `--to` and `--new-passphrase-file` out, or say `--at ADDRESS` and the "
+            "key that is to be replaced.",
+        )
     with common.client() as client:
         copies = [p["location"] for p in client.get("vaults") if p["role"] == "copy"]
         plan = client.post("vault", "keys", "rotate", dry_run=True)
@@ -156,9 +165,8 @@ def _slots_at(place: Place) -> Any:
     from quiesce.service.vault_views import slot_views
     from quiesce.vault.format.config import read_config
     from quiesce.vault.format.slots import list_slots
-    from quiesce.vault.places import open_store
 
-    store = open_store(place.at)
+    store = place.store()
     read_config(store)  # there is a vault
     return as_json_value(slot_views(list_slots(store), ""))
 
@@ -188,11 +196,11 @@ def _rotate_here(
 ) -> None:
     from quiesce.service.vault_views import SlotChange, slot_views
     from quiesce.vault.format.slots import list_slots, slot_opened_by
-    from quiesce.vault.places import open_store
     from quiesce.vault.vault import Vault
 
     key = place.key()
-    vault = Vault.open(open_store(place.at), key)
+    check_made(kind_of(key), to=to, passphrase_file=new_passphrase_file)
+    vault = Vault.open(place.store(), key)
     store = vault.contents.store
     old = slot_opened_by(store, vault.config, key)
     slots = list_slots(store)

@@ -31,7 +31,7 @@ class MadeKey:
     file: Path | None = None
 
     def material(self) -> KeyMaterial:
-        """:raise InputFailure: input.passphrase-short"""
+        """:raise InputFailure: input.passphrase-short, auth.key-invalid"""
         from quiesce.service.upkeep import material_of
 
         return material_of(self.kind, self.text)
@@ -65,17 +65,32 @@ def kind_of(key: KeyMaterial) -> Kind:
     raise ValueError(key.kind)
 
 
-def make_key(kind: Kind, *, to: Path | None, passphrase_file: Path | None) -> MadeKey:
-    """
-    :raise InputFailure: input.usage, input.file-exists, input.file-unwritable,
-        input.passphrase-short, input.passphrase-differs
-    """
-    from quiesce.vault.format.keys import KeyFile, RecoveryKey
+def check_made(kind: Kind, *, to: Path | None, passphrase_file: Path | None) -> None:
+    """Whether a key of this kind is made with these: no option is given in vain.
 
+    :raise InputFailure: input.usage
+    """
     if (to is not None) != (kind == "key-file"):
         raise InputFailure(
             "input.usage", "A key file is written to a file: `key-file --to FILE`; others are not."
         )
+    if passphrase_file is not None and kind != "passphrase":
+        raise InputFailure(
+            "input.usage",
+            f"`--new-passphrase-file` goes with a passphrase, and this key is a {kind}.",
+            remedy="For a passphrase too: `quiesce vault key add passphrase "
+            "--new-passphrase-file FILE`",
+        )
+
+
+def make_key(kind: Kind, *, to: Path | None, passphrase_file: Path | None) -> MadeKey:
+    """
+    :raise InputFailure: input.usage, input.file-exists, input.file-unwritable,
+        input.passphrase-short, input.passphrase-differs, auth.key-invalid
+    """
+    from quiesce.vault.format.keys import KeyFile, RecoveryKey
+
+    check_made(kind, to=to, passphrase_file=passphrase_file)
     if kind == "recovery":
         return MadeKey(kind, RecoveryKey.generate().text())
     if to is not None:

@@ -43,11 +43,10 @@ def lock(
     No key is needed. Whoever backs up there heeds it within a minute, servers too.
     """
     from quiesce.vault.format.config import read_config
-    from quiesce.vault.places import open_store
     from quiesce.vault.stores.locking import can_lock
     from quiesce.vault.stores.locks import MOST_DAYS, Mode, Terms
 
-    if not place.at:
+    if place.at is None:
         raise InputFailure(
             "input.usage", "Say where the vault lies, also a server's: `--at s3://BUCKET/PREFIX`."
         )
@@ -55,7 +54,7 @@ def lock(
         raise InputFailure("input.usage", "Say for how long: `--days N`.")
     if days is not None and not 0 <= days <= MOST_DAYS:
         raise InputFailure("input.usage", f"`--days` is 0, or 1 to {MOST_DAYS}.")
-    store = open_store(place.at)
+    store = place.store()
     read_config(store)
     locks = can_lock(store)
     now = locks.terms(fresh=True)
@@ -66,13 +65,13 @@ def lock(
         if less and not lower:
             raise InputFailure(
                 "input.usage",
-                f"The vault asks for more now: {_words(_view(place.at, now))} `--lower` asks for "
-                "less from now on.",
+                f"The vault asks for more now: {_words(_view(place.address, now))} `--lower` asks "
+                "for less from now on.",
             )
         forever = wanted is not None and wanted.mode is Mode.COMPLIANCE and wanted != now
         if forever and not confirmed(
             "Asking for locks that nobody can lift, not even the account's owner,",
-            lambda: screen.say(_words(_view(place.at, wanted))),
+            lambda: screen.say(_words(_view(place.address, wanted))),
             yes=yes,
             as_json=common.json,
         ):
@@ -82,7 +81,7 @@ def lock(
         elif wanted is not None:
             locks.ask_for(wanted)
         now = locks.terms(fresh=True)
-    view = _view(place.at, now)
+    view = _view(place.address, now)
 
     def human() -> None:
         screen.say(_words(view))

@@ -12,7 +12,7 @@ from quiesce.model.units import size_text
 
 def status(*, place: Place = PLACE, common: Common = COMMON) -> None:
     """Where the vault is and what it holds."""
-    if place.at:
+    if place.at is not None:
         from quiesce.service.vault_views import vault_view
 
         opened = place.open()

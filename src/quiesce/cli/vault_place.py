@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from quiesce.model.failure import AuthFailure, Evidence, VaultFailure
+from quiesce.model.failure import AuthFailure, Evidence, InputFailure, VaultFailure
 
 if TYPE_CHECKING:
     from quiesce.vault.format.keys import KeyMaterial
+    from quiesce.vault.stores.store import Store
     from quiesce.vault.vault import Vault
 
+_KEY_FILE = "QUIESCE_VAULT_KEY_FILE"
 PASSPHRASE = "QUIESCE_VAULT_PASSPHRASE"
 """Environment variable; a command line is seen by everybody on the machine."""
 
@@ -26,19 +28,23 @@ PASSPHRASE = "QUIESCE_VAULT_PASSPHRASE"
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which vault, when it is not the server's."""
+    """Which vault, when it is not the server's. Only `at` None means the server's: not "", which is
+    what a shell makes of a variable that is not set.
+
+    :raise InputFailure: input.vault-address-invalid, input.usage
+    """
 
     at: Annotated[
-        str,
+        str | None,
         Parameter(
             show_default=False,
             help="Open the vault at this folder or URL here, without any server.",
         ),
-    ] = ""
+    ] = None
     key_file: Annotated[
         Path | None,
         Parameter(
-            env_var="QUIESCE_VAULT_KEY_FILE",
+            env_var=_KEY_FILE,
             help="With --at: file with the vault's key or its recovery key.",
         ),
     ] = None
@@ -46,15 +52,57 @@ class Place:
         Path | None, Parameter(help="With --at: file that holds the passphrase.")
     ] = None
 
+    def __post_init__(self) -> None:
+        if self.at is not None:
+            if not self.at.strip():
+                raise InputFailure(
+                    "input.vault-address-invalid",
+                    "The address given with `--at` is empty.",
+                    remedy="Say where the vault lies: `--at ADDRESS`. Without `--at` it is the "
+                    "server's vault.",
+                )
+            return
+        # The environment may hold one for whenever `--at` is given; a command line holds none in
+        # vain: who wrote it means another vault than the server's.
+        said = self.key_file is not None and self.key_file != Path(os.environ.get(_KEY_FILE, ""))
+        if said or self.passphrase_file is not None:
+            option = "--key-file" if said else "--passphrase-file"
+            raise InputFailure(
+                "input.usage",
+                f"`{option}` goes with `--at`: the server has its key.",
+                remedy="Say which vault it opens: `--at ADDRESS`. For the server's, leave it out.",
+            )
+
+    def check_wait(self, wait: bool) -> None:
+        """:raise InputFailure: input.usage, when nobody could go on with what is not waited for"""
+        if self.at is not None and not wait:
+            raise InputFailure(
+                "input.usage",
+                "`--no-wait` is for a server's jobs: with `--at` the work ends with the command.",
+                remedy="Leave `--no-wait` out, or `--at`, if it is the server's vault.",
+            )
+
+    @property
+    def address(self) -> str:
+        """Of the vault at `--at`; ask for it only then."""
+        if self.at is None:
+            raise ValueError("the server's vault has no address here")
+        return self.at
+
+    def store(self) -> Store:
+        """What lies there; no key is asked for."""
+        from quiesce.vault.places import open_store
+
+        return open_store(self.address)
+
     def open(self) -> Vault:
         """
         :raise VaultFailure: vault.locked, when there is no key and nobody to be asked
         :raise AuthFailure: auth.key-wrong, auth.key-unavailable
         """
-        from quiesce.vault.places import open_store
         from quiesce.vault.vault import Vault
 
-        store, key = open_store(self.at), self.key()
+        store, key = self.store(), self.key()
         try:
             return Vault.open(store, key)
         except AuthFailure as wrong:
@@ -72,11 +120,13 @@ class Place:
     @property
     def words(self) -> str:
         """The options that say it again, with a space before; never a secret."""
-        words = f" --at {shlex.quote(self.at)}" if self.at else ""
-        if self.at and self.key_file is not None and self.passphrase_file is None:
-            words += f" --key-file {shlex.quote(str(self.key_file))}"
-        if self.at and self.passphrase_file is not None:
+        if self.at is None:
+            return ""
+        words = f" --at {shlex.quote(self.at)}"
+        if self.passphrase_file is not None:
             words += f" --passphrase-file {shlex.quote(str(self.passphrase_file))}"
+        elif self.key_file is not None:
+            words += f" --key-file {shlex.quote(str(self.key_file))}"
         return words
 
     def key(self) -> KeyMaterial:
@@ -90,7 +140,7 @@ class Place:
         given = os.environ.get(PASSPHRASE)
         if given:
             return Passphrase(given)
-        return _typed(self.at)
+        return _typed(self.address)
 
 
 PLACE = Place()

@@ -112,7 +112,7 @@ def restore(
 
 
 def _only_at(place: Place, command: str, with_server: str) -> None:
-    if not place.at:
+    if place.at is None:
         raise InputFailure(
             "input.usage",
             f"`vault {command}` is for a vault without a server: say `--at ADDRESS`. "

@@ -9,7 +9,15 @@ from cyclopts import Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common, Wait, byte_count
+from quiesce.cli.options import (
+    COMMON,
+    MINUTES,
+    REQUESTS,
+    SAMPLE,
+    Common,
+    Wait,
+    byte_count,
+)
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
@@ -38,10 +46,16 @@ def verify(
             "chunks: also every chunk, decrypted; sample: restore some chunks, drawn by chance."
         ),
     ] = "packs",
-    sample: Annotated[int | None, Parameter(help="How many chunks of mode sample.")] = None,
-    minutes: Annotated[float | None, Parameter(help="Stop after so long.")] = None,
+    sample: Annotated[
+        int | None, Parameter(validator=SAMPLE, help="With --mode sample: how many chunks.")
+    ] = None,
+    minutes: Annotated[
+        float | None, Parameter(validator=MINUTES, help="Stop after so long.")
+    ] = None,
     read: Annotated[str | None, Parameter(help="Stop before more is read, such as 20GiB.")] = None,
-    requests: Annotated[int | None, Parameter(help="Stop before more requests.")] = None,
+    requests: Annotated[
+        int | None, Parameter(validator=REQUESTS, help="Stop before more requests.")
+    ] = None,
     cursor: Annotated[
         str, Parameter(show_default=False, help="Go on where a verification stopped at its limit.")
     ] = "",
@@ -61,11 +75,24 @@ def verify(
         "size_bytes": None if read is None else byte_count(read),
         "requests": requests,
     }
-    if without_key and not (place.at and mode == "packs"):
+    if without_key and not (place.at is not None and mode == "packs"):
         raise InputFailure(
             "input.usage", "--without-key checks packs, and goes with --at and --mode packs."
         )
-    if place.at:
+    if sample is not None and mode != "sample":
+        raise InputFailure(
+            "input.usage",
+            f"Chunks are drawn in mode sample only, and this is mode {mode}.",
+            remedy="Say `--mode sample`, or leave `--sample` out.",
+        )
+    if forecast and (cursor or any(limit is not None for limit in limits.values())):
+        raise InputFailure(
+            "input.usage",
+            "--forecast says what a whole verification would cost, without any limit.",
+            remedy="Leave `--minutes`, `--read`, `--requests` and `--cursor` out.",
+        )
+    place.check_wait(wait)
+    if place.at is not None:
         if forecast:
             return _forecast(_cost(place, mode, sample, without_key), common)
         return _here(place, mode, sample, limits, cursor, without_key, common)
@@ -86,12 +113,11 @@ def _forecast(cost: Any, common: Common) -> int:
 
 
 def _cost(place: Place, mode: Mode, sample: int | None, without_key: bool) -> Any:
-    from quiesce.vault.places import open_store
     from quiesce.vault.upkeep.forecast import forecast_packs
     from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 
     if without_key:
-        return as_json_value(forecast_packs(open_store(place.at)))
+        return as_json_value(forecast_packs(place.store()))
     return as_json_value(place.open().forecast(mode, sample=sample or SAMPLE_CHUNKS))
 
 
@@ -105,7 +131,6 @@ def _here(
     common: Common,
 ) -> int:
     from quiesce.service.verify import damaged, told
-    from quiesce.vault.places import open_store
     from quiesce.vault.upkeep.budget import Budget
     from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
     from quiesce.vault.upkeep.verify_packs import verify_packs
@@ -117,7 +142,7 @@ def _here(
     with working("Verify vault", go_on=go_on, quiet=common.json) as (tell, cancelled):
         if vault is None:
             report = verify_packs(
-                open_store(place.at),
+                place.store(),
                 budget=budget,
                 cursor=cursor,
                 on_progress=tell,

@@ -45,17 +45,19 @@ def material_of(kind: str, secret: str) -> KeyMaterial:
 
     :raise InputFailure: input.passphrase-short, auth.key-invalid
     """
-    if kind == "passphrase":
-        if len(secret) < PASSPHRASE_LEAST:
-            raise InputFailure(
-                "input.passphrase-short",
-                f"A passphrase has {PASSPHRASE_LEAST} characters or more.",
-            )
-        return Passphrase(secret)
+    if kind == "passphrase" and len(secret) < PASSPHRASE_LEAST:
+        raise InputFailure(
+            "input.passphrase-short",
+            f"A passphrase has {PASSPHRASE_LEAST} characters or more.",
+        )
     try:
+        if kind == "passphrase":
+            return Passphrase(secret)
         return KeyFile.parse(secret) if kind == "key-file" else RecoveryKey.parse(secret)
     except AuthFailure as wrong:
-        raise InputFailure(wrong.code, wrong.message, evidence=wrong.evidence) from wrong
+        raise InputFailure(
+            wrong.code, wrong.message, evidence=wrong.evidence, remedy=wrong.remedy
+        ) from wrong
 
 
 class Upkeep:

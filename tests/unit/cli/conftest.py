@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vault_here import Here
 
 QUIESCE = (sys.executable, "-m", "quiesce.cli.main")
 
@@ -61,6 +62,18 @@ class Cli:
 @pytest.fixture
 def without_server(tmp_path: Path) -> Cli:
     return Cli(tmp_path)
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Here:
+    """A vault with points, and no server."""
+    for name in ("PASSPHRASE", "NEW_PASSPHRASE", "KEY_FILE"):
+        monkeypatch.delenv(f"QUIESCE_VAULT_{name}", raising=False)
+    # A server's settings must not be found: none of this needs one.
+    monkeypatch.setenv("QUIESCE_SERVER", "unix:/nonexistent")
+    return Here(tmp_path, capsys)
 
 
 @pytest.fixture(scope="module")

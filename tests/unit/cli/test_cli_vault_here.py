@@ -15,17 +15,6 @@ from quiesce.cli.working import working
 from quiesce.model.failure import Failure, JobFailure
 
 
-@pytest.fixture
-def here(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Here:
-    for name in ("PASSPHRASE", "NEW_PASSPHRASE", "KEY_FILE"):
-        monkeypatch.delenv(f"QUIESCE_VAULT_{name}", raising=False)
-    # A server's settings must not be found: none of this needs one.
-    monkeypatch.setenv("QUIESCE_SERVER", "unix:/nonexistent")
-    return Here(tmp_path, capsys)
-
-
 def test_a_point_is_listed_and_restored_bit_for_bit(here: Here) -> None:
     said = here("points", "--vm", "db")
     assert said.code == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
@@ -24,6 +24,20 @@ class Filters:
         return bool(self.vms or self.points or self.newest is not None)
 
 
+def check_vms(wanted: Iterable[str], known: Collection[str]) -> None:
+    """
+    :raise NotFoundFailure: vault.vm-unknown, when one that is `wanted` has no point
+    """
+    for vm in wanted:
+        if vm not in known:
+            names = ", ".join(sorted(known)[:20])
+            raise NotFoundFailure(
+                "vault.vm-unknown",
+                f"The vault has no recovery point of a VM {vm!r}.",
+                evidence=[Evidence(f"it has points of {names}", "vault")] if names else [],
+            )
+
+
 def chosen_of(
     manifests: Sequence[Manifest], damaged: Mapping[str, VaultFailure], filters: Filters
 ) -> list[Manifest]:
@@ -37,14 +51,7 @@ def chosen_of(
             raise NotFoundFailure(
                 "vault.point-unknown", f"The vault has no recovery point {point_id!r}."
             )
-    vms = {m.point.vm for m in manifests}
-    for vm in filters.vms:
-        if vm not in vms:
-            raise NotFoundFailure(
-                "vault.vm-unknown",
-                f"The vault has no recovery point of a VM {vm!r}.",
-                evidence=[Evidence(f"it has points of {', '.join(sorted(vms)[:20])}", "vault")],
-            )
+    check_vms(filters.vms, {m.point.vm for m in manifests})
     newest_first = sorted(manifests, key=lambda m: (m.point.taken_at, m.point.id), reverse=True)
     counts: dict[str, int] = {}
     chosen = []

@@ -49,9 +49,24 @@ class KdfCost:
 
 @dataclass(frozen=True, slots=True)
 class Passphrase:
+    """:raise AuthFailure: auth.key-invalid, when the text has no UTF-8: an environment variable may
+    hold any bytes, and what cannot be written in UTF-8 would open nothing elsewhere
+    """
+
     text: str = field(repr=False)
     cost: KdfCost = KdfCost()
     kind = "passphrase"
+
+    def __post_init__(self) -> None:
+        try:
+            self.text.encode()
+        except UnicodeEncodeError:
+            # Not "from": that error repeats the passphrase.
+            raise AuthFailure(
+                "auth.key-invalid",
+                "This passphrase is not text in UTF-8.",
+                remedy="Give it in UTF-8, in a file or from a terminal that is set to it.",
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -263,8 +263,10 @@ class _Verification:
         if failure is None or place is None:
             return  # a pack that is missing is found by itself
         name = self.contents.index.name_of(place.pack)
+        # A pack is told of once, however many of its chunks are drawn; each of them is recorded.
+        new = all(finding.object != pack_key(name) for finding in self.findings)
         found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
-        self.findings.record(PackCheck(name, (found,), (drawn.blob,), 1, 1))
+        self.findings.record(PackCheck(name, (found,) * new, (drawn.blob,), 1, int(new)))
 
     def _examine(self, after: str) -> tuple[Examination, str]:
         """Points after this one, oldest first, and the last that was looked at if the budget ended

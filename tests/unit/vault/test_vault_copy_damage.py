@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from blake3 import blake3
 from copy_scene import ALL, DISKS, CopyScene
 from faulty_store import Fault, FaultyStore, Rule
 from paper_store import PaperStore
@@ -154,12 +157,105 @@ def test_a_vault_is_mended_from_its_copy(copies: CopyScene, target: PaperStore) 
     assert copies.jobs_in(copies.source) == ALL
 
 
-def test_a_cut_manifest_of_the_target_is_replaced(copies: CopyScene, target: PaperStore) -> None:
+@pytest.mark.parametrize("keyless", [False, True])
+@pytest.mark.parametrize("how", ["turned", "cut"])
+def test_a_damaged_manifest_of_the_target_is_replaced(
+    copies: CopyScene, target: PaperStore, how: str, keyless: bool
+) -> None:
     copies.copy(target)
-    spoil(target, f"points/{copies.points['db-1'].id}", "cut")
-    for keyless in (True, False):
-        copies.copy(target, keyless=keyless)
-        assert copies.jobs_in(target) == ALL
+    point_id = copies.points["db-1"].id
+    spoil(target, f"points/{point_id}", how)
+    assert not copies.opened(target).vault.verify("structure").intact
+    report = copies.copy(target, keyless=keyless)
+    assert (report.points, report.points_there, report.packs) == ((point_id,), 2, 0)
+    assert shortfall(report) is None
+    assert target.objects[f"points/{point_id}"][0] == copies.source.objects[f"points/{point_id}"][0]
+    assert copies.jobs_in(target) == ALL
+    assert copies.opened(target).vault.verify("chunks").intact
+
+
+def test_a_manifest_of_the_target_that_only_the_key_tells_from_a_whole_one_is_replaced(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    """Its checksum was made anew, by whoever could write there."""
+    copies.copy(target)
+    key = f"points/{copies.points['db-1'].id}"
+    spoil(target, key, "turned")
+    inner = target.objects[key][0][:-32]
+    target.change(key, inner + blake3(inner).digest())
+    assert copies.copy(target, keyless=True).points == ()
+    assert copies.copy(target).points == (copies.points["db-1"].id,)
+    assert copies.jobs_in(target) == ALL
+
+
+def test_a_manifest_of_the_target_in_a_bad_sector_is_replaced(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    copies.copy(target)
+    key = f"points/{copies.points['db-1'].id}"
+    faulty = FaultyStore(target)
+    faulty.rules.append(Rule("get", Fault.BEFORE, key, at=0))
+    assert copies.copy(faulty).points == (copies.points["db-1"].id,)
+    assert [call.operation for call in faulty.log if call.key == key][-2:] == ["delete", "put"]
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+def test_a_damaged_manifest_of_the_source_replaces_no_whole_one(
+    copies: CopyScene, target: PaperStore, keyless: bool
+) -> None:
+    copies.copy(target)
+    before = dict(target.objects)
+    for job, how in (("db-1", "turned"), ("web-2", "cut")):
+        spoil(copies.source, f"points/{copies.points[job].id}", how)
+    copies.copy(target, keyless=keyless)
+    assert {key: target.objects[key] for key in target.keys("points/")} == {
+        key: stored for key, stored in before.items() if key.startswith("points/")
+    }
+    assert copies.jobs_in(target) == ALL
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+def test_a_manifest_that_is_damaged_at_both_ends_is_named(
+    copies: CopyScene, target: PaperStore, keyless: bool
+) -> None:
+    copies.copy(target)
+    key = f"points/{copies.points['db-1'].id}"
+    for store in (copies.source, target):
+        spoil(store, key, "turned")
+    report = copies.copy(target, keyless=keyless)
+    assert [unfit.point_id for unfit in report.unfit] == [copies.points["db-1"].id]
+    said = shortfall(report)
+    assert said is not None
+    assert copies.points["db-1"].id in said.evidence[0].fact
+
+
+def test_a_damaged_manifest_that_a_retention_lock_of_the_target_keeps_is_named_and_the_rest_arrives(
+    copies: CopyScene, target: PaperStore, clock: FakeClock
+) -> None:
+    copies.copy(target)
+    key = f"points/{copies.points['db-1'].id}"
+    spoil(target, key, "turned")
+    target.kept_until[key] = clock() + timedelta(days=7)
+    new = copies.here.backup("web-3", DISKS["web-1"])
+    report = copies.copy(target)
+    assert report.points == (new.id,)
+    assert [(u.point_id, u.code) for u in report.unfit] == [
+        (copies.points["db-1"].id, "storage.locked")
+    ]
+    clock.advance(days=8)
+    assert copies.copy(target).complete
+    assert copies.opened(target).restore(copies.points["db-1"]) == DISKS["db-1"]
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+def test_a_copy_reads_each_manifest_of_the_target_once(
+    copies: CopyScene, target: PaperStore, keyless: bool
+) -> None:
+    copies.copy(target)
+    there = FaultyStore(target)
+    copies.copy(there, keyless=keyless)
+    read = [call.key for call in there.log if call.operation == "get"]
+    assert sorted(key for key in read if key.startswith("points/")) == target.keys("points/")
 
 
 def test_packs_that_were_repacked_at_the_source_do_not_travel_again(

@@ -23,6 +23,7 @@ from quiesce.model.job import Progress
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
 from quiesce.vault.contents.records import LONG_AGO, Records
 from quiesce.vault.contents.reserve import LARGEST_BYTES
+from quiesce.vault.copy.arrived import replace_broken
 from quiesce.vault.copy.choosing import Filters
 from quiesce.vault.copy.locked import TargetLocks
 from quiesce.vault.copy.packs import (
@@ -142,11 +143,11 @@ def _settled_look(plan: CopyPlan, in_target: CopySession, clock: Clock) -> Look:
     if plan.keys is not None:
         marks = Records(plan.target, plan.keys).garbage()
         marked = frozenset(pack for mark in marks for pack in mark.packs)
-    now = look(*args)
+    now = look(*args, plan.arrived)
     refuse_beside_collection(in_target, plan.target)
     if now.there is None:
         # It cannot be told what is marked; to look again costs lists alone.
-        return look(*args)
+        return look(*args, now.plan.arrived)
     index = now.there.index.snapshot()
     there = zip(index.names, index.sizes, index.present, strict=True)
     counted_on = {name: size for name, size, here in there if here and name in marked}
@@ -367,7 +368,10 @@ class _Copy:
             return
         self._in_target.keep_until_listed(key)
         if self._plan.target.put(key, stored) is Put.ALREADY_THERE:
-            self._replace_if_broken(key, stored)
+            kept = replace_broken(self._plan.target, self._plan.keys, point_id, stored)
+            if kept is not None:
+                self._leave_out(point_id, kept)
+                return
         self._arrived.append(point_id)
 
     def _leave_out(self, point_id: str, why: Failure) -> None:
@@ -391,13 +395,3 @@ class _Copy:
             self._bad[key] = Bad(code, key, str(broken))
             return None
         return stored
-
-    def _replace_if_broken(self, key: str, stored: bytes) -> None:
-        target = self._plan.target
-        with contextlib.suppress(ObjectMissing):
-            try:
-                check(target.get(key, limit_bytes=LIMIT_BYTES))
-                return
-            except SealError:
-                target.delete(key)
-        target.put(key, stored)

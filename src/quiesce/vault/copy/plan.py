@@ -18,12 +18,14 @@ from quiesce.model.failure import (
 from quiesce.vault.contents.contents import Clock, Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.copy.apart import refuse_within, same_disk
+from quiesce.vault.copy.arrived import whole_manifests
 from quiesce.vault.copy.choosing import Filters, chosen_of
 from quiesce.vault.copy.needs import Needs, Packs
 from quiesce.vault.copy.packs import PackToCopy
 from quiesce.vault.copy.slots import slots_to_send
 from quiesce.vault.format.config import VaultConfig, read_config
 from quiesce.vault.format.keys import VaultKeys
+from quiesce.vault.format.manifest import point_key
 from quiesce.vault.format.pack import pack_name
 from quiesce.vault.stores.store import Store
 from quiesce.vault.vault import Vault
@@ -47,7 +49,7 @@ class Unfit:
 class CopyPlan:
     """What would be carried; nothing has happened yet.
 
-    `points` are ids, newest first where a key tells; `points_there` has the target already.
+    `points` are ids, newest first where a key tells; `arrived` has the target already, whole.
     `segments` and `slots` are keys of objects. `unfit` are points that cannot be copied as far as
     is known before any pack is read; without a key nothing is known of that. `makes_vault`: the
     target holds no vault yet. `notes` are sentences. `contents` are the source's, where they are
@@ -63,11 +65,15 @@ class CopyPlan:
     makes_vault: bool
     slots: tuple[str, ...]
     points: tuple[str, ...]
-    points_there: int
+    arrived: frozenset[str]
     packs: tuple[PackToCopy, ...]
     segments: tuple[str, ...]
     unfit: tuple[Unfit, ...]
     notes: tuple[str, ...]
+
+    @property
+    def points_there(self) -> int:
+        return len(self.arrived)
 
     @property
     def size_bytes(self) -> int:
@@ -145,8 +151,10 @@ def look(
     contents: Contents | None,
     filters: Filters,
     clock: Clock,
+    whole: frozenset[str] = frozenset(),
 ) -> Look:
-    """See `copying.plan_copy`."""
+    """See `copying.plan_copy`. `whole` are points whose manifests the target was just seen to have
+    whole: these are not read again."""
     config = read_config(source)
     if filters.any and keys is None:
         raise InputFailure(
@@ -168,7 +176,7 @@ def look(
         makes_vault=makes_vault,
         slots=slots,
         points=(),
-        points_there=0,
+        arrived=whole,
         packs=(),
         segments=(),
         unfit=(),
@@ -221,7 +229,8 @@ def _keyless(plan: CopyPlan) -> Look:
         if there.get(key) != size and (name := pack_name(key)) is not None
     )
     alive = {key: size for key, size in points.items() if _id(key) not in deleted}
-    here = [key for key, size in alive.items() if points_there.get(key) == size]
+    same = {_id(key) for key, size in alive.items() if points_there.get(key) == size}
+    arrived = _arrived(plan, same)
     notes = (
         *plan.notes,
         "Without the key it is not known which points the packs belong to: everything is copied, "
@@ -229,8 +238,8 @@ def _keyless(plan: CopyPlan) -> Look:
     )
     plan = replace(
         plan,
-        points=tuple(_id(key) for key in sorted(alive) if key not in here),
-        points_there=len(here),
+        points=tuple(_id(key) for key in sorted(alive) if _id(key) not in arrived),
+        arrived=arrived,
         packs=packs,
         segments=tuple(sorted(segments)),
         notes=notes,
@@ -257,11 +266,12 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
     dropped = [m for m in chosen if m.point.id in deleted]
     chosen = [m for m in chosen if m.point.id not in deleted]
     points_here, points_there = _sizes(source, "points/"), _sizes(target, "points/")
-    arrived = {
+    same = {
         m.point.id
         for m in chosen
-        if points_there.get(key := f"points/{m.point.id}") == points_here.get(key)
+        if points_there.get(key := point_key(m.point.id)) == points_here.get(key)
     }
+    arrived = _arrived(plan, same)
     # What the target has lost of points that it has already is brought again.
     walked = chosen if there.index.any_damage else [m for m in chosen if m.point.id not in arrived]
     snapshot = vault.contents.index.snapshot()
@@ -285,7 +295,7 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
     plan = replace(
         plan,
         points=tuple(point_id for point_id in bits if point_id not in arrived),
-        points_there=len(arrived),
+        arrived=arrived,
         packs=tuple(
             PackToCopy(snapshot.names[n], snapshot.sizes[n], snapshot.names[n] in stored)
             for n in (int(number) for number in np.flatnonzero(wanted))
@@ -295,6 +305,12 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
     )
     vms = {m.point.id: m.point.vm for m in chosen}
     return Look(plan, vault.contents, there, bits, snapshot.names, vms)
+
+
+def _arrived(plan: CopyPlan, same: set[str]) -> frozenset[str]:
+    """Of points whose manifests are as long in the target as in the source."""
+    known = plan.arrived & same
+    return known | whole_manifests(plan.target, plan.keys, same - known)
 
 
 def _mendable(here: Contents, there: Contents, snapshot: IndexSnapshot) -> list[int]:

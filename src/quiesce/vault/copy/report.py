@@ -43,8 +43,7 @@ def shortfall(report: CopyReport) -> VaultFailure | None:
         return None
     return VaultFailure(
         "vault.copy-incomplete",
-        f"{len(report.points)} points were copied and {len(report.unfit)} were not: the source is "
-        "damaged.",
+        f"{len(report.points)} points were copied and {len(report.unfit)} were not, for damage.",
         evidence=[
             *(
                 Evidence(f"point {u.point_id} of {u.vm or 'an unknown VM'}: {u.reason}", "source")

@@ -9,7 +9,6 @@ from vault_scene import KEY, FakeClock, Scene, disk_of, put_all
 
 from quiesce.model.failure import Failure
 from quiesce.vault import Vault
-from quiesce.vault.contents.records import LEASE_KEY
 from quiesce.vault.format.pack import pack_key
 
 DISK = disk_of(1, 2, 3)
@@ -209,21 +208,3 @@ def test_a_collector_whose_clock_is_hours_ahead_changes_nothing_and_says_so(
     assert store.keys("") == before
     nearly_right = Vault.open(store, KEY, clock=clock.seen_by(hours=2))
     assert nearly_right.collect(plan).mark
-
-
-def test_a_collector_whose_lease_is_taken_over_as_it_compares_clocks_says_so(
-    clock: FakeClock,
-) -> None:
-    store = PaperStore(clock)
-    Scene.create(store, clock)
-    host = FaultyStore(store)
-    collector = Scene.at(host, clock).vault
-
-    def before(call: Call) -> None:
-        if call.operation == "stat" and call.key == LEASE_KEY:
-            store.delete(LEASE_KEY)
-
-    host.before = before
-    with pytest.raises(Failure) as caught:
-        collector.collect(collector.plan_collect())
-    assert caught.value.code == "vault.collect-running"

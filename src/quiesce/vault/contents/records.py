@@ -101,15 +101,14 @@ class Records:
         dead writer whose clock was a year ahead would delay it for a year.
         """
         found = []
-        future = self._clock() + _AHEAD
+        now = self._clock()
         for info in self._store.list("sessions/"):
             if info.key == LEASE_KEY:
                 continue
             try:
                 values = self.read(info.key, "session")
                 started = min(read_time(values["started_at"]), info.modified_at)
-                at = read_time(values["at"])
-                at = info.modified_at if at > future else max(at, info.modified_at)
+                at = _no_earlier(read_time(values["at"]), info.modified_at, now)
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):
@@ -176,18 +175,27 @@ class Records:
                 yield info.key, *_damage_in(self.read(info.key, "damage"))
 
     def deleted(self) -> dict[str, datetime]:
-        """Point id → when it was deleted. A damaged record still hides its point (its name is
-        its meaning), with the store's time."""
+        """Point id → when it was deleted: as late as the record or the store says, since writers
+        that began before may build on it. A damaged record still hides its point (its name is its
+        meaning), with the store's time."""
         found = {}
+        now = self._clock()
         for info in self._store.list("deleted/"):
             point_id = info.key.rpartition("/")[2]
             try:
-                found[point_id] = read_time(self.read(info.key, "deleted")["at"])
+                at = read_time(self.read(info.key, "deleted")["at"])
+                found[point_id] = _no_earlier(at, info.modified_at, now)
             except ObjectMissing:
                 continue
             except (SealError, KeyError, ValueError, TypeError):
                 found[point_id] = info.modified_at
         return found
+
+
+def _no_earlier(at: datetime, stored_at: datetime, now: datetime) -> datetime:
+    """What a record says of itself, and no earlier than its store says; one of the future counts
+    by its store alone."""
+    return stored_at if at > now + _AHEAD else max(at, stored_at)
 
 
 def _mark_in(values: dict[str, Any]) -> tuple[datetime, tuple[bytes, ...]]:

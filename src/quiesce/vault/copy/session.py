@@ -17,13 +17,13 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from blake3 import blake3
 
 from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailure
 from quiesce.vault.contents.contents import Clock
-from quiesce.vault.contents.lease import LEASE_LIFE
+from quiesce.vault.contents.lease import lives
 from quiesce.vault.contents.records import LEASE_KEY, Records, retire_session
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import pack_key
@@ -185,7 +185,7 @@ def refuse_beside_collection(session: CopySession, store: Store) -> None:
         since = store.stat(LEASE_KEY).modified_at
     except ObjectMissing:
         return
-    if session.stored_at - since < LEASE_LIFE + timedelta(hours=1):
+    if lives(since, session.stored_at):
         raise VaultFailure(
             "vault.collect-running",
             "A garbage collection is being executed on the target of this copy.",

@@ -23,6 +23,7 @@ from quiesce.vault.upkeep.collect_plan import (
     ReadManifests,
     Waiting,
     look,
+    look_at_writers,
 )
 from quiesce.vault.upkeep.compaction import Beat, layout, rewrite_segments
 from quiesce.vault.upkeep.pack_check import stop_if
@@ -40,11 +41,11 @@ def execute_collect(
     """Do what was planned, as far as it is still right now: never more. What was done. It may end
     anywhere, and does so soon after `cancelled` says so.
 
-    :raise VaultFailure: vault.collect-running, vault.clock-ahead, vault.collect-refused
+    :raise VaultFailure: vault.collect-running, vault.clock-ahead, vault.lease-locked,
+        vault.collect-refused
     :raise JobFailure: job.cancelled
     """
-    with reserve_kept_afterwards(contents), leased(contents) as lease:
-        lease.compare_clocks()
+    with reserve_kept_afterwards(contents), leased(contents, judges_by_age=True) as lease:
 
         def beat() -> None:
             stop_if(cancelled)
@@ -52,8 +53,11 @@ def execute_collect(
 
         contents.store.give_back_reserve()
         removal = _Removal(contents, beat)
-        for key in plan.expired_sessions:
-            removal.delete(key)
+        # The clock may have been set right since the plan was made.
+        expired = set(plan.expired_sessions)
+        if expired:
+            expired.intersection_update(look_at_writers(contents, read_manifests).expired)
+        removed = tuple(key for key in sorted(expired) if removal.delete(key))
         # Looked up again after the dead writers' records are gone: what they have committed by
         # now counts, and they can commit no more.
         wanted = plan.repack
@@ -91,7 +95,7 @@ def execute_collect(
             manifests=manifests,
             ripe_marks=tuple(sorted(ripe)),
             revive=tuple(sorted(revive)),
-            expired_sessions=plan.expired_sessions,
+            expired_sessions=removed,
             repack=replace(now.repack, packs=repack),
             locked=tuple(removal.locked),
             copied_bytes=copied.stored_bytes,

@@ -118,6 +118,22 @@ ReadManifests = Callable[[], tuple[tuple[Manifest, ...], Mapping[str, VaultFailu
 
 
 @dataclass(frozen=True, slots=True)
+class Writers:
+    """Those that live and have not committed, and records of all others; then all manifests, and
+    failures by point id, as they were read after the records."""
+
+    now: datetime
+    living: tuple[Session, ...]
+    expired: tuple[str, ...]
+    manifests: tuple[Manifest, ...]
+    damaged: Mapping[str, VaultFailure]
+
+    @property
+    def committed(self) -> frozenset[str]:
+        return frozenset(manifest.point.id for manifest in self.manifests)
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A plan, and what it was made from: `sizes` are of all packs listed."""
 
@@ -135,7 +151,8 @@ def plan_collect(
     repack_below: float = REPACK_BELOW,
     repack_bytes: int = REPACK_BYTES,
 ) -> CollectPlan:
-    """`repack_below` 0 repacks nothing.
+    """`repack_below` 0 repacks nothing. By this machine's clock, right or wrong: nothing is done
+    that is not found again when it is executed, and then clocks are compared.
 
     :raise VaultFailure: vault.collect-refused when a point, or a record of damage or garbage,
         cannot be read
@@ -143,15 +160,22 @@ def plan_collect(
     return look(contents, read_manifests, repack_below, repack_bytes, no_beat).plan
 
 
-def look(
-    contents: Contents, read_manifests: ReadManifests, below: float, limit: int, beat: Beat
-) -> Look:
+def look_at_writers(contents: Contents, read_manifests: ReadManifests) -> Writers:
     # Sessions before manifests: a writer that is gone from the one has committed to the other.
     sessions = contents.records.sessions()
     manifests, damaged = read_manifests()
     now = contents.clock()
     committed = {manifest.point.id for manifest in manifests}
-    living = [s for s in sessions if _lives(s, now) and s.point_id not in committed]
+    living = tuple(s for s in sessions if _lives(s, now) and s.point_id not in committed)
+    expired = tuple(s.key for s in sessions if s not in living)
+    return Writers(now, living, expired, manifests, damaged)
+
+
+def look(
+    contents: Contents, read_manifests: ReadManifests, below: float, limit: int, beat: Beat
+) -> Look:
+    writers = look_at_writers(contents, read_manifests)
+    now, living = writers.now, writers.living
     oldest = min((s.started_at for s in living), default=datetime.max.replace(tzinfo=now.tzinfo))
 
     def all_began_after(at: datetime) -> bool:
@@ -163,7 +187,7 @@ def look(
         raise _unknown(key)
     contents.refresh(scan_unindexed=True)
     snapshot = contents.index.snapshot()
-    references = _references(contents, snapshot, manifests, damaged, deleted.keys(), gone, beat)
+    references = _references(contents, snapshot, writers, deleted.keys(), gone, beat)
     served = references.live_packs()
 
     marks = tuple(contents.records.garbage())
@@ -200,9 +224,9 @@ def look(
         revive=tuple(sorted((ripe_packs & served).difference(repack.packs, repack.later))),
         waiting=_waiting(marks, (marked & garbage) - delete, sizes, living),
         unmarked=_unmarked([stored[name] for name in garbage - settled]),
-        held_points=len(committed & deleted.keys() - gone),
+        held_points=len(writers.committed & deleted.keys() - gone),
         manifests=tuple(sorted(gone)),
-        expired_sessions=tuple(s.key for s in sessions if s not in living),
+        expired_sessions=writers.expired,
         repack=repack,
         hidden_until=hidden_until,
         hidden_unknown=hidden_unknown,
@@ -255,17 +279,16 @@ def _lives(session: Session, now: datetime) -> bool:
 def _references(
     contents: Contents,
     snapshot: IndexSnapshot,
-    manifests: Iterable[Manifest],
-    damaged: Mapping[str, VaultFailure],
+    writers: Writers,
     deleted: Set[str],
     gone: Set[str],
     beat: Beat,
 ) -> References:
     references = References(contents, snapshot)
-    for point_id, failure in damaged.items():
+    for point_id, failure in writers.damaged.items():
         if point_id not in deleted:
             raise _refused(point_id) from failure
-    for manifest in manifests:
+    for manifest in writers.manifests:
         beat()
         if manifest.point.id not in gone:
             try:

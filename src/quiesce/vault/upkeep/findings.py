@@ -138,7 +138,7 @@ def _refused_by(write: Callable[[], None]) -> str:
     try:
         write()
     except Failure as refused:
-        if refused.code not in CANNOT_WRITE | {"vault.collect-running"}:
+        if refused.code not in CANNOT_WRITE | {"vault.collect-running", "vault.lease-locked"}:
             raise
         return refused.message
     return ""

@@ -10,7 +10,6 @@ from functools import partial
 
 from quiesce.model.damage import DamageReport
 from quiesce.model.failure import Evidence, NotFoundFailure, VaultFailure
-from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
 from quiesce.vault.contents.manifests import Manifests
@@ -30,6 +29,7 @@ from quiesce.vault.upkeep.deletion import DeletionPlan, execute_deletion, plan_d
 from quiesce.vault.upkeep.forecast import Forecast, forecast
 from quiesce.vault.upkeep.holding import held
 from quiesce.vault.upkeep.known_damage import KnownDamage
+from quiesce.vault.upkeep.pace import Show, unseen
 from quiesce.vault.upkeep.rebuild import RebuildReport, rebuild_index
 from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
@@ -200,39 +200,58 @@ class Vault:
         execute_deletion(self.contents, plan)
 
     def plan_collect(
-        self, repack_below: float = REPACK_BELOW, *, repack_bytes: int = REPACK_BYTES
+        self,
+        repack_below: float = REPACK_BELOW,
+        *,
+        repack_bytes: int = REPACK_BYTES,
+        on_progress: Show = unseen,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> CollectPlan:
         """What garbage collection would do now; see `quiesce.vault.upkeep.collect_plan`. Packs of
         which less than `repack_below` is needed are copied out of, `repack_bytes` at most a run.
 
         :raise VaultFailure: vault.collect-refused
+        :raise JobFailure: job.cancelled
         """
         return plan_collect(
             self.contents,
             self._all_manifests_now,
             repack_below=repack_below,
             repack_bytes=repack_bytes,
+            on_progress=on_progress,
+            cancelled=cancelled,
         )
 
     def collect(
-        self, plan: CollectPlan, *, cancelled: Callable[[], bool] = lambda: False
+        self,
+        plan: CollectPlan,
+        *,
+        on_progress: Show = unseen,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> CollectPlan:
         """Carry the plan out as far as it still holds; what was done.
 
-        :raise VaultFailure: vault.collect-running, vault.collect-refused
+        :raise VaultFailure: vault.collect-running, vault.collect-refused, vault.clock-ahead,
+            vault.lease-locked
         :raise JobFailure: job.cancelled
         """
-        return execute_collect(self.contents, plan, self._all_manifests_now, cancelled=cancelled)
+        return execute_collect(
+            self.contents,
+            plan,
+            self._all_manifests_now,
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
 
     def rebuild_index(
         self,
         *,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_progress: Show = unseen,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> RebuildReport:
         """All index segments anew, from the packs. See `quiesce.vault.upkeep.rebuild`.
 
-        :raise VaultFailure: vault.collect-running
+        :raise VaultFailure: vault.collect-running, vault.lease-locked
         :raise JobFailure: job.cancelled
         """
         return rebuild_index(self.contents, on_progress=on_progress, cancelled=cancelled)
@@ -245,7 +264,7 @@ class Vault:
         cursor: str = "",
         sample: int = SAMPLE_CHUNKS,
         seed: int | None = None,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_progress: Show = unseen,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> VerifyReport:
         """Check the vault; damage is in the report, not raised. See `VerifyOptions`.

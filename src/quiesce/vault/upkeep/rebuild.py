@@ -55,7 +55,8 @@ def rebuild_index(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> RebuildReport:
     """
-    :raise VaultFailure: vault.collect-running: collection writes segments too; wait for it
+    :raise VaultFailure: vault.collect-running: collection writes segments too; wait for it ·
+        vault.lease-locked
     :raise JobFailure: job.cancelled; the old index is as it was
     """
     with reserve_kept_afterwards(contents), leased(contents) as lease:
@@ -76,6 +77,7 @@ def rebuild_index(
 
         for name, found in _footers(contents, sizes):
             stop_if(cancelled)
+            lease.beat()
             done += sizes[name]
             on_progress(Progress(done, total, phase="index"))
             if found is None:

@@ -105,7 +105,9 @@ def collect(
     place.check_wait(wait)
     vault = place.open() if place.at is not None else None
     if vault is not None:
-        found = vault.plan_collect()
+        nothing = "Nothing was changed."
+        with working("Look for garbage", go_on=nothing, quiet=common.json) as (tell, cancelled):
+            found = vault.plan_collect(on_progress=tell, cancelled=cancelled)
         plan = as_json_value(collect_view(found))
     else:
         with common.client() as client:
@@ -124,8 +126,8 @@ def collect(
                 client, client.post("vault", "gc"), wait=wait, as_json=common.json
             )
     go_on = f"Nothing is lost by that. Begin again: `quiesce vault gc{place.words}`"
-    with working("Collect garbage", go_on=go_on, quiet=common.json) as (_, cancelled):
-        collected = vault.collect(found, cancelled=cancelled)
+    with working("Collect garbage", go_on=go_on, quiet=common.json) as (tell, cancelled):
+        collected = vault.collect(found, on_progress=tell, cancelled=cancelled)
     done = as_json_value(collect_view(collected, executed=True))
 
     def human() -> None:

@@ -16,9 +16,10 @@ _SHOWN = 5
 def collect(parts: Parts, job: Job) -> None:
     console = parts.console(job.id, _COLLECT)
     vault = parts.points.vault
-    plan = vault.plan_collect()
+    plan = vault.plan_collect(on_progress=console.progress, cancelled=console.cancelled)
     console.stop_if_cancelled()
-    done = collect_view(vault.collect(plan, cancelled=console.cancelled), executed=True)
+    collected = vault.collect(plan, on_progress=console.progress, cancelled=console.cancelled)
+    done = collect_view(collected, executed=True)
     parts.points.collected()
     for line in told(done):
         console.note("info", line)

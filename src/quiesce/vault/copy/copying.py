@@ -28,7 +28,6 @@ from quiesce.vault.copy.choosing import Filters
 from quiesce.vault.copy.locked import TargetLocks
 from quiesce.vault.copy.packs import (
     Bad,
-    Pace,
     carry_packs,
     packs_at_once_between,
 )
@@ -49,6 +48,7 @@ from quiesce.vault.format.pack import pack_key
 from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
 from quiesce.vault.format.segment import PackedRows
 from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store, delete_if_allowed
+from quiesce.vault.upkeep.pace import Pace
 
 __all__ = ["CopyPlan", "CopyReport", "check_room", "execute_copy", "plan_copy", "shortfall"]
 
@@ -92,9 +92,8 @@ def execute_copy(
     :raise VaultFailure: vault.session-expired, vault.collect-running, vault.copy-unseen
     :raise PolicyFailure: vault.copy-other-vault, vault.copy-onto-itself
     """
-    pace = Pace(0, on_progress)
-    pace.phase = "Looking for what is missing"
-    pace.show()
+    pace = Pace(on_progress)
+    pace.begin("Looking for what is missing")
     with _signs_of_life(plan, clock) as (in_target, in_source):
         # Looked up again: only what was seen after the sessions began is sure to stay.
         now = _settled_look(plan, in_target, clock)
@@ -226,8 +225,7 @@ class _Copy:
 
     def run(self) -> CopyReport:
         plan = self._plan
-        self._pace.total_bytes = plan.size_bytes
-        self._pace.phase = "Copying packs"
+        self._pace.begin("Copying packs", plan.size_bytes)
         index = sum(info.size_bytes for info in plan.source.list("index/"))
         plan.target.keep_reserve(min(LARGEST_BYTES, 1024 * 1024 + index))
         for batch in self._now.batches():
@@ -281,6 +279,7 @@ class _Copy:
         ):
             pack = carried.pack
             self._pace.done_bytes += pack.size_bytes
+            self._pace.stored_bytes = self._pace.done_bytes
             if carried.bad is not None and not carried.there:
                 self._bad[carried.bad.object] = carried.bad
                 self._bad_packs |= {pack.name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from quiesce.model.failure import JobFailure, StorageFailure
-from quiesce.model.job import Progress
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import PACK_BYTES, Entry, PackError, pack_key, whole_footer
 from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store
@@ -19,7 +17,6 @@ from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 2, 4
 """Each takes its pack in memory: at most 128 MiB together. Two keep a local disk busy, since one
 reads while the other writes; an object store answers late, and needs several."""
-_WINDOW_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 
 
@@ -55,32 +52,6 @@ class Carried:
 def packs_at_once_between(source: Store, target: Store) -> int:
     wanted = max(source.uploads_at_once, target.uploads_at_once)
     return max(_LEAST_AT_ONCE, min(_MOST_AT_ONCE, wanted))
-
-
-class Pace:
-    """How far a copy is: bytes done of those to do, and the rate of the last ten seconds."""
-
-    def __init__(
-        self,
-        total_bytes: int,
-        show: Callable[[Progress], None],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.total_bytes = total_bytes
-        self.done_bytes = 0
-        self.phase = ""
-        self._show = show
-        self._monotonic = monotonic
-        self._samples = deque([(monotonic(), 0)])
-
-    def show(self) -> None:
-        now = self._monotonic()
-        self._samples.append((now, self.done_bytes))
-        while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW_SECONDS:
-            self._samples.popleft()
-        since, before = self._samples[0]
-        rate = (self.done_bytes - before) / (now - since) if now > since else 0.0
-        self._show(Progress(self.done_bytes, self.total_bytes, self.done_bytes, rate, self.phase))
 
 
 def carry_packs(

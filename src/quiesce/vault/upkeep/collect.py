@@ -26,6 +26,7 @@ from quiesce.vault.upkeep.collect_plan import (
     look_at_writers,
 )
 from quiesce.vault.upkeep.compaction import Beat, layout, rewrite_segments
+from quiesce.vault.upkeep.pace import Pace, Show, unseen
 from quiesce.vault.upkeep.pack_check import stop_if
 from quiesce.vault.upkeep.repack import Copied, copy_out
 
@@ -36,6 +37,7 @@ def execute_collect(
     read_manifests: ReadManifests,
     *,
     level: int = 1,
+    on_progress: Show = unseen,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> CollectPlan:
     """Do what was planned, as far as it is still right now: never more. What was done. It may end
@@ -52,6 +54,7 @@ def execute_collect(
             lease.beat()
 
         contents.store.give_back_reserve()
+        pace = Pace(on_progress)
         removal = _Removal(contents, beat)
         # The clock may have been set right since the plan was made.
         expired = set(plan.expired_sessions)
@@ -61,7 +64,7 @@ def execute_collect(
         # Looked up again after the dead writers' records are gone: what they have committed by
         # now counts, and they can commit no more.
         wanted = plan.repack
-        seen = look(contents, read_manifests, wanted.below, wanted.limit_bytes, beat)
+        seen = look(contents, read_manifests, wanted.below, wanted.limit_bytes, pace, beat)
         now = seen.plan
         contents.save_index()
         mark = tuple(pack for pack in now.mark if pack in plan.mark)
@@ -73,7 +76,7 @@ def execute_collect(
             if removal.delete(point_key(point_id)):
                 removal.delete(f"deleted/{point_id}")
         delete = frozenset(now.delete) & frozenset(plan.delete)
-        deleted = _delete_packs(contents, delete, removal)
+        deleted = _delete_packs(contents, delete, seen.sizes, removal, pace)
         ripe = frozenset(now.ripe_marks) & frozenset(plan.ripe_marks)
         revive = frozenset(now.revive) & frozenset(plan.revive)
         _settle_marks(seen, ripe, revive, removal)
@@ -81,7 +84,7 @@ def execute_collect(
             if info.modified_at < contents.clock() - MARGIN:
                 removal.delete(info.key)
         # Last, when what could be freed is free.
-        copied = _copy_out(contents, seen, repack, level, beat)
+        copied = _copy_out(contents, seen, repack, level, pace, beat)
         contents.refresh()
         _forget_damage(contents, removal)
         emptied = set(repack).difference(name for name, _ in copied.left)
@@ -121,11 +124,21 @@ def _put_mark(contents: Contents, seen: Look, packs: Sequence[bytes]) -> None:
 
 
 def _copy_out(
-    contents: Contents, seen: Look, packs: Sequence[bytes], level: int, beat: Beat
+    contents: Contents, seen: Look, packs: Sequence[bytes], level: int, pace: Pace, beat: Beat
 ) -> Copied:
     if not packs:
         return Copied(0, ())
-    return copy_out(contents, seen.snapshot, seen.references.live, packs, level=level, beat=beat)
+    sizes = dict(zip(seen.plan.repack.packs, seen.plan.repack.each_bytes, strict=True))
+    pace.begin("Copying out of packs", sum(sizes[name] for name in packs))
+    return copy_out(
+        contents,
+        seen.snapshot,
+        seen.references.live,
+        packs,
+        level=level,
+        beat=beat,
+        on_copied=lambda name: pace.advance(sizes[name]),
+    )
 
 
 class _Removal:
@@ -149,15 +162,28 @@ class _Removal:
         return True
 
 
-def _delete_packs(contents: Contents, packs: Set[bytes], removal: _Removal) -> frozenset[bytes]:
+def _delete_packs(
+    contents: Contents,
+    packs: Set[bytes],
+    sizes: Mapping[bytes, int],
+    removal: _Removal,
+    pace: Pace,
+) -> frozenset[bytes]:
     """Those that are gone. Index segments come first, so that none tells of what is not there."""
+    pace.begin("Writing the index")
     told = rewrite_segments(contents, packs, beat=removal.beat) if packs else frozenset()
     if not packs and layout(contents).untidy:
         rewrite_segments(contents, packs, beat=removal.beat)
     for pack in sorted(packs & told):
         why = "an index segment that tells of it is kept by a retention lock"
         removal.locked.append(LockedObject(pack_key(pack), why))
-    return frozenset(pack for pack in sorted(packs - told) if removal.delete(pack_key(pack)))
+    gone = set()
+    pace.begin("Deleting packs", sum(sizes[pack] for pack in packs - told))
+    for pack in sorted(packs - told):
+        if removal.delete(pack_key(pack)):
+            gone.add(pack)
+        pace.advance(sizes[pack])
+    return frozenset(gone)
 
 
 def _settle_marks(seen: Look, ripe: Set[str], revive: Set[bytes], removal: _Removal) -> None:

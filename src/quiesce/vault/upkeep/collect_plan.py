@@ -32,7 +32,9 @@ from quiesce.vault.format.pack import pack_key, pack_name
 from quiesce.vault.points.writer import SESSION_LIMIT
 from quiesce.vault.stores.locking import locking
 from quiesce.vault.stores.store import ObjectInfo
-from quiesce.vault.upkeep.compaction import Beat, no_beat
+from quiesce.vault.upkeep.compaction import Beat
+from quiesce.vault.upkeep.pace import Pace, Show, unseen
+from quiesce.vault.upkeep.pack_check import stop_if
 from quiesce.vault.upkeep.references import References
 from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES, Repacking, choose
 
@@ -150,14 +152,22 @@ def plan_collect(
     *,
     repack_below: float = REPACK_BELOW,
     repack_bytes: int = REPACK_BYTES,
+    on_progress: Show = unseen,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> CollectPlan:
     """`repack_below` 0 repacks nothing. By this machine's clock, right or wrong: nothing is done
     that is not found again when it is executed, and then clocks are compared.
 
     :raise VaultFailure: vault.collect-refused when a point, or a record of damage or garbage,
         cannot be read
+    :raise JobFailure: job.cancelled
     """
-    return look(contents, read_manifests, repack_below, repack_bytes, no_beat).plan
+    pace = Pace(on_progress)
+
+    def beat() -> None:
+        stop_if(cancelled)
+
+    return look(contents, read_manifests, repack_below, repack_bytes, pace, beat).plan
 
 
 def look_at_writers(contents: Contents, read_manifests: ReadManifests) -> Writers:
@@ -172,8 +182,14 @@ def look_at_writers(contents: Contents, read_manifests: ReadManifests) -> Writer
 
 
 def look(
-    contents: Contents, read_manifests: ReadManifests, below: float, limit: int, beat: Beat
+    contents: Contents,
+    read_manifests: ReadManifests,
+    below: float,
+    limit: int,
+    pace: Pace,
+    beat: Beat,
 ) -> Look:
+    pace.begin("Looking at packs")
     writers = look_at_writers(contents, read_manifests)
     now, living = writers.now, writers.living
     oldest = min((s.started_at for s in living), default=datetime.max.replace(tzinfo=now.tzinfo))
@@ -187,7 +203,7 @@ def look(
         raise _unknown(key)
     contents.refresh(scan_unindexed=True)
     snapshot = contents.index.snapshot()
-    references = _references(contents, snapshot, writers, deleted.keys(), gone, beat)
+    references = _references(contents, snapshot, writers, deleted.keys(), gone, pace, beat)
     served = references.live_packs()
 
     marks = tuple(contents.records.garbage())
@@ -282,9 +298,11 @@ def _references(
     writers: Writers,
     deleted: Set[str],
     gone: Set[str],
+    pace: Pace,
     beat: Beat,
 ) -> References:
     references = References(contents, snapshot)
+    pace.begin("Looking at points", sum(m.point.size_bytes for m in writers.manifests))
     for point_id, failure in writers.damaged.items():
         if point_id not in deleted:
             raise _refused(point_id) from failure
@@ -295,6 +313,7 @@ def _references(
                 references.add([manifest])
             except VaultFailure as inner:
                 raise _refused(manifest.point.id) from inner
+        pace.advance(manifest.point.size_bytes)
     return references
 
 

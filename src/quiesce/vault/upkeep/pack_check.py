@@ -78,6 +78,7 @@ def read_requests(size_bytes: int) -> int:
 class PackRound:
     """A round through packs in the order of their names, several at a time, as far as a budget
     reaches. `reached` is the last name that it has come to, `stopped_by` the limit that ended it.
+    `done_bytes` are of all packs up to `reached`, in this run and the ones that it goes on with.
     """
 
     def __init__(
@@ -90,17 +91,10 @@ class PackRound:
         self._todo = sorted(name for name in self._sizes if name > after)
         self._meter = meter
         self.listed = len(named)
+        self.total_bytes = sum(self._sizes.values())
+        self.done_bytes = self.total_bytes - sum(self._sizes[name] for name in self._todo)
         self.reached = after
         self.stopped_by = ""
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(self._sizes.values())
-
-    @property
-    def done_bytes(self) -> int:
-        """Of all packs up to `reached`, in this run and the ones that it goes on with."""
-        return sum(size for name, size in self._sizes.items() if name <= self.reached)
 
     def check(
         self, check: Callable[[bytes, int], PackCheck], cancelled: Callable[[], bool]
@@ -140,6 +134,7 @@ class PackRound:
         name, future = waiting.popleft()
         found = future.result()
         self.reached = name
+        self.done_bytes += self._sizes[name]
         return found
 
 

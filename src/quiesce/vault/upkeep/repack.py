@@ -17,7 +17,7 @@ is *marked* as garbage first, as any other, and only then is copied from.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,14 +47,15 @@ _BATCH_BYTES = 4 * 1024 * 1024
 class Repacking:
     """Which packs are copied out of, in this order. Nothing has happened yet.
 
-    `copy_bytes` are read and stored again, about; `frees_bytes` is what that makes free on balance,
-    once the old packs are deleted. `later` packs would be worth it too, and wait for another run,
-    since this one is limited to `limit_bytes`.
+    `copy_bytes` are read and stored again, about, `each_bytes` of each pack; `frees_bytes` is what
+    that makes free on balance, once the old packs are deleted. `later` packs would be worth it too,
+    and wait for another run, since this one is limited to `limit_bytes`.
     """
 
     below: float = 0.0
     limit_bytes: int = 0
     packs: tuple[bytes, ...] = ()
+    each_bytes: tuple[int, ...] = ()
     copy_bytes: int = 0
     frees_bytes: int = 0
     later: tuple[bytes, ...] = ()
@@ -121,6 +122,7 @@ def choose(
         below=below,
         limit_bytes=limit_bytes,
         packs=tuple(row[1] for row in chosen),
+        each_bytes=tuple(row[2] for row in chosen),
         copy_bytes=copied_bytes,
         frees_bytes=sum(row[3] for row in chosen),
         later=tuple(row[1] for row in later),
@@ -144,9 +146,10 @@ def copy_out(
     *,
     level: int,
     beat: Beat,
+    on_copied: Callable[[bytes], None] = lambda name: None,
 ) -> Copied:
-    """Store what lives in these packs anew, one pack after another. They are marked as garbage
-    already: what also lies in another pack is not stored again."""
+    """Store what lives in these packs anew, one pack after another, and say `on_copied` of each.
+    They are marked as garbage already: what also lies in another pack is not stored again."""
     numbers = {name: number for number, name in enumerate(snapshot.names)}
     stored = 0
     left = []
@@ -163,6 +166,7 @@ def copy_out(
                 if failure.code != "storage.object-missing":
                     raise
                 left.append((name, str(failure)))
+            on_copied(name)
         stream.flush()
         contents.save_index()
     finally:

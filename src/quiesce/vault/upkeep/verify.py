@@ -24,6 +24,7 @@ from quiesce.vault.upkeep.health import (
     lost_points,
     newest_of_each_vm,
 )
+from quiesce.vault.upkeep.pace import Pace
 from quiesce.vault.upkeep.pack_check import (
     PackCheck,
     PackRound,
@@ -102,6 +103,7 @@ class _Verification:
     refresh_requests: int = 0
 
     def __post_init__(self) -> None:
+        self.pace = Pace(lambda progress: self.on_progress(progress))
         self.findings = Findings(self.contents, self.metered)
 
     def run(self) -> VerifyReport:
@@ -225,24 +227,27 @@ class _Verification:
                     return found
             return check_blobs(contents, name, size_bytes)
 
+        self.pace.begin("packs", packs.total_bytes, done_bytes=packs.done_bytes)
         for found in packs.check(check, self.cancelled):
             self.opened += found.opened
             self.read += found.read
             self.checked += bool(found.read or found.findings)
             self.findings.record(found)
-            self._progress(packs.done_bytes, packs.total_bytes, "packs")
+            self.pace.advance(packs.done_bytes - self.pace.done_bytes)
         self.stopped_by = packs.stopped_by
 
     def _draw(self) -> SampleReport:
         options = self.options
         seed = secrets.randbits(32) if options.seed is None else options.seed
         drawn: list[Drawn] = []
+        # Of the size that all chunks have but a disk's last one.
+        self.pace.begin("sample", options.sample * self.contents.chunk_bytes)
         try:
             for found in Sampler(self.metered, self.manifests, seed, self._check).draw():
                 drawn.append(found)
                 if found.failure is not None:
                     self._note(found)
-                self._progress(len(drawn), options.sample, "sample")
+                self.pace.advance(self.contents.chunk_bytes)
                 if len(drawn) >= options.sample:
                     break
         except _Spent as spent:
@@ -281,16 +286,14 @@ class _Verification:
         numbers = [number for number, m in enumerate(ordered) if m.point.id == after]
         todo = ordered[numbers[0] + 1 :] if numbers else ordered
         examiner = Examiner(self.metered, self.metered.index.snapshot(), self._check)
-        total = sum(m.point.size_bytes for m in todo)
-        done = 0
+        self.pace.begin("maps", sum(m.point.size_bytes for m in todo))
         last = ""
         stopped = False
         try:
             for manifest in todo:
                 examiner.look_at(manifest)
                 last = manifest.point.id
-                done += manifest.point.size_bytes
-                self._progress(done, total, "maps")
+                self.pace.advance(manifest.point.size_bytes)
         except _Spent as spent:
             self.stopped_by = str(spent)
             stopped = True
@@ -305,7 +308,3 @@ class _Verification:
         refused = self.meter.refuses(requests)
         if refused:
             raise _Spent(refused)
-
-    def _progress(self, done: int, total: int, phase: str) -> None:
-        rate = done / self.meter.seconds if self.meter.seconds > 0 else 0.0
-        self.on_progress(Progress(done_bytes=done, total_bytes=total, rate=rate, phase=phase))

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quiesce.model.failure import InputFailure
-from quiesce.model.job import Progress
 from quiesce.vault.format.config import read_config
 from quiesce.vault.stores.in_front import origin_of
 from quiesce.vault.stores.store import Store
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
+from quiesce.vault.upkeep.pace import Pace, Show, unseen
 from quiesce.vault.upkeep.pack_check import PackRound, check_by_name, stop_if
 from quiesce.vault.upkeep.sealed_check import check_sealed, sealed_objects
 from quiesce.vault.upkeep.verify_report import (
@@ -33,7 +33,7 @@ def verify_packs(
     *,
     budget: Budget = UNLIMITED,
     cursor: str = "",
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Show = unseen,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> VerifyReport:
     """A report as of mode PACKS, without points: its verdict is never that the vault is intact,
@@ -70,13 +70,14 @@ def verify_packs(
             left_off = replace(left_off, after=info.key.encode().hex())
     checked = read = 0
     if not stopped_by:
+        pace = Pace(on_progress)
+        pace.begin("packs", packs.total_bytes, done_bytes=packs.done_bytes)
         look = packs.check(lambda name, size: check_by_name(store, name, size), cancelled)
         for pack in look:
             read += pack.read
             checked += bool(pack.read or pack.findings)
             findings += pack.findings
-            rate = read / meter.seconds if meter.seconds > 0 else 0.0
-            on_progress(Progress(packs.done_bytes, packs.total_bytes, rate=rate, phase="packs"))
+            pace.advance(packs.done_bytes - pace.done_bytes)
         stopped_by = packs.stopped_by
         left_off = Cursor(VerifyMode.PACKS, PACKS, packs.reached.hex(), packs.until)
     return VerifyReport(

@@ -146,6 +146,24 @@ def test_a_collection_that_dies_over_the_time_of_the_store_leaves_nothing_for_lo
     assert store.keys("tmp/") == []
 
 
+def test_a_collection_that_stands_still_over_the_time_of_the_store_says_that_another_came(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    Scene.create(store, clock)
+    host = FaultyStore(store)
+    sleepy = Scene.at(host, clock).vault
+    other = Scene.at(store, clock).vault
+
+    def before(call: Call) -> None:
+        if call.operation == "stat" and call.key.startswith("tmp/"):
+            clock.advance(hours=30)
+            collect(other)
+
+    host.before = before
+    assert refusal(lambda: collect(sleepy)) == "vault.collect-running"
+
+
 # ── who stands still ─────────────────────────────────────────────────────────────────────────────
 
 

@@ -38,11 +38,16 @@ def lives(stored_at: datetime, now: datetime) -> bool:
 
 
 def _time_of_store(contents: Contents) -> datetime:
-    """What time it is by the store, as an object tells that is made for this and removed."""
+    """What time it is by the store, as an object tells that is made for this and removed.
+
+    :raise VaultFailure: vault.collect-running
+    """
     key = f"tmp/{secrets.token_hex(16)}"
     contents.records.put_for_upkeep(key, "probe", {})
     try:
         return contents.store.stat(key).modified_at
+    except ObjectMissing as inner:  # it lay there for a day: this process stood still
+        raise _running("it has cleared away what this one had just put") from inner
     finally:
         # One that stays is cleared by a later collection, as are other pieces of writes.
         delete_if_allowed(contents.store, key)
@@ -50,7 +55,7 @@ def _time_of_store(contents: Contents) -> datetime:
 
 def _compare_clocks(contents: Contents) -> None:
     """
-    :raise VaultFailure: vault.clock-ahead
+    :raise VaultFailure: vault.clock-ahead, vault.collect-running
     """
     ahead = contents.clock() - _time_of_store(contents)
     if ahead > MOST_AHEAD:

@@ -24,6 +24,7 @@ from quiesce.service.vault_views import (
 )
 from quiesce.service.views import VaultView
 from quiesce.vault.upkeep.forecast import Forecast
+from quiesce.vault.upkeep.rebuild import RebuildPlan
 
 _CONFLICT = problem_responses(HTTPStatus.CONFLICT)
 _NOT_FOUND_OR_CONFLICT = problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
@@ -138,6 +139,12 @@ def show_garbage(service: Running) -> CollectView:
 def collect_garbage(service: Running) -> Job:
     """Start a garbage collection. Nothing is deleted that was marked less than a day ago."""
     return service.jobs.start_collect()
+
+
+@router.get("/vault/rebuild-plan")
+def plan_rebuild(service: Running) -> RebuildPlan:
+    """What making the index anew would read, write and replace now. Nothing is written."""
+    return service.upkeep.plan_rebuild()
 
 
 @router.post("/vault/rebuild-index", status_code=202, responses=_CONFLICT)

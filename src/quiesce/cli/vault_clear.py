@@ -139,16 +139,26 @@ def collect(
     return ExitCode.OK
 
 
-def rebuild_index(*, wait: Wait = True, place: Place = PLACE, common: Common = COMMON) -> int:
+def rebuild_index(
+    *,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    place: Place = PLACE,
+    common: Common = COMMON,
+) -> int:
     """Make the index anew from the packs' own lists, when it is lost or doubted."""
     place.check_wait(wait)
     if place.at is None:
         with common.client() as client:
+            if dry_run:
+                return _rebuilding(client.get("vault", "rebuild-plan"), common)
             job = client.post("vault", "rebuild-index")
             return finish_or_follow(client, job, wait=wait, as_json=common.json)
     from quiesce.service.rebuilding import told
 
     vault = place.open()
+    if dry_run:
+        return _rebuilding(as_json_value(vault.plan_rebuild()), common)
     go_on = f"The old index serves on. Begin again: `quiesce vault rebuild-index{place.words}`"
     with working("Rebuild index", go_on=go_on, quiet=common.json) as (tell, cancelled):
         report = vault.rebuild_index(on_progress=tell, cancelled=cancelled)
@@ -160,6 +170,17 @@ def rebuild_index(*, wait: Wait = True, place: Place = PLACE, common: Common = C
 
     screen.emit(as_json_value(report), as_json=common.json, human=human)
     return ExitCode.JOB_WARNING if report.unreadable else ExitCode.OK
+
+
+def _rebuilding(plan: Any, common: Common) -> int:
+    def human() -> None:
+        screen.say(
+            f"Would read the lists of {plan['packs']} packs, write about {plan['segments']} "
+            f"segments of the index, and then delete the {plan['replaced']} older ones."
+        )
+
+    screen.emit(plan, as_json=common.json, human=human)
+    return ExitCode.OK
 
 
 def _plans(plans: list[Any]) -> None:

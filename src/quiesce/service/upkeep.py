@@ -34,6 +34,7 @@ from quiesce.vault.format.keys import KeyFile, KeyMaterial, Passphrase, Recovery
 from quiesce.vault.format.slots import check_removable, list_slots, slot_opened_by
 from quiesce.vault.stores.store import Store
 from quiesce.vault.upkeep.forecast import Forecast
+from quiesce.vault.upkeep.rebuild import RebuildPlan
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 
 PASSPHRASE_LEAST = 12
@@ -158,6 +159,9 @@ class Upkeep:
     def plan_collect(self) -> CollectView:
         """:raise VaultFailure: vault.collect-refused"""
         return collect_view(self._points.vault.plan_collect())
+
+    def plan_rebuild(self) -> RebuildPlan:
+        return self._points.vault.plan_rebuild()
 
     def plan_copy(self, request: CopyRequest) -> CopyView:
         """

@@ -30,7 +30,12 @@ from quiesce.vault.upkeep.forecast import Forecast, forecast
 from quiesce.vault.upkeep.holding import held
 from quiesce.vault.upkeep.known_damage import KnownDamage
 from quiesce.vault.upkeep.pace import Show, unseen
-from quiesce.vault.upkeep.rebuild import RebuildReport, rebuild_index
+from quiesce.vault.upkeep.rebuild import (
+    RebuildPlan,
+    RebuildReport,
+    plan_rebuild,
+    rebuild_index,
+)
 from quiesce.vault.upkeep.repack import REPACK_BELOW, REPACK_BYTES
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 from quiesce.vault.upkeep.verify import VerifyOptions, verify_vault
@@ -242,6 +247,10 @@ class Vault:
             on_progress=on_progress,
             cancelled=cancelled,
         )
+
+    def plan_rebuild(self) -> RebuildPlan:
+        """What `rebuild_index` would do now. Nothing is written."""
+        return plan_rebuild(self.contents)
 
     def rebuild_index(
         self,

@@ -381,6 +381,9 @@ def test_a_check_that_reached_its_limit_says_how_to_go_on(here: Here) -> None:
 def test_a_lost_index_is_rebuilt(here: Here) -> None:
     for segment in (here.folder / "index").iterdir():
         segment.unlink()
+    told = here("rebuild-index", "--dry-run").words
+    assert "Would read the lists of 4 packs, write about 1 segments" in told
+    assert list((here.folder / "index").iterdir()) == []
     said = here("rebuild-index")
     assert said.code == 0, said.words
     assert "The index tells of 4 packs" in said.words

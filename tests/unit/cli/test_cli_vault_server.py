@@ -83,6 +83,8 @@ def test_upkeep_runs_as_jobs(cli: Cli) -> None:
     done = cli("vault", "gc")
     assert (done.returncode, "Collect garbage: Completed" in done.stdout) == (0, True)
     assert done.stdout.count("There is no garbage to mark or to delete now.") == 1
+    plan = cli.json("vault", "rebuild-index", "--dry-run")
+    assert plan == {"packs": 0, "segments": 0, "replaced": 0}
     done = cli("vault", "rebuild-index")
     assert (done.returncode, "Rebuild index: Completed" in done.stdout) == (0, True)
     assert "The index tells of 0 packs" in done.stdout

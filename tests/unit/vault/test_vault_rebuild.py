@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from unittest import mock
@@ -24,7 +25,8 @@ from quiesce.vault.format.segment import (
     rows_of_footer,
     write_segment,
 )
-from quiesce.vault.upkeep import rebuild
+from quiesce.vault.upkeep import pace, rebuild
+from quiesce.vault.upkeep.rebuild import RebuildPlan
 
 DISKS = {f"vm-{n}": small_disk(*range(100 * n + 1, 100 * n + 30, 2)) for n in range(4)}
 
@@ -72,6 +74,28 @@ def test_the_index_is_made_anew_from_the_packs_alone(
     fresh.vault.writer("web", "next")
     assert not [c for c in watched.log if c.operation == "get_range"], "no footer is read any more"
     assert_whole(scene)
+
+
+@pytest.mark.parametrize("rows", [1, 20, 1000])
+@pytest.mark.parametrize("kind", ["whole", "damaged", "gone"])
+def test_what_it_would_read_write_and_replace_is_told_before(
+    scene: Scene, paper: PaperStore, kind: str, rows: int
+) -> None:
+    harm(paper, kind)
+    before = dict(paper.objects)
+    with mock.patch.object(rebuild, "REBUILT_ROWS", rows):
+        plan = scene.reopened().vault.plan_rebuild()
+        assert paper.objects == before
+        report = scene.reopened().vault.rebuild_index()
+    assert plan == RebuildPlan(report.packs, report.segments, report.replaced)
+
+
+def test_it_tells_its_rate(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace.time, "monotonic", itertools.count().__next__)
+    seen: list[Progress] = []
+    scene.vault.rebuild_index(on_progress=seen.append)
+    assert seen[-1].rate > 0
+    assert seen[-1].eta_seconds == 0
 
 
 def test_rows_of_one_segment_at_a_time_are_in_memory(scene: Scene, paper: PaperStore) -> None:

@@ -13,10 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from quiesce.model.failure import StorageFailure
-from quiesce.model.job import Progress
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.lease import leased
 from quiesce.vault.contents.opening import newer
@@ -25,6 +25,7 @@ from quiesce.vault.format.pack import NewerPackError, PackError, open_footer, pa
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.segment import SegmentError, join_segments, read_segment, rows_of_footer
 from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, delete_if_allowed
+from quiesce.vault.upkeep.pace import Pace, Show, unseen
 from quiesce.vault.upkeep.pack_check import stop_if
 
 REBUILT_ROWS = 1 << 18
@@ -48,10 +49,38 @@ class RebuildReport:
     taken_over: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RebuildPlan:
+    """Packs whose lists of chunks would be read, about so many `segments` that would be written
+    (as far as the index knows the packs), and all of now that they would replace."""
+
+    packs: int
+    segments: int
+    replaced: int
+
+
+def plan_rebuild(contents: Contents) -> RebuildPlan:
+    """What rebuilding would do now. Reads the lists of those packs that no segment tells of."""
+    old = sum(1 for _ in contents.store.list("index/"))
+    contents.refresh(scan_unindexed=True)
+    sizes = contents.pack_sizes()
+    snapshot = contents.index.snapshot()
+    counts = np.bincount(snapshot.pack_of, minlength=len(snapshot.names))
+    rows_of = dict(zip(snapshot.names, counts.tolist(), strict=True))
+    segments = waiting = 0
+    for name in sorted(sizes):
+        if not segments or waiting + rows_of.get(name, 0) > REBUILT_ROWS:
+            segments += 1
+            waiting = 0
+        waiting += rows_of.get(name, 0)
+    # What is told of missing packs goes into the last.
+    return RebuildPlan(len(sizes), max(segments, int(bool(rows_of))), old)
+
+
 def rebuild_index(
     contents: Contents,
     *,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Show = unseen,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> RebuildReport:
     """
@@ -64,11 +93,12 @@ def rebuild_index(
         # Segments before packs: of every pack that an old segment tells of a new one tells, too.
         old = [info.key for info in contents.store.list("index/")]
         sizes = contents.pack_sizes()
-        total = sum(sizes.values())
+        pace = Pace(on_progress)
+        pace.begin("index", sum(sizes.values()))
         group: list[_Rows] = []
         written: set[str] = set()
         unreadable: list[bytes] = []
-        packs = rows = waiting = done = 0
+        packs = rows = waiting = 0
 
         def write() -> None:
             lease.beat()
@@ -78,8 +108,7 @@ def rebuild_index(
         for name, found in _footers(contents, sizes):
             stop_if(cancelled)
             lease.beat()
-            done += sizes[name]
-            on_progress(Progress(done, total, phase="index"))
+            pace.advance(sizes[name])
             if found is None:
                 unreadable.append(name)
                 continue

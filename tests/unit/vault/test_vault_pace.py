@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +12,6 @@ from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import JobFailure
 from quiesce.model.job import Progress
-from quiesce.vault.upkeep import pace as pace_module
 from quiesce.vault.upkeep.pace import Pace
 
 
@@ -55,8 +53,7 @@ def test_no_more_is_done_than_there_is_to_do() -> None:
 
 
 @pytest.fixture
-def scene(paper: PaperStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr(pace_module.time, "monotonic", itertools.count().__next__)
+def scene(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
     with small_packs():
         scene = small_scene(paper, clock)
         old = scene.backup("one", OLD)

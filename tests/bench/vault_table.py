@@ -97,7 +97,9 @@ def _growth(stored: dict[str, int], before: str, image: str) -> str:
 
 def _shares(facts: dict[str, Any]) -> list[str]:
     ours, limit = facts["medians"]["Quiesce"], facts["medians"]["limit"]
-    read, write, zstd = (limit[name]["work_seconds"] for name in ("read", "write", "zstd"))
+    read, write, move, zstd = (
+        limit[name]["work_seconds"] for name in ("read", "write", "move", "zstd")
+    )
     data = facts["data_bytes"]
 
     def share(bound: float, step: str) -> str:
@@ -113,4 +115,6 @@ def _shares(facts: dict[str, Any]) -> list[str]:
         f"| zstd-1 on all cores | {zstd:.2f} | full backup (the slower of the two) "
         f"| {share(max(read, zstd), 'full')} |",
         f"| O_DIRECT write | {write:.2f} | restore to raw | {share(write, 'restore')} |",
+        f"| … while what is stored is read | {move:.2f} | restore to raw "
+        f"| {share(move, 'restore')} |",
     ]

@@ -24,10 +24,11 @@ TICK_SECONDS = 0.25
 Work = TypeVar("Work")
 
 
-def threads_for(cores: int | None = None) -> int:
-    """One thread per usable core and two more, whose reading and writing hides behind the others'
-    work, also where each request takes 10 ms (docs/explanation/decisions/0019-the-data-path.md)."""
-    return min(MAX_THREADS, (cores or len(os.sched_getaffinity(0))) + 2)
+def threads_for(cores: int | None = None, *, waiting: int = 2) -> int:
+    """One thread per usable core and `waiting` more, whose reading and writing hides behind the
+    others' work, also where each request takes 10 ms
+    (docs/explanation/decisions/0019-the-data-path.md)."""
+    return min(MAX_THREADS, (cores or len(os.sched_getaffinity(0))) + waiting)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def restore_disk(
         Crew(
             _pieces(reader, target),
             carry,
-            threads=threads_for(workers),
+            threads=threads_for(workers, waiting=4),  # each reads and writes
             watch=Watch(
                 tick=lambda: on_progress(meter.progress(phase)),
                 cancelled=cancelled,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from quiesce.model.failure import Evidence, StorageFailure
-from quiesce.vault.stores.files import Buffer, read_fully, sync_folder, write_synced
+from quiesce.vault.stores.files import Buffer, read_fully, read_range, sync_folder, write_synced
 from quiesce.vault.stores.store import KEY, MARKER, ObjectInfo, ObjectMissing, Put, check_key
 
 _FOLDERS = ("keys", "index", "points", "deleted", "sessions", "garbage", "damage", "tmp")
@@ -115,11 +115,7 @@ class LocalStore:
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         path = self._root / check_key(key)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return read_fully(descriptor, offset, length)
-            finally:
-                os.close(descriptor)
+            return read_range(path, offset, length)
         except OSError as inner:
             raise self._explain(inner, path, "read") from inner
 

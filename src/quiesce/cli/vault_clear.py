@@ -63,7 +63,19 @@ def prune(
         vault, rules = place.open(), Retention(keep_last, keep_daily or 0)
 
         def change(*, dry_run: bool) -> Any:
-            return as_json_value(prune_vault(vault, rules, days, vms=vm, dry_run=dry_run))
+            name = "Look at points" if dry_run else "Delete points"
+            left = "No point was deleted." if dry_run else "Give the command again to go on."
+            with working(name, go_on=left, quiet=common.json) as (tell, cancelled):
+                pruned = prune_vault(
+                    vault,
+                    rules,
+                    days,
+                    vms=vm,
+                    dry_run=dry_run,
+                    on_progress=tell,
+                    cancelled=cancelled,
+                )
+            return as_json_value(pruned)
     else:
         if (keep_last, keep_daily, zone) != (None, None, None):
             raise InputFailure(

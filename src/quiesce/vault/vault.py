@@ -195,10 +195,25 @@ class Vault:
 
     # ── upkeep ───────────────────────────────────────────────────────────────────────────────
 
-    def plan_deletion(self, point_ids: Sequence[str]) -> DeletionPlan:
-        """:raise NotFoundFailure: vault.point-unknown"""
+    def plan_deletion(
+        self,
+        point_ids: Sequence[str],
+        *,
+        on_progress: Show = unseen,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> DeletionPlan:
+        """:raise NotFoundFailure: vault.point-unknown
+        :raise JobFailure: job.cancelled
+        """
         manifests, damaged = self.read_all_manifests()
-        return plan_deletion(self.contents, manifests, tuple(damaged), point_ids)
+        return plan_deletion(
+            self.contents,
+            manifests,
+            tuple(damaged),
+            point_ids,
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
 
     def execute(self, plan: DeletionPlan) -> None:
         """The plan's points are gone when this returns; their data goes with `collect`."""

@@ -7,12 +7,16 @@ import os
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
-from vault_here import Here, content
+from vault_here import Here, content, make_points
 
 from quiesce.cli.working import working
 from quiesce.model.failure import Failure, JobFailure
+from quiesce.model.job import Progress
+from quiesce.model.policy import Retention
+from quiesce.service.pruning import prune_vault
 
 
 def test_a_point_is_listed_and_restored_bit_for_bit(here: Here) -> None:
@@ -274,11 +278,24 @@ def test_pruning_shows_first_asks_and_deletes(here: Here) -> None:
     assert here("prune").code == 2  # what is to be kept must be said
 
 
+def test_pruning_several_vms_tells_how_far_it_is_with_all_of_them(here: Here) -> None:
+    make_points(here.vault, {"mail": 2})
+    seen: list[Progress] = []
+    rules = Retention(keep_last=1, keep_daily=0)
+    prune_vault(here.vault, rules, ZoneInfo("UTC"), dry_run=True, on_progress=seen.append)
+    shares = [progress.done_bytes / progress.total_bytes for progress in seen]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert 0.5 in shares  # "mail" is done, and "web" is to come
+    assert "Look at points: Completed" in here("prune", "--keep-last", "1", "--dry-run").out
+
+
 def test_garbage_is_shown_and_marked(here: Here) -> None:
     assert "There is no garbage to mark or to delete now." in here("gc", "--dry-run").out
     here("prune", "--keep-last", "1", "--vm", "web", "--yes")
     said = here("gc")
     assert said.code == 0, said.words
+    assert "Collect garbage: Completed" in said.out
     plan = here.json("gc", "--dry-run")
     assert plan["delete_packs"] == 0
     # Stored just now: not even marked yet, and said to be so.

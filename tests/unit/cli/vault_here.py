@@ -26,8 +26,13 @@ def content(vm: str, number: int) -> bytes:
 
 
 def make_vault(folder: Path, key: KeyFile, points: dict[str, int]) -> Vault:
-    """Points of VMs, one a day."""
     vault = Vault.create(LocalStore.create(folder), key)
+    make_points(vault, points)
+    return vault
+
+
+def make_points(vault: Vault, points: dict[str, int]) -> None:
+    """Points of VMs, one a day."""
     for vm, count in points.items():
         for number in range(count):
             data = content(vm, number)
@@ -43,7 +48,6 @@ def make_vault(folder: Path, key: KeyFile, points: dict[str, int]) -> Vault:
                 freeze=None,
                 disks=(PointDisk("vda", SIZE, "raw", "", False),),
             )
-    return vault
 
 
 @dataclass(frozen=True)

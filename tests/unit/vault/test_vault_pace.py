@@ -100,3 +100,15 @@ def test_a_verification_tells_rate_and_time_left_of_each_phase(scene: Scene, mod
     for progress in last.values():
         assert progress.done_bytes == progress.total_bytes > 0
         assert progress.rate > 0
+
+
+def test_looking_at_what_a_deletion_frees_tells_how_far_it_is_and_can_be_stopped(
+    scene: Scene,
+) -> None:
+    (point,) = scene.vault.points()
+    seen: list[Progress] = []
+    scene.vault.plan_deletion([point.id], on_progress=seen.append)
+    assert seen[-1].done_bytes == seen[-1].total_bytes == point.size_bytes
+    assert seen[-1].rate > 0
+    with pytest.raises(JobFailure, match="cancelled"):
+        scene.vault.plan_deletion([point.id], cancelled=lambda: True)

@@ -7,7 +7,7 @@ that took the point as their base. Points do not depend on each other: any may b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +15,8 @@ from quiesce.model.failure import NotFoundFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.manifest import Manifest
+from quiesce.vault.upkeep.pace import Pace, Show, unseen
+from quiesce.vault.upkeep.pack_check import stop_if
 from quiesce.vault.upkeep.references import References
 
 
@@ -39,10 +41,14 @@ def plan_deletion(
     manifests: Sequence[Manifest],
     damaged: Sequence[str],
     point_ids: Sequence[str],
+    *,
+    on_progress: Show = unseen,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> DeletionPlan:
     """`manifests` are all readable points, `damaged` the ids of the others.
 
     :raise NotFoundFailure: vault.point-unknown
+    :raise JobFailure: job.cancelled
     """
     wanted = tuple(dict.fromkeys(point_ids))
     known = {manifest.point.id for manifest in manifests} | set(damaged)
@@ -55,9 +61,19 @@ def plan_deletion(
     snapshot = contents.index.snapshot()
     references = References(contents, snapshot)
     unreadable = {point_id for point_id in wanted if point_id in damaged}
-    unreadable |= references.add_readable(m for m in manifests if m.point.id not in wanted)
+    pace = Pace(on_progress)
+    pace.begin("Looking at points", sum(m.point.size_bytes for m in manifests))
+
+    def each(*, going: bool) -> Iterator[Manifest]:
+        for manifest in manifests:
+            if (manifest.point.id in wanted) is going:
+                stop_if(cancelled)
+                yield manifest
+                pace.advance(manifest.point.size_bytes)
+
+    unreadable |= references.add_readable(each(going=False))
     needed = references.live_packs()
-    unreadable |= references.add_readable(m for m in manifests if m.point.id in wanted)
+    unreadable |= references.add_readable(each(going=True))
     sizes = dict(zip(snapshot.names, snapshot.sizes, strict=True))
     return DeletionPlan(
         point_ids=wanted,

@@ -54,6 +54,10 @@ class Frames:
                 for place, part in zip(group, parts, strict=True):
                     yield Piece([ids[place]], part, Codec.PLAIN, Kind.CHUNK)
 
+    def may_hold(self, plain: Buffer) -> bool:
+        """Whether this is no more than one frame takes."""
+        return len(plain) <= self._chunks * self._chunk_bytes
+
     def of_blob(self, kind: Kind, blob: bytes, plain: Buffer) -> Piece:
         data = self._compressor().compress(plain)
         if len(data) < len(plain):

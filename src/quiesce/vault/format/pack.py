@@ -238,6 +238,12 @@ def open_range(
         raise PackError(f"blob at {entry.offset} does not decompress: {inner}") from inner
 
 
+def packed_range(cipher: AESGCM, entry: Entry, stored: Buffer) -> bytes:
+    """As it was compressed: what goes into the range of another pack for the same blobs. Only of
+    what `open_range` opens."""
+    return cipher.decrypt(_nonce(entry.offset), stored, _bound(entry))
+
+
 def blob_in(entry: Entry, plain: Buffer, chunk_bytes: int) -> Buffer:
     """The blob of an entry in what its range holds. Not proven yet: see `blob_id`.
 

@@ -105,6 +105,18 @@ class PackStream:
             stored += self._store(partial(self._frames.of_run, ids, data, places))
         return stored
 
+    def add_packed(self, piece: Piece, plain: Buffer) -> int:
+        """As `add_run`, of what another pack of this vault held in one range, as it was compressed
+        there; `plain` is what that opens to. A frame is compressed anew only where some of its
+        chunks are held already, or where it is longer than frames are here."""
+        new = self._new(piece.ids)
+        if not new:
+            return 0
+        alone = len(piece.ids) == 1
+        if alone or (len(new) == len(piece.ids) and self._frames.may_hold(plain)):
+            return self._store(lambda: [piece])
+        return self._store(partial(self._frames.of_run, piece.ids, memoryview(plain), new))
+
     def _add_joined(self, run: Sequence[Chunk]) -> int:
         data = b"".join(content for _, content in run)
         return self.add_run([blob for blob, _ in run], memoryview(data))

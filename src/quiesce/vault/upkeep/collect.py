@@ -36,7 +36,6 @@ def execute_collect(
     plan: CollectPlan,
     read_manifests: ReadManifests,
     *,
-    level: int = 1,
     on_progress: Show = unseen,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> CollectPlan:
@@ -84,7 +83,7 @@ def execute_collect(
             if info.modified_at < contents.clock() - MARGIN:
                 removal.delete(info.key)
         # Last, when what could be freed is free.
-        copied = _copy_out(contents, seen, repack, level, pace, beat)
+        copied = _copy_out(contents, seen, repack, pace, beat)
         contents.refresh()
         _forget_damage(contents, removal)
         emptied = set(repack).difference(name for name, _ in copied.left)
@@ -124,7 +123,7 @@ def _put_mark(contents: Contents, seen: Look, packs: Sequence[bytes]) -> None:
 
 
 def _copy_out(
-    contents: Contents, seen: Look, packs: Sequence[bytes], level: int, pace: Pace, beat: Beat
+    contents: Contents, seen: Look, packs: Sequence[bytes], pace: Pace, beat: Beat
 ) -> Copied:
     if not packs:
         return Copied(0, ())
@@ -135,7 +134,6 @@ def _copy_out(
         seen.snapshot,
         seen.references.live,
         packs,
-        level=level,
         beat=beat,
         on_copied=lambda name: pace.advance(sizes[name]),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,28 @@ def test_a_policy_that_forbids_full_reads_gets_the_failure_instead_of_a_point(
     assert not job.point_id
     assert len(service.points.all()) == 1
     assert machine.clean
+
+
+def words(seed: int, length: int) -> bytes:
+    """Text that a high level makes notably shorter than a low one."""
+    vocabulary = [random.Random(number).randbytes(4 + number % 6) for number in range(4000)]
+    shares = [number**-0.5 for number in range(1, 4001)]
+    return b"".join(random.Random(seed).choices(vocabulary, shares, k=length // 4))[:length]
+
+
+def test_a_policys_compression_level_is_what_its_backups_are_stored_at(
+    service: Service, machine: PaperMachine
+) -> None:
+    """Each on a disk of its own, of the same kind of text."""
+    stored = []
+    for level in (1, 3, 19):
+        under(service, compression_level=level)
+        (machine.folder / "vda.disk").write_bytes(words(level, MIB))
+        job = backed_up(service)
+        assert restored(service, job.point_id, MIB) == words(level, MIB)
+        stored.append(service.points.get(job.point_id).stored_bytes)
+    low, middle, high = stored
+    assert low > 1.2 * middle > 1.2 * 1.2 * high
 
 
 def test_without_the_audit_the_tracking_is_believed(

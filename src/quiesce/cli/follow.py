@@ -154,7 +154,10 @@ class _PlainLines:
 
     def _say(self, task: Json) -> None:
         self._said_at = time.monotonic()
-        screen.say(f"{task['name']}: {figures(task)}")
+        progress = task["progress"]
+        running = task["status"] == TaskStatus.IN_PROGRESS and progress["total_bytes"]
+        phase = f"  {progress['phase']}" if running and progress["phase"] else ""
+        screen.say(f"{task['name']}: {figures(task)}{phase}")
 
 
 def _started(job: Json) -> None:

@@ -24,6 +24,7 @@ from quiesce.cli.options import (
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
+from quiesce.model.job import Progress
 from quiesce.model.units import size_text
 
 
@@ -75,6 +76,8 @@ def prune(
                     on_progress=tell,
                     cancelled=cancelled,
                 )
+                freed = 0 if dry_run else sum(each.plan.freed_bytes for each in pruned)
+                tell(Progress(freed, freed))
             return as_json_value(pruned)
     else:
         if (keep_last, keep_daily, zone) != (None, None, None):
@@ -140,6 +143,7 @@ def collect(
     go_on = f"Nothing is lost by that. Begin again: `quiesce vault gc{place.words}`"
     with working("Collect garbage", go_on=go_on, quiet=common.json) as (tell, cancelled):
         collected = vault.collect(found, on_progress=tell, cancelled=cancelled)
+        tell(Progress(collected.delete_bytes, collected.delete_bytes))
     done = as_json_value(collect_view(collected, executed=True))
 
     def human() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from quiesce.model.job import Job, TaskName
+from quiesce.model.job import Job, Progress, TaskName
 from quiesce.model.units import duration_text, size_text
 from quiesce.service.vault_views import CollectView, collect_view
 from quiesce.service.work import Parts, warn
@@ -20,6 +20,7 @@ def collect(parts: Parts, job: Job) -> None:
     console.stop_if_cancelled()
     collected = vault.collect(plan, on_progress=console.progress, cancelled=console.cancelled)
     done = collect_view(collected, executed=True)
+    console.progress(Progress(done.delete_bytes, done.delete_bytes))
     parts.points.collected()
     for line in told(done):
         console.note("info", line)

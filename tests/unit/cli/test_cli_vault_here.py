@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from vault_here import Here, content, make_points
 
+from quiesce.cli import follow
 from quiesce.cli.working import working
 from quiesce.model.failure import Failure, JobFailure
 from quiesce.model.job import Progress
@@ -288,6 +289,18 @@ def test_pruning_several_vms_tells_how_far_it_is_with_all_of_them(here: Here) ->
     assert (shares[0], shares[-1]) == (0, 1)
     assert 0.5 in shares  # "mail" is done, and "web" is to come
     assert "Look at points: Completed" in here("prune", "--keep-last", "1", "--dry-run").out
+
+
+def test_a_line_of_progress_says_how_far_it_is_how_fast_and_with_what(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(follow, "_LINE_SECONDS", 0)
+    with working("Collect garbage", go_on="", quiet=False) as (tell, _):
+        tell(Progress(512, 2048, rate=256, phase="Deleting packs"))
+        tell(Progress(phase="Writing the index"))
+    said = capsys.readouterr().out
+    assert "Collect garbage:  25 %  256 B/s  6.0 s left  Deleting packs" in said
+    assert "Collect garbage: Writing the index" in said
 
 
 def test_garbage_is_shown_and_marked(here: Here) -> None:

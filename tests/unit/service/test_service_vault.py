@@ -8,7 +8,8 @@ import pytest
 from paper_machine import PaperMachine, ended
 
 from quiesce.model.failure import Failure
-from quiesce.model.job import Job, JobKind, JobStatus
+from quiesce.model.job import Job, JobKind, JobStatus, Progress, TaskName
+from quiesce.service.job_book import JobBook
 from quiesce.service.requests import CopyRequest
 from quiesce.service.service import Service
 from quiesce.service.vault_key import open_vault, rotate_server_key
@@ -116,6 +117,25 @@ def test_a_cancelled_copy_ends_as_cancelled(
     assert opened(service, second).points() == ()
     assert copied(service, second).status is JobStatus.COMPLETED
     assert [found.id for found in opened(service, second).points()] == [point]
+
+
+def test_a_garbage_collection_shows_how_far_it_is(
+    service: Service, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Progress] = []
+    show = JobBook.show_progress
+
+    def watched(self: JobBook, job_id: str, task: TaskName, progress: Progress) -> None:
+        seen.append(progress)
+        show(self, job_id, task, progress)
+
+    monkeypatch.setattr(JobBook, "show_progress", watched)
+    ended(service, service.jobs.start_collect())
+    looked = [progress for progress in seen if progress.phase == "Looking at points"]
+    size = service.points.vault.point(point).size_bytes
+    assert looked[-1].done_bytes == looked[-1].total_bytes == size
+    assert looked[-1].rate > 0
+    assert (seen[-1].done_bytes, seen[-1].total_bytes) == (0, 0)  # nothing was to be deleted
 
 
 def test_a_garbage_collection_is_a_job(service: Service, point: str) -> None:

@@ -48,12 +48,21 @@ def test_an_incomplete_map_is_never_taken_for_a_disk(extents):
         list(chunk_runs(extents, 100, 10, has_base=True))
 
 
-def test_a_run_is_cut_into_segments_that_cover_it_once():
+def test_a_run_is_cut_where_a_restore_will_cut_it():
     assert list(segments(ChunkRun(3, 70, DATA), 32)) == [
-        ChunkRun(3, 32, DATA),
-        ChunkRun(35, 32, DATA),
-        ChunkRun(67, 6, DATA),
+        ChunkRun(3, 29, DATA),
+        ChunkRun(32, 32, DATA),
+        ChunkRun(64, 9, DATA),
     ]
+
+
+@given(first=st.integers(0, 500), count=st.integers(0, 500), at_once=st.integers(1, 64))
+def test_segments_cover_a_run_once_and_are_never_longer(first, count, at_once):
+    cut = list(segments(ChunkRun(first, count, DATA), at_once))
+    assert [chunk for s in cut for chunk in range(s.first, s.first + s.count)] == list(
+        range(first, first + count)
+    )
+    assert all(0 < s.count <= at_once for s in cut)
 
 
 @given(

@@ -59,6 +59,7 @@ def copy(
 
     if without_key and place.at is None:
         raise InputFailure("input.usage", "--without-key goes with --at: a server has its key.")
+    place.check_keyless(without_key)
     place.check_wait(wait)
     body: Json = {
         "to": str(parse_address(to)),

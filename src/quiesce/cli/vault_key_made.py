@@ -70,9 +70,13 @@ def check_made(kind: Kind, *, to: Path | None, passphrase_file: Path | None) -> 
 
     :raise InputFailure: input.usage
     """
-    if (to is not None) != (kind == "key-file"):
+    if to is None and kind == "key-file":
+        raise InputFailure("input.usage", "Say where the new key file is written: `--to FILE`.")
+    if to is not None and kind != "key-file":
         raise InputFailure(
-            "input.usage", "A key file is written to a file: `key-file --to FILE`; others are not."
+            "input.usage",
+            f"`--to` goes with a key file, and this key is a {kind}.",
+            remedy="For a key file too: `quiesce vault key add key-file --to FILE`",
         )
     if passphrase_file is not None and kind != "passphrase":
         raise InputFailure(

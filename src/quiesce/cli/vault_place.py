@@ -53,24 +53,36 @@ class Place:
     ] = None
 
     def __post_init__(self) -> None:
-        if self.at is not None:
-            if not self.at.strip():
-                raise InputFailure(
-                    "input.vault-address-invalid",
-                    "The address given with `--at` is empty.",
-                    remedy="Say where the vault lies: `--at ADDRESS`. Without `--at` it is the "
-                    "server's vault.",
-                )
-            return
-        # The environment may hold one for whenever `--at` is given; a command line holds none in
-        # vain: who wrote it means another vault than the server's.
-        said = self.key_file is not None and self.key_file != Path(os.environ.get(_KEY_FILE, ""))
-        if said or self.passphrase_file is not None:
-            option = "--key-file" if said else "--passphrase-file"
+        said = self._said
+        if self.at is not None and not self.at.strip():
+            raise InputFailure(
+                "input.vault-address-invalid",
+                "The address given with `--at` is empty.",
+                remedy="Say where the vault lies: `--at ADDRESS`. Without `--at` it is the "
+                "server's vault.",
+            )
+        if self.at is None and said:
             raise InputFailure(
                 "input.usage",
-                f"`{option}` goes with `--at`: the server has its key.",
+                f"`{said[0]}` goes with `--at`: the server has its key.",
                 remedy="Say which vault it opens: `--at ADDRESS`. For the server's, leave it out.",
+            )
+        if len(said) > 1:
+            raise InputFailure("input.usage", f"{' and '.join(said)} exclude each other.")
+
+    @property
+    def _said(self) -> list[str]:
+        """The options that the command line gives a key with. The environment may hold one for
+        whenever it is of use; a command line holds none in vain."""
+        of_environment = self.key_file == Path(os.environ.get(_KEY_FILE, ""))
+        said = [] if self.key_file is None or of_environment else ["--key-file"]
+        return said if self.passphrase_file is None else [*said, "--passphrase-file"]
+
+    def check_keyless(self, without_key: bool) -> None:
+        """:raise InputFailure: input.usage, when a key is given and is not to be used"""
+        if without_key and self._said:
+            raise InputFailure(
+                "input.usage", f"--without-key and {self._said[0]} exclude each other."
             )
 
     def check_wait(self, wait: bool) -> None:

@@ -91,6 +91,7 @@ def verify(
             "--forecast says what a whole verification would cost, without any limit.",
             remedy="Leave `--minutes`, `--read`, `--requests` and `--cursor` out.",
         )
+    place.check_keyless(without_key)
     place.check_wait(wait)
     if place.at is not None:
         if forecast:

@@ -124,6 +124,12 @@ def test_a_key_file_of_the_environment_waits_for_an_address(
         (("gc", "--no-wait"), "`--no-wait`"),
         (("verify", "--no-wait"), "`--no-wait`"),
         (("key", "add", "key-file", "--to", "k", "--new-passphrase-file", "p"), "a key-file"),
+        (("key", "add", "key-file"), "`--to FILE`"),
+        (("key", "add", "recovery", "--to", "k"), "`--to` goes with a key file"),
+        (("key", "rotate", "--dry-run"), "`--to FILE`"),
+        (("status", "--passphrase-file", "p"), "exclude each other"),
+        (("verify", "--without-key"), "exclude each other"),
+        (("copy", "--to", "/nowhere", "--without-key"), "exclude each other"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -247,6 +247,27 @@ def test_a_damaged_manifest_that_a_retention_lock_of_the_target_keeps_is_named_a
     assert copies.opened(target).restore(copies.points["db-1"]) == DISKS["db-1"]
 
 
+@pytest.mark.parametrize("collected", [False, True])
+def test_a_point_whose_manifest_the_vault_lost_comes_back_from_a_copy(
+    copies: CopyScene, target: PaperStore, collected: bool
+) -> None:
+    """The vault alone cannot know that there was one, and collects its data: see vault-safety."""
+    copies.copy(target)
+    del copies.source.objects[f"points/{copies.points['db-1'].id}"]
+    here = copies.here = copies.here.reopened()
+    assert here.vault.verify("chunks").intact
+    assert copies.jobs_in(copies.source) == {"web-1", "web-2"}
+    if collected:
+        before = len(copies.source.keys("packs/"))
+        here.collect_fully()
+        assert len(copies.source.keys("packs/")) < before
+    copies.copy(target)
+    assert copies.jobs_in(target) == ALL
+    assert copies.copy(copies.source, source=target, points=("db-1",)).complete
+    assert copies.jobs_in(copies.source) == ALL
+    assert copies.opened(copies.source).vault.verify("chunks").intact
+
+
 @pytest.mark.parametrize("keyless", [False, True])
 def test_a_copy_reads_each_manifest_of_the_target_once(
     copies: CopyScene, target: PaperStore, keyless: bool

@@ -17,6 +17,7 @@ from quiesce.model.failure import Failure, VaultFailure
 from quiesce.model.point import PointDisk
 from quiesce.model.snapshot import Route
 from quiesce.vault import Vault
+from quiesce.vault.contents.lease import Lease
 from quiesce.vault.contents.records import LEASE_KEY
 from quiesce.vault.stores.files import Buffer
 from quiesce.vault.stores.store import Put
@@ -111,6 +112,27 @@ def test_a_lease_that_ends_while_it_is_looked_at_is_nobodys_to_remove(clock: Fak
     assert LEASE_KEY not in host.deletes
     host.before = lambda call: None
     collect(collector)
+
+
+def test_of_two_that_take_over_one_dead_lease_at_once_the_one_that_lost_it_stops_in_a_minute(
+    clock: FakeClock,
+) -> None:
+    store = PaperStore(clock)
+    Scene.create(store, clock).vault.contents.records.put_for_upkeep(LEASE_KEY, "lease", {})
+    clock.advance(hours=7)
+    slower = FaultyStore(store)
+    quicker: list[Lease] = []
+
+    def before(call: Call) -> None:
+        if call.operation == "delete" and call.key == LEASE_KEY and not quicker:
+            quicker.append(Lease(Scene.at(store, clock).vault.contents))
+
+    slower.before = before
+    holder = Lease(Scene.at(slower, clock).vault.contents)
+    clock.advance(seconds=61)
+    assert refusal(quicker[0].beat) == "vault.collect-running"
+    quicker[0].release()
+    holder.beat()
 
 
 def test_what_tells_the_time_of_the_store_is_removed_and_takes_kept_back_space_if_it_must(

@@ -27,6 +27,9 @@ LEASE_LIFE = timedelta(hours=6)
 MOST_AHEAD = timedelta(hours=3)
 """What a collection's margins bear. A clock further ahead would take living writers for dead."""
 _RENEWED_AFTER = timedelta(hours=1)
+_LOOKED_AFTER = timedelta(minutes=1)
+"""Two that take over the same dead lease at once may each find it gone and make its own: the one
+whose lease was deleted for the other's finds that out soon."""
 _GIVEN_UP_AFTER = LEASE_LIFE - timedelta(hours=1)
 """Who has not come to renew it for so long stops by itself: others are about to think it dead."""
 
@@ -103,15 +106,21 @@ class Lease:
                 )
             if silent >= _RENEWED_AFTER:
                 self._renew()
+            elif abs(self._contents.clock() - self._seen_at) >= _LOOKED_AFTER:
+                self._look()
 
     def release(self) -> None:
         with contextlib.suppress(Failure):
             if self._is_ours():
                 self._contents.store.delete(LEASE_KEY)
 
-    def _renew(self) -> None:
+    def _look(self) -> None:
         if not self._is_ours():
             raise _running("it has taken the lease of this one over")
+        self._seen_at = self._contents.clock()
+
+    def _renew(self) -> None:
+        self._look()
         self._delete()
         if not self._put():
             raise _running("it began while the lease of this one was being renewed")
@@ -133,7 +142,7 @@ class Lease:
 
     def _put(self) -> bool:
         """Whether the lease is this one's now."""
-        self._renewed_at = self._contents.clock()
+        self._renewed_at = self._seen_at = self._contents.clock()
         values = {"at": self._renewed_at, "holder": self._holder}
         with _not_locked():
             put = self._contents.records.put_for_upkeep(LEASE_KEY, "lease", values)

@@ -18,9 +18,8 @@ from quiesce.vault.format.manifest import Manifest
 from quiesce.vault.format.pack import Kind
 from quiesce.vault.points.packing import PackStream, close_quietly
 from quiesce.vault.stores.store import ObjectMissing
-from quiesce.vault.upkeep.repack import copy_blobs
+from quiesce.vault.upkeep.repack import ANEW_LEVEL, copy_blobs
 
-_LEVEL = 1
 _NODES, _CHUNKS = 2, 0
 _AT_ONCE = 256
 """Blobs between two signs of life."""
@@ -86,7 +85,7 @@ class _Rescue:
         self._cancelled = cancelled
         self._walked: set[bytes] = set()
         # Signs of life are given while reading, in this thread.
-        self._stream = PackStream(there, _LEVEL, lambda: None)
+        self._stream = PackStream(there, ANEW_LEVEL, lambda: None)
 
     def close(self) -> None:
         close_quietly(self._stream, self._there)

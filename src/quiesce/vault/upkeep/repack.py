@@ -42,8 +42,8 @@ _MANY_SMALL = 64
 in every list and every restore. What is joined is at least `_SMALL_BYTES` long, or the only small
 one left, so that nothing is copied more often than its size doubles."""
 _BATCH_BYTES = 4 * 1024 * 1024
-_LEVEL = 9
-"""Of frames that live in part: what is left of them is compressed anew. The policy's level is not
+ANEW_LEVEL = 9
+"""What is compressed anew, of frames that live in part or of packs that are damaged. The policy's level is not
 known here; a lower one would make them longer than they were, and a higher one gives a tenth more
 for twenty times the work."""
 
@@ -157,7 +157,7 @@ def copy_out(
     numbers = {name: number for number, name in enumerate(snapshot.names)}
     stored = 0
     left = []
-    stream = PackStream(contents, _LEVEL, beat)
+    stream = PackStream(contents, ANEW_LEVEL, beat)
     try:
         for name in packs:
             beat()

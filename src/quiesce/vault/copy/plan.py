@@ -236,6 +236,11 @@ def _keyless(plan: CopyPlan) -> Look:
         "Without the key it is not known which points the packs belong to: everything is copied, "
         "and of a pack that is lost at the source nothing is noticed.",
     )
+    if _keys(target, "damage/"):
+        notes += (
+            "The target has records of damage, which only the key opens: a pack that is damaged "
+            "there counts as there. Copy with the key, which replaces it.",
+        )
     plan = replace(
         plan,
         points=tuple(_id(key) for key in sorted(alive) if _id(key) not in arrived),

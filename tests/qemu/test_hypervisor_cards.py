@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from bare_qemu import BareQemu
+from missing import missing
 
 from quiesce.hypervisor.qmp import Monitor, VmAbsent
 from quiesce.model.failure import VmFailure
@@ -24,7 +25,7 @@ IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 def own_network() -> Iterator[None]:
     """A network namespace for the taps, and for the QEMU that is started meanwhile."""
     if os.geteuid() != 0:
-        pytest.skip("taps need root")
+        missing("taps need root")
     libc = ctypes.CDLL(None, use_errno=True)
     with open("/proc/thread-self/ns/net") as home:
         assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
-import os
 import shutil
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from missing import missing
 
 AZURITE = Path(sys.prefix) / "azurite/node_modules/.bin/azurite-blob"
 _AZURITE_ACCOUNT = "devstoreaccount1"
@@ -223,8 +223,7 @@ def azure_cloud(folder: Path) -> Iterator[Cloud]:
     from azure.storage.blob import BlobServiceClient
 
     if not AZURITE.exists():
-        missing = "Azurite is not installed: make azurite"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+        missing("Azurite is not installed: make azurite")
     port = _free_port()
     command = [
         shutil.which("node") or "node", str(AZURITE), "--inMemoryPersistence", "--silent",

@@ -10,6 +10,7 @@ import random
 from pathlib import Path
 
 import pytest
+from missing import missing
 
 from quiesce.block import past_cache
 from quiesce.block.past_cache import Output
@@ -49,7 +50,7 @@ def test_what_is_aligned_leaves_the_page_cache_alone(tmp_path):
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
     except OSError:
-        pytest.skip("this file system has no O_DIRECT")
+        missing("this file system has no O_DIRECT")
     output.write(0, aligned(random.Random(1).randbytes(4 * MIB)))
     with pytest.raises(BlockingIOError):  # which says: not in the cache
         os.preadv(output.descriptor, [bytearray(4096)], 0, os.RWF_NOWAIT)

@@ -24,7 +24,7 @@ from quiesce.vault.format.sealed import SealError
 from quiesce.vault.stores.store import ObjectMissing, Put, delete_if_allowed
 
 LEASE_LIFE = timedelta(hours=6)
-MOST_AHEAD = timedelta(hours=3)
+_MOST_AHEAD = timedelta(hours=3)
 """What a collection's margins bear. A clock further ahead would take living writers for dead."""
 _RENEWED_AFTER = timedelta(hours=1)
 _LOOKED_AFTER = timedelta(minutes=1)
@@ -61,7 +61,7 @@ def _compare_clocks(contents: Contents) -> None:
     :raise VaultFailure: vault.clock-ahead, vault.collect-running
     """
     ahead = contents.clock() - _time_of_store(contents)
-    if ahead > MOST_AHEAD:
+    if ahead > _MOST_AHEAD:
         raise VaultFailure(
             "vault.clock-ahead",
             "This machine's clock is too far ahead of the store's to tell who lives from who died.",

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -44,6 +45,7 @@ Opened = tuple[bytes, Buffer]
 Room = Callable[[Sequence[bytes]], memoryview | None]
 """Where these chunks are wanted one behind the other, if they are: a frame is unpacked there."""
 Place = tuple[Location, bytes]
+Item = TypeVar("Item")
 
 
 def newer(what: str, inner: ValueError) -> VaultFailure:
@@ -92,8 +94,9 @@ class Opener:
                 yield blob, content
         places.sort()
         few = len(places) <= _FEW
-        for group in _neighbours(places):
-            yield from self._open_group(kind, group, None if few else room)
+        for _, same in groupby(places, lambda place: place[0].pack):
+            for group in neighbours(list(same), _where):
+                yield from self._open_group(kind, group, None if few else room)
 
     def _open_group(
         self, kind: Kind, group: Sequence[Place], room: Room | None
@@ -242,27 +245,29 @@ class Opener:
         )
 
 
+def _where(place: Place) -> tuple[int, int]:
+    return place[0].offset, place[0].length
+
+
 def _entry(kind: Kind, place: Location, blob: bytes) -> Entry:
     return Entry(blob, place.offset, place.length, place.codec, kind, place.place)
 
 
-def _neighbours(
-    places: Sequence[Place],
-) -> Iterator[Sequence[Place]]:
-    """Sorted places in groups that are read at once."""
+def neighbours(
+    items: Sequence[Item], where: Callable[[Item], tuple[int, int]]
+) -> Iterator[Sequence[Item]]:
+    """Items of one pack in groups that are read at once. They come in the order of the pack;
+    `where` says offset and length."""
     at = 0
-    while at < len(places):
+    while at < len(items):
+        start, length = where(items[at])
+        reached = start + length
         end = at + 1
-        first, last = places[at][0], places[at][0]
-        while end < len(places):
-            following = places[end][0]
-            if (
-                following.pack != first.pack
-                or following.offset - (last.offset + last.length) > _GAP_BYTES
-                or following.offset + following.length - first.offset > _READ_BYTES
-            ):
+        while end < len(items):
+            offset, length = where(items[end])
+            if offset - reached > _GAP_BYTES or offset + length - start > _READ_BYTES:
                 break
-            last = following
+            reached = offset + length
             end += 1
-        yield places[at:end]
+        yield items[at:end]
         at = end

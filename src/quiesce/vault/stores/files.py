@@ -75,18 +75,11 @@ def read_range(path: Path, offset: int, length: int) -> bytes:
     """
     if _READ_DIRECT_FROM_BYTES <= length <= _WINDOW_BYTES:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            return _read_past_cache(path, offset, length)
         except OSError as refused:
-            if refused.errno != errno.EINVAL:  # a file system without O_DIRECT
+            # A file system without O_DIRECT, or memory that is not aligned as it wants.
+            if refused.errno != errno.EINVAL:
                 raise
-        else:
-            try:
-                return _read_past_cache(descriptor, offset, length)
-            except OSError as refused:
-                if refused.errno != errno.EINVAL:  # memory that is not aligned as it wants
-                    raise
-            finally:
-                os.close(descriptor)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_fully(descriptor, offset, length)
@@ -94,8 +87,9 @@ def read_range(path: Path, offset: int, length: int) -> bytes:
         os.close(descriptor)
 
 
-def _read_past_cache(descriptor: int, offset: int, length: int) -> bytes:
+def _read_past_cache(path: Path, offset: int, length: int) -> bytes:
     parts = []
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
     try:
         window = _windows.pop()
     except IndexError:
@@ -113,6 +107,7 @@ def _read_past_cache(descriptor: int, offset: int, length: int) -> bytes:
             offset += len(part)
     finally:
         _windows.append(window)
+        os.close(descriptor)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -7,12 +7,13 @@ the policy of its backup had, and takes less time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from quiesce.vault.contents.contents import Contents
+from quiesce.vault.contents.opening import neighbours
 from quiesce.vault.format.pack import (
     HEAD_BYTES,
     Entry,
@@ -27,10 +28,6 @@ from quiesce.vault.format.pack import (
 )
 from quiesce.vault.points.packing import PackStream
 from quiesce.vault.stores.files import Buffer
-
-_READ_BYTES = 2 * 1024 * 1024
-_GAP_BYTES = 256 * 1024
-"""A hole that is read along rather than skipped."""
 
 Range = Sequence[Entry]
 """All entries of one range, in the order of their places."""
@@ -65,7 +62,7 @@ def carry(
     if not ranges:
         return stored, unopened
     cipher = head_cipher(contents.keys, store.get_range(key, 0, HEAD_BYTES))
-    for run in _neighbours(ranges):
+    for run in neighbours(ranges, _where):
         start = run[0][0].offset
         data = memoryview(store.get_range(key, start, _end(run[-1]) - start))
         for members in run:
@@ -94,19 +91,8 @@ def _proven(
     return Piece(ids, packed_range(cipher, first, stored), first.codec, first.kind), plain
 
 
-def _neighbours(ranges: Sequence[Range]) -> Iterator[Sequence[Range]]:
-    """Ranges in groups that are read at once."""
-    at = 0
-    while at < len(ranges):
-        end = at + 1
-        while (
-            end < len(ranges)
-            and ranges[end][0].offset - _end(ranges[end - 1]) <= _GAP_BYTES
-            and _end(ranges[end]) - ranges[at][0].offset <= _READ_BYTES
-        ):
-            end += 1
-        yield ranges[at:end]
-        at = end
+def _where(members: Range) -> tuple[int, int]:
+    return members[0].offset, members[0].length
 
 
 def _end(members: Range) -> int:

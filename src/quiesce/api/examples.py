@@ -24,9 +24,10 @@ from quiesce.model.diagnosis import (
     Verdict,
 )
 from quiesce.model.failure import Evidence, FailureReport
-from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Progress, Task, TaskName, TaskStatus
+from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Task, TaskName, TaskStatus
 from quiesce.model.network import Hop, NetworkReport, Proxy
 from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.progress import Progress
 from quiesce.model.snapshot import (
     Consistency,
     ConsistencyLabel,

@@ -24,7 +24,7 @@ from quiesce.cli.options import (
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.model.units import size_text
 
 

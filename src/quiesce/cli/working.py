@@ -13,7 +13,8 @@ from typing import Any
 from quiesce.cli import screen
 from quiesce.cli.follow import shown
 from quiesce.model.failure import ExitCode, Failure, JobFailure
-from quiesce.model.job import Progress, TaskStatus
+from quiesce.model.job import TaskStatus
+from quiesce.model.progress import Progress
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from enum import StrEnum
 from quiesce.model.damage import DamageReport
 from quiesce.model.diagnosis import Diagnosis, Mend
 from quiesce.model.failure import FailureReport
+from quiesce.model.progress import Progress
 from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
 
 
@@ -61,21 +62,7 @@ class JobStatus(StrEnum):
         return self not in (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a task is. `total_bytes` 0 means not known yet; `rate` is bytes per second."""
-
-    done_bytes: int = 0
-    total_bytes: int = 0
-    stored_bytes: int = 0
-    rate: float = 0.0
-    phase: str = ""
-
-    @property
-    def eta_seconds(self) -> float | None:
-        if self.rate <= 0 or self.total_bytes <= 0:
-            return None
-        return max(0.0, (self.total_bytes - self.done_bytes) / self.rate)
+_NOT_BEGUN = Progress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +71,7 @@ class Task:
     status: TaskStatus = TaskStatus.WAITING
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    progress: Progress = Progress()
+    progress: Progress = _NOT_BEGUN
 
 
 @dataclass(frozen=True, slots=True)

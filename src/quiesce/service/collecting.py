@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from quiesce.model.job import Job, Progress, TaskName
+from quiesce.model.job import Job, TaskName
+from quiesce.model.progress import Progress
 from quiesce.model.units import duration_text, size_text
 from quiesce.service.vault_views import CollectView, collect_view
 from quiesce.service.work import Parts, warn

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import structlog
 
 from quiesce.model.failure import JobFailure
-from quiesce.model.job import Progress, TaskName
+from quiesce.model.job import TaskName
+from quiesce.model.progress import Progress
 from quiesce.service.job_book import JobBook
 
 _WRITE_SECONDS = 0.5

@@ -15,8 +15,9 @@ from dataclasses import replace
 from quiesce.diagnosis.catalogue import catalogue
 from quiesce.model.diagnosis import Diagnosis, Mend, MendAction, MendStatus
 from quiesce.model.failure import Evidence, Failure, FailureReport, FreezeFailure, SnapshotFailure
-from quiesce.model.job import Job, Progress
+from quiesce.model.job import Job
 from quiesce.model.policy import Policy, SnapshotOptions
+from quiesce.model.progress import Progress
 from quiesce.model.snapshot import Route, Snapshot
 from quiesce.service.console import Console
 from quiesce.service.diagnosing import Found

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from quiesce.model.failure import Evidence, Failure, JobFailure, NotFoundFailure, PolicyFailure
-from quiesce.model.job import Job, JobKind, JobStatus, LogLine, Progress, TaskName, TaskStatus
+from quiesce.model.job import Job, JobKind, JobStatus, LogLine, TaskName, TaskStatus
+from quiesce.model.progress import Progress
 from quiesce.service.clock import Clock
 from quiesce.service.codec import from_json, to_json
 from quiesce.service.database import Database, job_log, jobs

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from quiesce.model.job import Progress
 from quiesce.model.policy import Retention
+from quiesce.model.progress import Progress
 from quiesce.service.retention import plan_retention
 from quiesce.service.vault_views import VmPrune
 from quiesce.service.views import DeletionPlan

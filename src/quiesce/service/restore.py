@@ -17,8 +17,9 @@ from quiesce.model.failure import (
     NotFoundFailure,
     RestoreFailure,
 )
-from quiesce.model.job import Job, JobKind, Progress, RestoredDisk, TaskName, TaskStatus
+from quiesce.model.job import Job, JobKind, RestoredDisk, TaskName, TaskStatus
 from quiesce.model.point import PointDisk, RecoveryPoint
+from quiesce.model.progress import Progress
 from quiesce.service.codec import from_json
 from quiesce.service.console import Console
 from quiesce.service.requests import RestoreRequest

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from quiesce.model.damage import DiskHealth, PointHealth
 from quiesce.model.failure import Evidence, VaultFailure
-from quiesce.model.job import Job, Progress, TaskName
+from quiesce.model.job import Job, TaskName
+from quiesce.model.progress import Progress
 from quiesce.model.units import size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest

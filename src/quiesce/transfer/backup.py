@@ -20,8 +20,8 @@ from contextlib import ExitStack
 
 from quiesce.model.extent import ExtentKind
 from quiesce.model.failure import JobFailure, SnapshotFailure, VaultFailure
-from quiesce.model.job import Progress
 from quiesce.model.point import RecoveryPoint
+from quiesce.model.progress import Progress
 from quiesce.model.snapshot import Snapshot
 from quiesce.transfer.audit import Sample, mismatch, wrong_chunks
 from quiesce.transfer.chunks import ChunkRun

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 
 WINDOW_SECONDS = 10.0
 """The rate is that of the last ten seconds, so that it follows the disk and does not jump."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import JobFailure, RestoreFailure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.transfer.crew import SEGMENT_BYTES, Crew, Watch, threads_for
 from quiesce.transfer.ports import BlockTarget, DiskReader
 from quiesce.transfer.progress import Meter

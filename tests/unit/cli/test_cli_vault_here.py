@@ -15,8 +15,8 @@ from vault_here import Here, content, make_points
 from quiesce.cli import follow
 from quiesce.cli.working import working
 from quiesce.model.failure import Failure, JobFailure
-from quiesce.model.job import Progress
 from quiesce.model.policy import Retention
+from quiesce.model.progress import Progress
 from quiesce.service.pruning import prune_vault
 
 

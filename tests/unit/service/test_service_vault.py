@@ -8,7 +8,8 @@ import pytest
 from paper_machine import PaperMachine, ended
 
 from quiesce.model.failure import Failure
-from quiesce.model.job import Job, JobKind, JobStatus, Progress, TaskName
+from quiesce.model.job import Job, JobKind, JobStatus, TaskName
+from quiesce.model.progress import Progress
 from quiesce.service.job_book import JobBook
 from quiesce.service.requests import CopyRequest
 from quiesce.service.service import Service

@@ -13,7 +13,7 @@ from paper_store import PaperStore
 from vault_scene import KEY, FakeClock, Scene, disk_of
 
 from quiesce.model.failure import Failure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.vault import KeyFile, LocalStore, Vault
 from quiesce.vault.copy.copying import execute_copy, plan_copy
 from quiesce.vault.stores.nowhere import Nowhere

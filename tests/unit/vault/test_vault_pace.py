@@ -11,7 +11,7 @@ from small_vault import small_packs, small_scene
 from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import JobFailure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.vault.upkeep.pace import Pace
 
 

@@ -15,7 +15,7 @@ from small_vault import small_disk, small_packs, small_scene
 from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure, JobFailure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.vault.format.pack import PackError, open_footer, parse_rows, read_footer
 from quiesce.vault.format.segment import (
     LENGTH_MASK,

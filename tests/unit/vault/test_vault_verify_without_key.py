@@ -8,7 +8,7 @@ from small_vault import stored
 from vault_scene import Scene
 
 from quiesce.model.failure import JobFailure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.verify_packs import verify_packs
 from quiesce.vault.upkeep.verify_report import Verdict

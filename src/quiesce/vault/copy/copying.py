@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from quiesce.model.failure import Evidence, Failure, PolicyFailure, StorageFailure, VaultFailure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
 from quiesce.vault.contents.records import LONG_AGO, Records
 from quiesce.vault.contents.reserve import LARGEST_BYTES

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 
 _WINDOW_SECONDS = 10.0
 """The rate is that of the last ten seconds: what comes after a stall is not told by it for long."""

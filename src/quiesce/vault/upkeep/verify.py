@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from quiesce.model.failure import InputFailure, VaultFailure
-from quiesce.model.job import Progress
+from quiesce.model.progress import Progress
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.manifest import Manifest, point_key
 from quiesce.vault.format.pack import pack_key

@@ -3,14 +3,16 @@ killed. After every step each point of either side restores bit for bit."""
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 
 from faulty_store import DEATHS, Call, Fault, FaultyStore, Killed
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from paper_store import PaperStore
-from small_vault import SMALL_CHUNK, small_disk, small_scene
+from small_vault import SMALL_CHUNK, chance_of, small_disk, small_scene
+from stepping import one_thread_each
 from vault_scene import KEY, FakeClock, Scene
 
 from quiesce.model.failure import Failure
@@ -25,7 +27,10 @@ MAY_HAPPEN = {"vault.session-expired", "vault.collect-running"}
 class Copies(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
+        self.patches = ExitStack()
+        self.patches.enter_context(one_thread_each())
         self.clock = FakeClock()
+        self.clock.now = datetime(2026, 11, 23, tzinfo=UTC)
         self.source, self.target = PaperStore(self.clock), PaperStore(self.clock)
         self.disks: dict[str, bytes] = {}
         """Job → what its point holds."""
@@ -33,10 +38,14 @@ class Copies(RuleBasedStateMachine):
         """Jobs whose point was deleted at the target."""
         self.brought: set[str] = set()
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(seed=st.integers(0, 1 << 16))
+    def begin(self, seed: int) -> None:
+        self.patches.enter_context(chance_of(seed))
         small_scene(self.source, self.clock)
         self.back_up([1, 2, 3], "web")
+
+    def teardown(self) -> None:
+        self.patches.close()
 
     @rule(chunks=CHUNKS, vm=st.sampled_from(VMS))
     def back_up(self, chunks: list[int], vm: str) -> None:
@@ -46,13 +55,13 @@ class Copies(RuleBasedStateMachine):
         self.opened(self.source).backup(job, disk, vm=vm)
         self.disks[job] = disk
 
-    @rule(data=st.data())
-    def delete_here(self, data: st.DataObject) -> None:
-        self.delete(data, self.source)
+    @rule(which=st.integers(0, 11))
+    def delete_here(self, which: int) -> None:
+        self.delete(which, self.source)
 
-    @rule(data=st.data())
-    def delete_there(self, data: st.DataObject) -> None:
-        self.dropped |= self.delete(data, self.target)
+    @rule(which=st.integers(0, 11))
+    def delete_there(self, which: int) -> None:
+        self.dropped |= self.delete(which, self.target)
 
     @rule(there=st.booleans(), hours=st.integers(0, 40))
     def collect(self, there: bool, hours: int) -> None:
@@ -90,7 +99,7 @@ class Copies(RuleBasedStateMachine):
                 self.collect(where, hours)
 
         target.before = before
-        with contextlib.suppress(Killed):
+        with suppress(Killed):
             self.run(target, keyless=keyless, newest=None if keyless else newest)
 
     @rule()
@@ -126,14 +135,14 @@ class Copies(RuleBasedStateMachine):
             if failure.code not in MAY_HAPPEN:
                 raise
 
-    def delete(self, data: st.DataObject, store: PaperStore) -> set[str]:
+    def delete(self, which: int, store: PaperStore) -> set[str]:
         if not store.keys("format"):
             return set()
         there = self.opened(store)
         points = there.vault.points()
         if not points:
             return set()
-        point = data.draw(st.sampled_from(points))
+        point = points[which % len(points)]
         there.delete(point)
         return {point.job_id}
 

@@ -6,9 +6,10 @@
     quiesce_once.py verify VAULT structure|packs|chunks|no-key
     quiesce_once.py list VAULT
 
-The passphrase is in QUIESCE_BENCH_PASSPHRASE. FILE is a JSON list of (offset, length): what a dirty
-bitmap would tell. Printed is one line of JSON: `work_seconds`, the time without the start of
-Python and the opening of the vault, which a running service has behind it.
+QUIESCE_BENCH_KEY_FILE names the vault's key file, which `create` makes: a server opens its vault by
+one. A passphrase in QUIESCE_BENCH_PASSPHRASE comes before it. FILE is a JSON list of (offset,
+length): what a dirty bitmap would tell. Printed is one line of JSON: `work_seconds`, the time
+without the start of Python and the opening of the vault, which a running service has behind it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from quiesce.block.file import FileSource
 from quiesce.model.extent import Extent, ExtentKind
-from quiesce.vault import LocalStore, Passphrase, Vault
+from quiesce.vault import KeyFile, KeyMaterial, LocalStore, Passphrase, Vault
 from quiesce.vault.upkeep.verify_packs import verify_packs
 from quiesce.vault.upkeep.verify_report import VerifyReport
 
@@ -46,16 +47,28 @@ class ListedSource(FileSource):
             yield Extent(position, self.size_bytes - position, ExtentKind.CLEAN)
 
 
-def passphrase() -> Passphrase:
-    return Passphrase(os.environ["QUIESCE_BENCH_PASSPHRASE"])
+def key_file() -> Path:
+    return Path(os.environ["QUIESCE_BENCH_KEY_FILE"])
+
+
+def passphrase() -> Passphrase | None:
+    said = os.environ.get("QUIESCE_BENCH_PASSPHRASE")
+    return None if said is None else Passphrase(said)
 
 
 def open_vault(path: Path) -> Vault:
-    return Vault.open(LocalStore(path), passphrase())
+    return Vault.open(LocalStore(path), passphrase() or KeyFile.parse(key_file().read_text()))
 
 
 def create(given: argparse.Namespace) -> Callable[[], object]:
-    return lambda: Vault.create(LocalStore.create(given.vault), passphrase())
+    def act() -> None:
+        keys: list[KeyMaterial] = [made := KeyFile.generate()]
+        key_file().write_text(made.text())
+        if said := passphrase():
+            keys.append(said)
+        Vault.create(LocalStore.create(given.vault), *keys)
+
+    return act
 
 
 def backup(given: argparse.Namespace) -> Callable[[], object]:

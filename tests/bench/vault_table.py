@@ -16,6 +16,7 @@ TIMED = (
     ("verify", "verify every chunk"),
     ("verify without key", "verify without key"),
     ("start", "start alone"),
+    ("start by passphrase", "… and a passphrase for all"),
 )
 COSTLY = ("full", "rescan v2", "list v2", "restore", "verify")
 SHORT = ("list v2", "list v3")
@@ -26,8 +27,8 @@ STORED = (
     ("cloned", "… + sibling of the same template"),
     ("reinstalled", "… + sibling installed anew"),
 )
-PEER_STEP = {"list v2": "rescan v2", "list v3": "rescan v3"}
-"""Who knows no change list reads everything again."""
+PEER_STEP = {"list v2": "rescan v2", "list v3": "rescan v3", "start by passphrase": "start"}
+"""Who knows no change list reads everything again, and who knows no key files has a passphrase."""
 
 Medians = dict[str, dict[str, dict[str, float]]]
 

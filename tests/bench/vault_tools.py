@@ -61,9 +61,12 @@ class Lap:
 
 def quiesce(lap: Lap) -> None:
     vault, twin, out = lap.folder / "vault", lap.folder / "twin", lap.folder / "out"
-    env = {"QUIESCE_BENCH_PASSPHRASE": "p"}
+    key_file = {"QUIESCE_BENCH_KEY_FILE": str(lap.folder / "key")}
+    passphrase = key_file | {"QUIESCE_BENCH_PASSPHRASE": "p"}
 
-    def step(name: str, *words: str | Path, results: Sequence[Path] = ()) -> None:
+    def step(
+        name: str, *words: str | Path, results: Sequence[Path] = (), env: dict[str, str] = key_file
+    ) -> None:
         lap.step(name, sys.executable, HERE / "quiesce_once.py", *words, results=results, env=env)
 
     def backup(name: str, image: str, *more: str | Path, into: Path = vault) -> None:
@@ -71,7 +74,7 @@ def quiesce(lap: Lap) -> None:
         vm = image if image in SIBLINGS else "vm"
         step(name, "backup", into, lap.disks.images[image], vm, image, *more, results=[into])
 
-    step("create", "create", vault)
+    step("create", "create", vault, env=passphrase)
     backup("full", "v1")
     lap.stored["v1"] = occupied(vault) - reserve(vault)
     shutil.copytree(vault, twin, copy_function=os.link)
@@ -86,6 +89,7 @@ def quiesce(lap: Lap) -> None:
             step("verify", "verify", vault, "chunks")
             step("verify without key", "verify", vault, "no-key")
             step("start", "list", vault)
+            step("start by passphrase", "list", vault, env=passphrase)
     for base, image in (("v1", "v2"), ("v2", "v3")):
         changes = lap.disks.changes[image]
         backup(f"list {image}", image, "--changes", changes, "--base", base, into=twin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -73,6 +74,8 @@ def help_of(words: tuple[str, ...]) -> str | None:
     """What a command says about itself; None when there is no such command."""
     done = subprocess.run(
         [sys.executable, "-m", "quiesce.cli.main", *words, "--help"],
+        # Wide enough that no option's name is broken over two lines.
+        env={**os.environ, "COLUMNS": "200", "LC_ALL": "C.UTF-8"},
         capture_output=True,
         text=True,
         timeout=60,

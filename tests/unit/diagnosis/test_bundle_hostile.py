@@ -149,7 +149,7 @@ def test_control_characters_nul_and_broken_utf8_are_made_harmless(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (os.urandom(5000), "neither text nor an archive"),
+        (b"\x80" + os.urandom(5000), "neither text nor an archive"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(50), "a 7z archive"),
         (b"\x7fELF" + bytes(50), "a program"),
         (gzip.compress(b"x" * 100, mtime=0)[:-12], "cannot be unpacked"),

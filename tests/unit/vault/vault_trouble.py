@@ -199,9 +199,6 @@ class TroubledVault(VaultMachine):
     @precondition(lambda self: self.arriving)
     @rule(host=st.integers(0, HOSTS - 1), keyless=st.booleans())
     def begin_arrival(self, host: int, keyless: bool) -> None:
-        # Without the key lists are all there is to go by: a stated limit where they are late.
-        keyless = keyless and not self.late
-
         def copy(scene: Scene) -> bool:
             keys = None if keyless else scene.vault.contents.keys
             plan = plan_copy(self.elsewhere, scene.store, keys=keys, clock=scene.clock)

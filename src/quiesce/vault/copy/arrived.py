@@ -1,4 +1,6 @@
-"""Which points the target of a copy has already: whole manifests, and what replaces others."""
+"""What the target of a copy has already: points whose manifests are whole, and what replaces
+others; and what is there by name.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,28 @@ from quiesce.vault.format.manifest import (
 )
 from quiesce.vault.format.sealed import LIMIT_BYTES, NewerSealError, SealError, check
 from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store, delete_if_allowed
+from quiesce.vault.upkeep.compaction import Beat
+
+_LOOKS_AT_ONCE = 8
+"""A look is all waiting."""
+_LOOKS = 1024
+"""Between two signs of life."""
+
+
+def sizes_by_name(store: Store, keys: Collection[str], beat: Beat) -> dict[str, int]:
+    """Of those of these objects that are there, which a list that is late does not tell.
+
+    :raise StorageFailure: as `Store.stat`
+    """
+    wanted = sorted(keys)
+    found: dict[str, int] = {}
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="vault-looks") as pool:
+        for at in range(0, len(wanted), _LOOKS):
+            beat()
+            some = wanted[at : at + _LOOKS]
+            sizes = pool.map(lambda key: _size(store, key), some)
+            found |= {k: size for k, size in zip(some, sizes, strict=True) if size is not None}
+    return found
 
 
 def whole_manifests(
@@ -46,6 +70,13 @@ def replace_broken(
     if refused is None:
         store.put(point_key(point_id), stored)
     return refused
+
+
+def _size(store: Store, key: str) -> int | None:
+    try:
+        return store.stat(key).size_bytes
+    except ObjectMissing:
+        return None
 
 
 def _is_whole(store: Store, keys: VaultKeys | None, point_id: str) -> bool:

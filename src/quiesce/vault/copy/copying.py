@@ -48,7 +48,9 @@ from quiesce.vault.format.pack import pack_key
 from quiesce.vault.format.sealed import LIMIT_BYTES, SealError, check, content_name
 from quiesce.vault.format.segment import PackedRows
 from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Put, Store, delete_if_allowed
+from quiesce.vault.upkeep.compaction import Beat
 from quiesce.vault.upkeep.pace import Pace
+from quiesce.vault.upkeep.pack_check import stop_if
 
 __all__ = ["CopyPlan", "CopyReport", "check_room", "execute_copy", "plan_copy", "shortfall"]
 
@@ -95,8 +97,15 @@ def execute_copy(
     pace = Pace(on_progress)
     pace.begin("Looking for what is missing")
     with _signs_of_life(plan, clock) as (in_target, in_source):
+
+        def beat() -> None:
+            stop_if(cancelled)
+            in_target.beat()
+            if in_source is not None:
+                in_source.beat()
+
         # Looked up again: only what was seen after the sessions began is sure to stay.
-        now = _settled_look(plan, in_target, clock)
+        now = _settled_look(plan, in_target, clock, beat)
         check_room(now.plan)
         _make_vault(now.plan)
         at_once = packs_at_once or packs_at_once_between(plan.source, plan.target)
@@ -135,7 +144,7 @@ def _signs_of_life(
             source.leave()
 
 
-def _settled_look(plan: CopyPlan, in_target: CopySession, clock: Clock) -> Look:
+def _settled_look(plan: CopyPlan, in_target: CopySession, clock: Clock, beat: Beat) -> Look:
     """What is there in the target when no collection runs that does not heed this copy."""
     args = plan.source, plan.target, plan.keys, plan.contents, plan.filters, clock
     marked = frozenset[bytes]()
@@ -145,8 +154,8 @@ def _settled_look(plan: CopyPlan, in_target: CopySession, clock: Clock) -> Look:
     now = look(*args, plan.arrived)
     refuse_beside_collection(in_target, plan.target)
     if now.there is None:
-        # It cannot be told what is marked; to look again costs lists alone.
-        return look(*args, now.plan.arrived)
+        # It cannot be told what is marked.
+        return look(*args, now.plan.arrived, beat)
     index = now.there.index.snapshot()
     there = zip(index.names, index.sizes, index.present, strict=True)
     counted_on = {name: size for name, size, here in there if here and name in marked}

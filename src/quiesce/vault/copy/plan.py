@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from quiesce.model.failure import (
 from quiesce.vault.contents.contents import Clock, Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.copy.apart import refuse_within, same_disk
-from quiesce.vault.copy.arrived import whole_manifests
+from quiesce.vault.copy.arrived import sizes_by_name, whole_manifests
 from quiesce.vault.copy.choosing import Filters, chosen_of
 from quiesce.vault.copy.needs import Needs, Packs
 from quiesce.vault.copy.packs import PackToCopy
@@ -28,6 +28,7 @@ from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.manifest import point_key
 from quiesce.vault.format.pack import pack_name
 from quiesce.vault.stores.store import Store
+from quiesce.vault.upkeep.compaction import Beat
 from quiesce.vault.vault import Vault
 
 _BATCH_PACKS = 256
@@ -152,9 +153,11 @@ def look(
     filters: Filters,
     clock: Clock,
     whole: frozenset[str] = frozenset(),
+    settled: Beat | None = None,
 ) -> Look:
     """See `copying.plan_copy`. `whole` are points whose manifests the target was just seen to have
-    whole: these are not read again."""
+    whole: these are not read again. `settled` is given once no collection deletes there any more,
+    and is called now and then: what a copy without the key counts on is looked for by name."""
     config = read_config(source)
     if filters.any and keys is None:
         raise InputFailure(
@@ -183,7 +186,7 @@ def look(
         notes=(*notes, *same_disk(source, target)),
     )
     if keys is None:
-        return _keyless(plan)
+        return _keyless(plan, settled)
     return _keyed(plan, keys, config, clock)
 
 
@@ -207,7 +210,7 @@ def _check_target(config: VaultConfig, source: Store, target: Store) -> bool:
     return False
 
 
-def _keys(store: Store, prefix: str) -> set[str]:
+def _keys(store: Store, prefix: str) -> Set[str]:
     return {info.key for info in store.list(prefix)}
 
 
@@ -215,22 +218,30 @@ def _sizes(store: Store, prefix: str) -> dict[str, int]:
     return {info.key: info.size_bytes for info in store.list(prefix)}
 
 
-def _keyless(plan: CopyPlan) -> Look:
+def _keyless(plan: CopyPlan, settled: Beat | None) -> Look:
     """A verbatim replica. Points are listed first and packs last, so that what a listed point
-    needs is among the listed packs."""
+    needs is among the listed packs.
+
+    A list that is late shows what a collection has just deleted. Its mark stands then: where the
+    target has none, lists are enough."""
     source, target = plan.source, plan.target
     points, deleted = _sizes(source, "points/"), _deleted(source) | _deleted(target)
     points_there = _sizes(target, "points/")
-    segments = _keys(source, "index/") - _keys(target, "index/")
+    alive = {key: size for key, size in points.items() if _id(key) not in deleted}
+    same = {_id(key) for key, size in alive.items() if points_there.get(key) == size}
+    arrived = _arrived(plan, same)
+    coming = tuple(_id(key) for key in sorted(alive) if _id(key) not in arrived)
+    marked = any(True for _ in target.list("garbage/"))
+    segments, segments_there = _keys(source, "index/"), _keys(target, "index/")
     sizes, there = _sizes(source, "packs/"), _sizes(target, "packs/")
+    if settled is not None and coming and marked:
+        segments_there = sizes_by_name(target, segments & segments_there, settled).keys()
+        there = sizes_by_name(target, sizes.keys() & there.keys(), settled)
     packs = tuple(
         PackToCopy(name, size, key in there)
         for key, size in sorted(sizes.items())
         if there.get(key) != size and (name := pack_name(key)) is not None
     )
-    alive = {key: size for key, size in points.items() if _id(key) not in deleted}
-    same = {_id(key) for key, size in alive.items() if points_there.get(key) == size}
-    arrived = _arrived(plan, same)
     notes = (
         *plan.notes,
         "Without the key it is not known which points the packs belong to: everything is copied, "
@@ -243,10 +254,10 @@ def _keyless(plan: CopyPlan) -> Look:
         )
     plan = replace(
         plan,
-        points=tuple(_id(key) for key in sorted(alive) if _id(key) not in arrived),
+        points=coming,
         arrived=arrived,
         packs=packs,
-        segments=tuple(sorted(segments)),
+        segments=tuple(sorted(segments - segments_there)),
         notes=notes,
     )
     return Look(plan, None, None, {}, (), {})

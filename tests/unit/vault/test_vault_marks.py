@@ -139,3 +139,62 @@ def test_of_two_marks_that_name_the_same_packs_one_stays_while_a_pack_of_them_is
         marked = {pack.hex() for mark in records.garbage() for pack in mark.packs}
         assert locked in marked
         clock.advance(hours=30)
+
+
+class CollectedTwice:
+    """A pack was deleted this minute, and another collection, whose list does not show it any
+    more, has run since. Others' lists show it still."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.store = PaperStore(clock)
+        self.point = Scene.create(self.store, clock).backup("first", GARBAGE)
+        self.seen = StaleLists(self.store, clock, 3600, lambda key: key.startswith("packs/"))
+        self.service = Scene.at(self.seen, clock)  # has the index open from here on
+        self.prompt = Scene.at(self.store, clock)
+        self.prompt.delete(self.point)
+        clock.advance(hours=30)
+        assert len(self.collect(self.prompt).mark) == 1
+        clock.advance(hours=30)
+        assert len(self.collect(Scene.at(self.seen, clock)).delete) == 1
+        self.collect(self.prompt)
+
+    def collect(self, scene: Scene) -> CollectPlan:
+        return scene.vault.collect(scene.vault.plan_collect())
+
+
+def test_what_a_late_list_shows_after_a_second_collection_is_not_relied_on(
+    clock: FakeClock,
+) -> None:
+    twice = CollectedTwice(clock)
+    point = twice.service.backup("second", GARBAGE)
+    clock.advance(hours=2)
+    assert Scene.at(twice.store, clock).restore(point) == GARBAGE
+
+
+def test_marks_go_when_no_list_can_show_their_packs_any_more_and_nothing_is_left(
+    clock: FakeClock,
+) -> None:
+    twice = CollectedTwice(clock)
+    assert len(twice.store.keys("garbage/")) == 1
+    clock.advance(hours=2)
+    twice.collect(twice.prompt)
+    assert len(twice.store.keys("garbage/")) == 1
+    clock.advance(hours=2)
+    twice.collect(twice.prompt)
+    assert twice.store.keys("garbage/") == twice.store.keys("tmp/") == []
+
+
+def test_the_time_of_a_deletion_stays_known_while_lists_show_that_of_the_one_before(
+    clock: FakeClock,
+) -> None:
+    """Every day something is deleted; what lies below tmp/ for a day is cleared away."""
+    store = PaperStore(clock)
+    scene = Scene.create(StaleLists(store, clock, 3600, lambda key: key.startswith("tmp/")), clock)
+    noted = []
+    for day in range(6):
+        scene.delete(scene.backup(str(day), disk_of(*range(10 * day + 1, 10 * day + 4))))
+        clock.advance(hours=30)
+        if scene.vault.collect(scene.vault.plan_collect()).delete:
+            noted.append(store.stat("tmp/packs-deleted").modified_at == clock())
+    assert noted == [True] * 5

@@ -26,6 +26,7 @@ from quiesce.vault.upkeep.collect_plan import (
     look_at_writers,
 )
 from quiesce.vault.upkeep.compaction import Beat, layout, rewrite_segments
+from quiesce.vault.upkeep.lately import NOTE_KEY, Deletions
 from quiesce.vault.upkeep.pace import Pace, Show, unseen
 from quiesce.vault.upkeep.pack_check import stop_if
 from quiesce.vault.upkeep.repack import Copied, copy_out
@@ -55,6 +56,7 @@ def execute_collect(
         contents.store.give_back_reserve()
         pace = Pace(on_progress)
         removal = _Removal(contents, beat)
+        deletions = Deletions(contents)
         # The clock may have been set right since the plan was made.
         expired = set(plan.expired_sessions)
         if expired:
@@ -75,13 +77,16 @@ def execute_collect(
             if removal.delete(point_key(point_id)):
                 removal.delete(f"deleted/{point_id}")
         delete = frozenset(now.delete) & frozenset(plan.delete)
-        deleted = _delete_packs(contents, delete, seen.sizes, removal, pace)
+        deleted = _delete_packs(contents, delete, seen.sizes, removal, deletions, pace)
         ripe = frozenset(now.ripe_marks) & frozenset(plan.ripe_marks)
         revive = frozenset(now.revive) & frozenset(plan.revive)
+        if deletions.lately:
+            ripe, revive = frozenset(), frozenset()
         _settle_marks(seen, ripe, revive, removal)
         for info in contents.store.list("tmp/"):
-            if info.modified_at < contents.clock() - MARGIN:
+            if info.key != NOTE_KEY and info.modified_at < contents.clock() - MARGIN:
                 removal.delete(info.key)
+        deletions.forget()
         # Last, when what could be freed is free.
         copied = _copy_out(contents, seen, repack, pace, beat)
         contents.refresh()
@@ -165,6 +170,7 @@ def _delete_packs(
     packs: Set[bytes],
     sizes: Mapping[bytes, int],
     removal: _Removal,
+    deletions: Deletions,
     pace: Pace,
 ) -> frozenset[bytes]:
     """Those that are gone. Index segments come first, so that none tells of what is not there."""
@@ -178,6 +184,7 @@ def _delete_packs(
     gone = set()
     pace.begin("Deleting packs", sum(sizes[pack] for pack in packs - told))
     for pack in sorted(packs - told):
+        deletions.note()
         if removal.delete(pack_key(pack)):
             gone.add(pack)
         pace.advance(sizes[pack])
@@ -186,7 +193,7 @@ def _delete_packs(
 
 def _settle_marks(seen: Look, ripe: Set[str], revive: Set[bytes], removal: _Removal) -> None:
     """Remove ripe marks of which no pack was listed when this run began. Until then the mark stays:
-    a list that is late may still show a deleted pack, and nobody must refer to that.
+    a list that is late may still show a deleted pack, and nobody must refer to that. See `lately`.
 
     Packs that are needed after all are taken out of theirs: the others are marked anew, and the
     mark goes in a run to which the new one is old. So whoever lists marks before that run and

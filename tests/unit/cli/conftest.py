@@ -117,11 +117,11 @@ def running(more: dict[str, str] | None = None) -> Iterator[Cli]:
             text=True,
         )
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while cli("vault", "status").returncode != 0:
                 assert process.poll() is None, process.stdout and process.stdout.read()
                 assert time.monotonic() < deadline, "the server did not answer"
             yield cli
         finally:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)

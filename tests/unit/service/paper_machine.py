@@ -21,7 +21,8 @@ from paper_vm import PaperHypervisor
 from quiesce.model.job import Job
 from quiesce.service.service import Service
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
+"""Of what must happen: three workers on two cores start a server in half a minute."""
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -109,7 +110,7 @@ class RunningServer:
                 stderr=log,
             )
         transport = httpx.HTTPTransport(uds=str(self._data / "run" / "quiesce.sock"))
-        self.api = httpx.Client(transport=transport, base_url="http://q/api/v1", timeout=20)
+        self.api = httpx.Client(transport=transport, base_url="http://q/api/v1", timeout=60)
         eventually(self._answers, "the server's start")
 
     def kill(self) -> None:
@@ -118,7 +119,7 @@ class RunningServer:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=DEADLINE_SECONDS)
 
     def job(self, job_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api.get(f"/jobs/{job_id}").json()

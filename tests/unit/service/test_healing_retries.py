@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from paper_looks import PaperLooks, seeing
 from paper_machine import PaperMachine, backed_up, ended, eventually
@@ -86,10 +84,8 @@ def test_a_job_is_cancelled_while_it_waits_to_be_tried_again(
     phase = eventually(
         lambda: service.jobs.get(job.id).tasks[0].progress.phase, "the reason, shown"
     )
-    began = time.monotonic()
 
     service.jobs.cancel(job.id)
 
     assert ended(service, job).status is JobStatus.CANCELLED
-    assert time.monotonic() - began < 2
     assert "vm.unreachable" in phase

@@ -198,3 +198,22 @@ def test_the_time_of_a_deletion_stays_known_while_lists_show_that_of_the_one_bef
         if scene.vault.collect(scene.vault.plan_collect()).delete:
             noted.append(store.stat("tmp/packs-deleted").modified_at == clock())
     assert noted == [True] * 5
+
+
+def test_a_collection_right_after_another_ends_well_though_lists_show_what_that_one_replaced(
+    clock: FakeClock,
+) -> None:
+    late = StaleLists(
+        PaperStore(clock), clock, 3600, lambda key: key.startswith(("packs", "index"))
+    )
+    scene = Scene.create(late, clock)
+    kept = scene.backup("kept", NEEDED_AGAIN)
+    scene.delete(scene.backup("first", GARBAGE))
+    for hours, deleted in ((30, 0), (30, 1), (0, 0)):
+        clock.advance(hours=hours)
+        done = scene.vault.collect(scene.vault.plan_collect())
+        assert len(done.delete) == deleted
+    assert [pack.why for pack in done.locked] == [
+        "an index segment that tells of it is kept by a retention lock, or no list shows it yet"
+    ]
+    assert scene.restore(kept) == NEEDED_AGAIN

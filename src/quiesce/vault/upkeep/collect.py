@@ -179,7 +179,9 @@ def _delete_packs(
     if not packs and layout(contents).untidy:
         rewrite_segments(contents, packs, beat=removal.beat)
     for pack in sorted(packs & told):
-        why = "an index segment that tells of it is kept by a retention lock"
+        why = (
+            "an index segment that tells of it is kept by a retention lock, or no list shows it yet"
+        )
         removal.locked.append(LockedObject(pack_key(pack), why))
     gone = set()
     pace.begin("Deleting packs", sum(sizes[pack] for pack in packs - told))

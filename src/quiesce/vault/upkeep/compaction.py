@@ -16,7 +16,7 @@ from quiesce.model.failure import Evidence, VaultFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.sealed import SealError
 from quiesce.vault.format.segment import SEGMENT_ROWS, SegmentError, join_segments, read_segment
-from quiesce.vault.stores.store import delete_if_allowed
+from quiesce.vault.stores.store import ObjectMissing, delete_if_allowed
 
 MANY_SEGMENTS = 32
 """So many small segments are joined. A large one is left alone, so that the work of a vault's
@@ -67,8 +67,9 @@ def rewrite_segments(
 ) -> frozenset[bytes]:
     """Store segments that no longer tell of the packs in `drop`, then delete the old.
 
-    Packs that an old segment still tells of, since a retention lock or append-only credentials
-    keep it: they must stay, or the index would tell of a pack that is not there.
+    Packs that a segment still tells of, since a retention lock or append-only credentials keep it,
+    or may tell of, since the one that was listed has been replaced by one that is not listed yet:
+    they must stay, or the index would tell of a pack that is not there.
     """
     segments = contents.segments()
     found = layout(contents)
@@ -93,7 +94,12 @@ def rewrite_segments(
         old.append(key)
         if key in found.spare:
             continue
-        names, rows = _opened(contents, key)
+        try:
+            names, rows = _opened(contents, key)
+        except ObjectMissing:
+            locked.update(segments[key])
+            old.pop()
+            continue
         if count + len(rows) > SEGMENT_ROWS and group:
             old.pop()
             replace_group()

@@ -106,6 +106,26 @@ def test_a_walk_through_the_maps_goes_on_after_the_last_point_it_came_to(scene: 
     assert sorted(seen) == sorted(["web", "mail", *(f"vm-{number}" for number in range(6))])
 
 
+def test_a_point_that_exceeds_the_limit_by_itself_is_come_to_again_and_it_says_so(
+    scene: Scene,
+) -> None:
+    """No part begins again with the points that an earlier one has looked at."""
+    limit = Budget(requests=scene.reopened().vault.verify("structure").requests + 4)
+    scene.clock.advance(hours=1)
+    disks = {f"sd{n}": small_disk(*range(5001 + 100 * n, 5061 + 100 * n, 2)) for n in range(12)}
+    scene.backup("big-1", disks, vm="big")
+    first = scene.reopened().vault.verify("structure", budget=limit)
+    assert {health.vm for health in first.points} == {"web", "mail"}
+    assert not first.stuck
+    cursor = first.cursor
+    for _ in range(3):
+        report = scene.reopened().vault.verify("structure", budget=limit, cursor=cursor)
+        assert (report.points, report.cursor, report.stuck) == ((), first.cursor, True)
+    rest = scene.reopened().vault.verify("structure", cursor=first.cursor)
+    assert [health.vm for health in rest.points] == ["big"]
+    assert not rest.stuck
+
+
 def test_time_ends_it_between_two_packs() -> None:
     now = [0.0]
     meter = Meter(Budget(seconds=60), monotonic=lambda: now[0])

@@ -155,6 +155,7 @@ class _Verification:
             examined=examined,
             stopped_by=self.stopped_by,
             cursor="" if left_off is None else str(left_off),
+            stuck=left_off is not None and left_off == cursor,
             requests=self.meter.requests,
             seconds=self.meter.seconds,
             sample=sample,
@@ -300,7 +301,7 @@ class _Verification:
         # What heals is told of all damage that was found, also when the limit is reached by now.
         newest = newest_of_each_vm(ordered)
         examiner.look_for_what_heals(newest, lambda parts: stop_if(self.cancelled))
-        return examiner.result(), (last or "00") if stopped else ""
+        return examiner.result(), (last or after or "00") if stopped else ""
 
     def _check(self, requests: int) -> None:
         """:raise JobFailure: job.cancelled"""

@@ -109,9 +109,10 @@ class VerifyReport:
     `packs` of the vault are `total_bytes` long; `packs_checked` of them were read now, and the
     round that this run belongs to has come to `round_bytes`. `examined`: the maps of the points in
     `points` were walked to the end; else `points` is not all of them, and `unseen` are missing.
-    `stopped_by` names the limit
-    of the budget that ended it ("time", "bytes", "requests"), and `cursor` is where to go on; both
-    are empty when there is nothing left to look at. `sample`: of mode SAMPLE.
+    `stopped_by` names the limit of the budget that ended it ("time", "bytes", "requests"), and
+    `cursor` is where to go on; both are empty when there is nothing left to look at. `stuck`: it
+    stopped where it had begun, since what comes next does not fit into the budget. `sample`: of
+    mode SAMPLE.
     """
 
     mode: VerifyMode
@@ -130,6 +131,7 @@ class VerifyReport:
     seconds: float = 0.0
     sample: SampleReport | None = None
     unseen: int = 0
+    stuck: bool = False
 
     def damage(self, at: datetime) -> DamageReport:
         """What points have lost; `at` is when this verification ended."""

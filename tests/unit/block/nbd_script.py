@@ -117,7 +117,9 @@ def serve_handshake(client: socket.socket, size: int) -> None:
 
 
 def connection_over(sock: socket.socket, *contexts: str) -> Connection:
-    return Connection.over(sock, "x", contexts=contexts, silence_seconds=2.0, handshake_seconds=2.0)
+    return Connection.over(
+        sock, "x", contexts=contexts, silence_seconds=60.0, handshake_seconds=60.0
+    )
 
 
 def read(source: NbdSource, offset: int, length: int) -> bytes:

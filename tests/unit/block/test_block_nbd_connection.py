@@ -149,4 +149,4 @@ def test_fuzzed_answers_give_right_data_or_an_error_and_never_hang(garbage, flip
             connection.read(0, memoryview(buffer))
             changed = sum(a != b for a, b in zip(buffer, CONTENT, strict=False))
             assert changed <= len(flips), "bytes came from somewhere else"
-    assert time.monotonic() - began < 2, "it waited for bytes that nobody owes"
+    assert time.monotonic() - began < 20, "it waited for bytes that nobody owes"

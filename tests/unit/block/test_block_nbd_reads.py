@@ -110,7 +110,7 @@ def test_a_silent_server_is_given_up_after_its_time(serve):
     with pytest.raises(StorageFailure) as caught:
         read(source, 0, 4096)
     assert caught.value.code == "storage.slow"
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 20
 
 
 def test_a_server_that_is_slow_but_alive_is_waited_for(serve):
@@ -118,9 +118,9 @@ def test_a_server_that_is_slow_but_alive_is_waited_for(serve):
         reply = script.data(cookie, offset, CONTENT[offset : offset + length])
         for start in range(0, len(reply), len(reply) // 4):
             sock.sendall(reply[start : start + len(reply) // 4])
-            time.sleep(0.15)
+            time.sleep(0.4)
 
-    assert read(serve(dribble, silence_seconds=0.4), 0, 4096) == CONTENT[:4096]
+    assert read(serve(dribble, silence_seconds=1.5), 0, 4096) == CONTENT[:4096]
 
 
 def test_closing_wakes_every_thread_that_waits_for_an_answer(serve):

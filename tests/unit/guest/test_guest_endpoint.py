@@ -99,19 +99,22 @@ def test_a_server_that_never_greets_does_not_hold_anybody_up(authority: Authorit
         began = time.monotonic()
         failure = failure_of(Way(origin_of(f"https://127.0.0.1:{port}"), authority.pem), 0.5)
     assert failure.code == "network.tls-failed"
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 20
 
 
 def test_an_answer_that_drips_ends_at_the_deadline(authority: Authority) -> None:
+    given_up = threading.Event()
+
     def drip(request: Request) -> Reply:
-        time.sleep(3)
+        given_up.wait(60)
         return Reply()
 
     server = Server(drip, authority.context_for("127.0.0.1"))
     began = time.monotonic()
     failure = failure_of(way_to(server, authority.pem), 0.6)
+    given_up.set()
     assert failure.code == "storage.no-answer"
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 20
     server.close()
 
 

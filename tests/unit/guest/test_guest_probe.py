@@ -181,7 +181,7 @@ def test_hops_that_all_hang_end_each_at_its_own_deadline(
         way = Way(origin_of(f"https://127.0.0.1:{port}"), authority.pem)
         began = time.monotonic()
         hops = hops_of(way, "127.0.0.1", wire_port=port, plugin_port=port)
-    assert 1.0 < time.monotonic() - began < 5
+    assert 1.0 < time.monotonic() - began < 20
     assert hops["wire-server"]["code"] == "network.host-address-unreachable"
     assert hops["tls"]["code"] == "network.tls-failed"
 

@@ -130,11 +130,11 @@ def test_a_script_is_tried_again_as_often_as_configured(script: Path) -> None:
 def test_a_script_over_its_time_is_ended_with_its_children(script: Path) -> None:
     pid = script.with_name("pid")
     body = f"sh -c 'trap \"\" TERM; echo $$ > {pid}; while :; do sleep 0.1; done' & wait"
-    ran, failure = run(Script(_write(script, body), timeout_seconds=0.5), "pre")
+    ran, failure = run(Script(_write(script, body), timeout_seconds=2), "pre")
     assert ran.exit_code is None
     assert failure is not None
     assert failure.code == ran.code == "script.timeout"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while _lives(int(pid.read_text())):
         assert time.monotonic() < deadline, "a child of the script outlived it"
         time.sleep(0.02)
@@ -150,10 +150,10 @@ def _lives(pid: int) -> bool:
 
 def test_a_child_that_keeps_standard_error_open_does_not_hold_the_backup_up(script: Path) -> None:
     began = time.monotonic()
-    ran, failure = run(Script(_write(script, "sleep 20 & exit 0"), timeout_seconds=10), "pre")
+    ran, failure = run(Script(_write(script, "sleep 60 & exit 0"), timeout_seconds=40), "pre")
     assert failure is None
     assert ran.exit_code == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_script_that_floods_standard_error_leaves_only_the_end(script: Path) -> None:

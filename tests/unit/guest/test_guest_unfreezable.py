@@ -54,7 +54,7 @@ def watched(device: FakeDevice) -> Watch:
 
 
 def soon() -> float:
-    return time.monotonic() + 5
+    return time.monotonic() + 60
 
 
 def test_one_that_nobody_wrote_to_costs_nothing(device: FakeDevice) -> None:
@@ -147,7 +147,7 @@ def test_one_whose_flush_does_not_end_is_not_waited_for(
     watch = watched(device)
     began = time.monotonic()
     watch.flush(began + 0.2)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     device_answers.set()  # a base line that comes too late proves nothing
     watch.look_again()
     assert "took too long" in told(watch)["skipped"]

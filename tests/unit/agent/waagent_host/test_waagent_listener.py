@@ -107,7 +107,7 @@ def test_a_header_that_does_not_come_to_its_end_ends_the_connection(
             with socket.create_connection(("127.0.0.1", host.ports[0]), 5, (WEB, 0)) as connection:
                 connection.sendall(said)
                 assert everything(connection) == b""
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 20
 
 
 def test_many_addresses_together_cannot_take_all_connections(
@@ -163,15 +163,15 @@ def test_reading_one_vms_status_keeps_no_other_vm_waiting(
     def slow(raw: bytes) -> AgentStatus:
         at_once.append(raw)
         running.release()
-        release.wait(10)
+        release.wait(60)
         return agent_status(raw)
 
     monkeypatch.setattr("quiesce.agent.waagent.vm_agent.agent_status", slow)
     sent = [Later(lambda: Caller(host, WEB).put_status(status())) for _ in range(5)]
-    assert running.acquire(timeout=5)
+    assert running.acquire(timeout=60)
     begun = time.monotonic()
     assert Caller(host, MAIL).goal_state()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
     assert len(at_once) == 1, "one of a VM at a time"
     release.set()
     assert [each.result().status_code for each in sent] == [200] * 5

@@ -11,7 +11,7 @@ from quiesce.model.diagnosis import MendAction
 from quiesce.model.network import Proxy
 from quiesce.model.policy import RoutePreference, SnapshotOptions
 from quiesce.model.vm import AgentKind, VmAddress
-from quiesce.service.requests import CopyRequest, VerifyRequest
+from quiesce.service.requests import CollectRequest, CopyRequest, VerifyRequest
 from quiesce.service.views import VmChange
 
 Text = Annotated[str, Field(max_length=4096)]
@@ -231,6 +231,29 @@ class KeyAdd(_Body):
 
     kind: Literal["passphrase", "key-file", "recovery"]
     secret: SecretStr = Field(max_length=4096)
+
+
+class PruneStart(_Body):
+    """Of what the rules let go of, only these `points` are removed: those that a call with
+    `dry_run=true` has shown. Null: all."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"points": ["01k3v9…"]}}
+    )
+
+    points: list[Text] | None = None
+
+
+class CollectStart(_Body):
+    """Only packs of these `marks` are deleted: the `ripe_marks` of `GET /vault/garbage`. Null: all
+    that is due when the job looks."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"marks": []}})
+
+    marks: list[Text] | None = None
+
+    def request(self) -> CollectRequest:
+        return CollectRequest(None if self.marks is None else tuple(self.marks))
 
 
 class CopyStart(_Body):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 
 from quiesce.api.examples import example
 from quiesce.api.problem import problem_responses
-from quiesce.api.requests import CopyStart, KeyAdd, VerifyStart
+from quiesce.api.requests import CollectStart, CopyStart, KeyAdd, PruneStart, VerifyStart
 from quiesce.api.routes import Running
 from quiesce.api.security import caller_is_allowed
 from quiesce.model.damage import DamageReport
@@ -123,10 +123,13 @@ def prune_vault(
     service: Running,
     vm: Annotated[list[str] | None, Query(max_length=1000)] = None,
     dry_run: bool = False,
+    body: PruneStart | None = None,
 ) -> tuple[VmPrune, ...]:
     """Apply the rules of the policies now, to these VMs or to all that are protected: the plans,
-    executed unless `dry_run=true`."""
-    return service.upkeep.prune(tuple(vm or ()), dry_run=dry_run)
+    executed unless `dry_run=true`. With `points`, none but those go."""
+    points = None if body is None else body.points
+    shown = None if points is None else frozenset(points)
+    return service.upkeep.prune(tuple(vm or ()), shown, dry_run=dry_run)
 
 
 @router.get("/vault/garbage", responses=example(200, "garbage"))
@@ -136,9 +139,10 @@ def show_garbage(service: Running) -> CollectView:
 
 
 @router.post("/vault/gc", status_code=202, responses=_CONFLICT)
-def collect_garbage(service: Running) -> Job:
-    """Start a garbage collection. Nothing is deleted that was marked less than a day ago."""
-    return service.jobs.start_collect()
+def collect_garbage(service: Running, body: CollectStart | None = None) -> Job:
+    """Start a garbage collection. Nothing is deleted that was marked less than a day ago, and with
+    `marks`, nothing but what they name."""
+    return service.jobs.start_collect(None if body is None else body.request())
 
 
 @router.get("/vault/rebuild-plan")

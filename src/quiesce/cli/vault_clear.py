@@ -63,7 +63,7 @@ def prune(
         days = ZoneInfo(time_zone("UTC" if zone is None else zone))
         vault, rules = place.open(), Retention(keep_last, keep_daily or 0)
 
-        def change(*, dry_run: bool) -> Any:
+        def change(shown: list[str] | None, *, dry_run: bool) -> Any:
             name = "Look at points" if dry_run else "Delete points"
             left = "No point was deleted." if dry_run else "Give the command again to go on."
             with working(name, go_on=left, quiet=common.json) as (tell, cancelled):
@@ -72,6 +72,7 @@ def prune(
                     rules,
                     days,
                     vms=vm,
+                    shown=shown,
                     dry_run=dry_run,
                     on_progress=tell,
                     cancelled=cancelled,
@@ -88,16 +89,19 @@ def prune(
                 "N --zone ZONE`. For a vault without a server, say `--at ADDRESS`.",
             )
 
-        def change(*, dry_run: bool) -> Any:
+        def change(shown: list[str] | None, *, dry_run: bool) -> Any:
+            body = None if shown is None else {"points": shown}
             with common.client() as client:
-                return client.post("vault", "prune", vm=list(vm), dry_run=dry_run)
+                return client.post("vault", "prune", body=body, vm=list(vm), dry_run=dry_run)
 
-    plan = change(dry_run=True)
+    plan = change(None, dry_run=True)
     if not dry_run and any(each["plan"]["removed"] for each in plan):
         what = "Deleting recovery points"
         if not confirmed(what, lambda: _plans(plan), yes=yes, as_json=common.json):
             return ExitCode.OK
-        plan = change(dry_run=False)
+        # What the rules let go of only since then was neither shown nor agreed to.
+        shown = [point["id"] for each in plan for point in each["plan"]["removed"]]
+        plan = change(shown, dry_run=False)
     screen.emit(plan, as_json=common.json, human=lambda: _plans(plan))
     return ExitCode.OK
 
@@ -137,9 +141,8 @@ def collect(
         return ExitCode.OK
     if vault is None:
         with common.client() as client:
-            return finish_or_follow(
-                client, client.post("vault", "gc"), wait=wait, as_json=common.json
-            )
+            job = client.post("vault", "gc", body={"marks": plan["ripe_marks"]})
+            return finish_or_follow(client, job, wait=wait, as_json=common.json)
     go_on = f"Nothing is lost by that. Begin again: `quiesce vault gc{place.words}`"
     with working("Collect garbage", go_on=go_on, quiet=common.json) as (tell, cancelled):
         collected = vault.collect(found, on_progress=tell, cancelled=cancelled)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from quiesce.model.job import Job, TaskName
 from quiesce.model.progress import Progress
 from quiesce.model.units import duration_text, size_text
+from quiesce.service.codec import from_json
+from quiesce.service.requests import CollectRequest
 from quiesce.service.vault_views import CollectView, collect_view
 from quiesce.service.work import Parts, warn
+from quiesce.vault.upkeep.collect_plan import CollectPlan
+from quiesce.vault.vault import Vault
 
 _COLLECT = TaskName.COLLECT
 _SHOWN = 5
@@ -19,6 +25,9 @@ def collect(parts: Parts, job: Job) -> None:
     vault = parts.points.vault
     plan = vault.plan_collect(on_progress=console.progress, cancelled=console.cancelled)
     console.stop_if_cancelled()
+    request = from_json(CollectRequest, parts.book.request(job.id))
+    if request.marks is not None:
+        plan = _among_shown(vault, plan, request.marks)
     collected = vault.collect(plan, on_progress=console.progress, cancelled=console.cancelled)
     done = collect_view(collected, executed=True)
     console.progress(Progress(done.delete_bytes, done.delete_bytes))
@@ -31,6 +40,18 @@ def collect(parts: Parts, job: Job) -> None:
             job.id,
             f"{done.locked} objects are under a retention lock and are tried again later.",
         )
+
+
+def _among_shown(vault: Vault, plan: CollectPlan, marks: Collection[str]) -> CollectPlan:
+    """The plan, with deletions of these marks only: others may have fallen due since someone saw a
+    plan and agreed to it. Those stay this time."""
+    records = vault.contents.records.garbage()
+    packs = {pack for mark in records if mark.key in marks for pack in mark.packs}
+    return replace(
+        plan,
+        delete=tuple(pack for pack in plan.delete if pack in packs),
+        ripe_marks=tuple(key for key in plan.ripe_marks if key in marks),
+    )
 
 
 def told(view: CollectView) -> list[str]:

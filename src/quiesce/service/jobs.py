@@ -11,7 +11,7 @@ from quiesce.model.job import Job, JobKind, JobStatus, Task, TaskName, TaskStatu
 from quiesce.service.codec import to_json
 from quiesce.service.copying import target_store, whole_address
 from quiesce.service.job_book import backup_slot
-from quiesce.service.requests import CopyRequest, RestoreRequest, VerifyRequest
+from quiesce.service.requests import CollectRequest, CopyRequest, RestoreRequest, VerifyRequest
 from quiesce.service.restore import plan_targets
 from quiesce.service.work import Parts
 from quiesce.service.workflow import Workflows
@@ -83,9 +83,12 @@ class Jobs:
             Cursor.parse(request.cursor)
         return self._start(JobKind.VERIFY, "", slot="verify", request=to_json(request))
 
-    def start_collect(self, *, trigger: str = "manual") -> Job:
+    def start_collect(
+        self, wanted: CollectRequest | None = None, *, trigger: str = "manual"
+    ) -> Job:
         """:raise PolicyFailure: policy.in-progress"""
-        return self._start(JobKind.COLLECT, "", slot="gc", request="{}", trigger=trigger)
+        request = to_json(wanted or CollectRequest())
+        return self._start(JobKind.COLLECT, "", slot="gc", request=request, trigger=trigger)
 
     def collect_if_overdue(self) -> None:
         """A collection of its own, when no backup has done one for a day."""

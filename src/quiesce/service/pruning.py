@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from quiesce.model.policy import Retention
 from quiesce.model.progress import Progress
-from quiesce.service.retention import plan_retention
+from quiesce.service.retention import among_shown, plan_retention
 from quiesce.service.vault_views import VmPrune
 from quiesce.service.views import DeletionPlan
 from quiesce.vault.copy.choosing import check_vms
@@ -44,11 +44,13 @@ def prune_vault(
     zone: ZoneInfo,
     *,
     vms: Sequence[str] = (),
+    shown: Collection[str] | None = None,
     dry_run: bool,
     on_progress: Show = unseen,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[VmPrune, ...]:
     """The same rules for these VMs, or for all that have points: where no policies are at hand.
+    Of what they let go of, only points with ids in `shown` go, unless it is None.
 
     :raise NotFoundFailure: vault.vm-unknown
     :raise JobFailure: job.cancelled; points of VMs that were come to before are gone
@@ -58,7 +60,9 @@ def prune_vault(
     check_vms(vms, known)
     now = datetime.now(UTC)
     plans = {
-        vm: plan_retention([point for point in points if point.vm == vm], rules, zone, now)
+        vm: among_shown(
+            plan_retention([point for point in points if point.vm == vm], rules, zone, now), shown
+        )
         for vm in vms or known
     }
     rounds = sum(bool(plan.removed) for plan in plans.values())

@@ -33,6 +33,14 @@ class VerifyRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectRequest:
+    """Only packs of these `marks` are deleted: records as a `CollectView` names them. None: all
+    that is due when the job looks."""
+
+    marks: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CopyRequest:
     """`to` is the address of the target, as the server reaches it. Empty `vms` and `points` mean
     all of them; `newest` counts for each VM. `new`: a vault may be made there. `with_keys`: key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -49,6 +50,21 @@ def plan_retention(
             for point in newest_first
             if reasons[point.id]
         ),
+    )
+
+
+def among_shown(plan: DeletionPlan, shown: Collection[str] | None) -> DeletionPlan:
+    """Of the points to be removed, those with ids in `shown`, or all for None. The rules may have
+    come to let go of others since someone saw a plan and agreed to it: those stay this time."""
+    if shown is None:
+        return plan
+    later = [point for point in plan.removed if point.id not in shown]
+    reason = ("not among the points that were shown before",)
+    stay = (KeptPoint(point.id, point.taken_at, reason) for point in later)
+    return replace(
+        plan,
+        removed=tuple(point for point in plan.removed if point.id in shown),
+        kept=tuple(sorted((*plan.kept, *stay), key=lambda kept: kept.taken_at, reverse=True)),
     )
 
 

@@ -4,7 +4,7 @@ job: see `Jobs`."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from quiesce.model.failure import AuthFailure, Evidence, InputFailure, PolicyFailure
@@ -15,7 +15,7 @@ from quiesce.service.copying import planned, whole_address
 from quiesce.service.job_book import JobBook
 from quiesce.service.points import Points
 from quiesce.service.requests import CopyRequest
-from quiesce.service.retention import plan_retention
+from quiesce.service.retention import among_shown, plan_retention
 from quiesce.service.settings import Settings
 from quiesce.service.vault_key import rotate_server_key, server_key
 from quiesce.service.vault_views import (
@@ -172,8 +172,11 @@ class Upkeep:
         cache = self._settings.index_cache
         return copy_view(planned(self._points.vault.contents, request, cache_folder=cache))
 
-    def prune(self, vms: Sequence[str] = (), *, dry_run: bool) -> tuple[VmPrune, ...]:
-        """Apply the rules of policies now: to these VMs, or to all that are protected.
+    def prune(
+        self, vms: Sequence[str] = (), shown: Collection[str] | None = None, *, dry_run: bool
+    ) -> tuple[VmPrune, ...]:
+        """Apply the rules of policies now: to these VMs, or to all that are protected. Of what they
+        let go of, only points with ids in `shown` go, unless it is None.
 
         :raise NotFoundFailure: vm.unknown
         """
@@ -185,6 +188,6 @@ class Upkeep:
             plan = plan_retention(
                 self._points.all(vm=vm), policy.retention, policy.zone, self._clock.now()
             )
-            plan = self._points.execute(plan, dry_run=dry_run)
+            plan = self._points.execute(among_shown(plan, shown), dry_run=dry_run)
             done.append(VmPrune(vm, policy.name, plan))
         return tuple(done)

@@ -65,7 +65,8 @@ class CollectView:
     refers to it; `held_points` are deleted and still count. `hidden_until`: where the vault asks
     for retention locks, deleted packs stay that long at most, hidden; `hidden_unknown`: why that
     could not be told. `locked` objects could not be deleted because of a retention lock; known only
-    afterwards, when `executed`. All as of `planned_at`.
+    afterwards, when `executed`. `ripe_marks`: records of the marks that `delete_packs` come from.
+    All as of `planned_at`.
     """
 
     delete_packs: int
@@ -83,6 +84,7 @@ class CollectView:
     hidden_until: datetime | None = None
     hidden_unknown: str = ""
     locked: int = 0
+    ripe_marks: tuple[str, ...] = ()
     executed: bool = False
 
     @property
@@ -168,5 +170,6 @@ def collect_view(plan: CollectPlan, *, executed: bool = False) -> CollectView:
         hidden_until=plan.hidden_until,
         hidden_unknown=plan.hidden_unknown,
         locked=len(plan.locked),
+        ripe_marks=plan.ripe_marks,
         executed=executed,
     )

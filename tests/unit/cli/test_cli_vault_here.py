@@ -13,6 +13,8 @@ import pytest
 from vault_here import Here, content, make_points
 
 from quiesce.cli import follow
+from quiesce.cli.main import run
+from quiesce.cli.options import Common
 from quiesce.cli.working import working
 from quiesce.model.failure import Failure, JobFailure
 from quiesce.model.policy import Retention
@@ -279,6 +281,60 @@ def test_pruning_shows_first_asks_and_deletes(here: Here) -> None:
     assert here("prune").code == 2  # what is to be kept must be said
 
 
+def test_a_point_that_no_rule_wants_only_since_the_question_stays(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal:
+        """Somebody who takes the time of a backup to answer."""
+
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self) -> str:
+            make_points(here.vault, {"web": 4})
+            return "y\n"
+
+    oldest = {point["id"] for point in here.json("points", "--vm", "web")[1:]}
+    newest = here.json("points", "--vm", "web")[0]["id"]
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdin", Terminal())
+        said = here("prune", "--vm", "web", "--keep-last", "1")
+    assert said.code == 0, said.words
+    assert said.out.count("Deleted ") == 2
+    left = {point["id"] for point in here.json("points", "--vm", "web")}
+    assert (len(left), newest in left, left.isdisjoint(oldest)) == (2, True, True)
+
+
+def test_a_server_is_told_what_was_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[tuple[str, ...], object]] = []
+    plans = [{"vm": "web", "plan": {"removed": [{"id": "old"}], "executed": True}}]
+
+    class Server:
+        def __enter__(self) -> Server:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def get(self, *path: str) -> object:
+            return {"delete_packs": 1, "ripe_marks": ["garbage/ab"]}
+
+        def post(self, *path: str, body: object = None, **query: object) -> object:
+            told.append((path, body))
+            return plans if path[-1] == "prune" else {"id": "01", "status": "Queued"}
+
+    monkeypatch.setattr(Common, "client", lambda self: Server())
+    assert run(["vault", "prune", "--yes", "--json"]) == 0
+    assert run(["vault", "gc", "--yes", "--no-wait", "--json"]) == 0
+    assert told == [
+        (("vault", "prune"), None),
+        (("vault", "prune"), {"points": ["old"]}),
+        (("vault", "gc"), {"marks": ["garbage/ab"]}),
+    ]
+
+
 def test_pruning_several_vms_tells_how_far_it_is_with_all_of_them(here: Here) -> None:
     make_points(here.vault, {"mail": 2})
     seen: list[Progress] = []
@@ -335,7 +391,7 @@ def test_garbage_that_waits_says_until_when_and_how_to_go_on(here: Here) -> None
 
 
 def test_checks_find_damage_and_end_with_9(here: Here) -> None:
-    assert "The vault is whole." in here("check").out
+    assert "The vault is whole." in here("verify").out
     assert "The vault is whole." in here("verify", "--mode", "chunks").out
     said = here("verify", "--mode", "sample", "--sample", "8")
     assert "8 of 8 chunks drawn by chance were restored." in said.words
@@ -417,17 +473,29 @@ def test_a_lost_index_is_rebuilt(here: Here) -> None:
     said = here("rebuild-index")
     assert said.code == 0, said.words
     assert "The index tells of 4 packs" in said.words
-    assert "The vault is whole." in here("check").out
+    assert "Nothing is missing." in here("check").out
+
+
+def test_a_check_that_reads_no_pack_does_not_call_a_damaged_vault_whole(here: Here) -> None:
+    pack = here.packs()[0]
+    data = bytearray(pack.read_bytes())
+    data[1000] ^= 1
+    pack.write_bytes(data)
+    said = here("check")
+    assert said.code == 0
+    assert "whole" not in said.words
+    assert f"still what was stored: `quiesce vault verify --at {here.folder}" in said.words
+    assert here("verify").code == 9
 
 
 # ── being stopped ────────────────────────────────────────────────────────────────────────────
 
 
-def interrupted(times: int) -> None:
+def interrupted(times: int, by: signal.Signals = signal.SIGINT) -> None:
     """Work that looks once whether it is to stop, after so many Ctrl-C."""
     with working("Copy vault", go_on="Go on.", quiet=True) as (_, cancelled):
         for _ in range(times):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(by)
         if cancelled():
             raise JobFailure("job.cancelled", "The job was cancelled.")
 
@@ -439,6 +507,14 @@ def test_ctrl_c_ends_the_work_cleanly_and_says_how_to_go_on() -> None:
     assert (caught.value.code, int(caught.value.exit_code)) == ("job.cancelled", 130)
     assert caught.value.remedy == "Go on."
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_whoever_ends_it_with_sigterm_ends_it_cleanly_too() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Failure) as caught:
+        interrupted(1, by=signal.SIGTERM)
+    assert (caught.value.code, int(caught.value.exit_code)) == ("job.cancelled", 130)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_second_ctrl_c_ends_it_at_once() -> None:

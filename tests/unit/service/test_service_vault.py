@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from paper_machine import PaperMachine, ended
+from paper_machine import FakeClock, PaperMachine, ended
 
 from quiesce.model.failure import Failure
 from quiesce.model.job import Job, JobKind, JobStatus, TaskName
+from quiesce.model.policy import SnapshotOptions
 from quiesce.model.progress import Progress
 from quiesce.service.job_book import JobBook
-from quiesce.service.requests import CopyRequest
+from quiesce.service.requests import CollectRequest, CopyRequest
 from quiesce.service.service import Service
 from quiesce.service.vault_key import open_vault, rotate_server_key
+from quiesce.service.views import PolicyView
 from quiesce.vault import KeyFile, LocalStore, Vault
 from quiesce.vault.format.slots import list_slots
 from quiesce.vault.stores.nowhere import Nowhere
@@ -202,6 +206,50 @@ def test_pruning_applies_the_policies_rules(
     service.vms.protect("web", service.policies.all()[0].name)
     (prune,) = service.upkeep.prune(dry_run=True)
     assert (prune.vm, prune.plan.removed, len(prune.plan.kept)) == ("web", (), 1)
+
+
+def test_pruning_removes_no_point_that_was_not_shown(
+    service: Service, clock: FakeClock, point: str
+) -> None:
+    clock.time = datetime.now(UTC) + timedelta(minutes=1)
+    others = {ended(service, service.jobs.start_backup("web")).point_id for _ in range(2)}
+    rules = PolicyView("newest", None, "UTC", 1, 0, SnapshotOptions(), 1)
+    service.policies.add(rules)
+    service.vms.protect("web", "newest")
+    (prune,) = service.upkeep.prune(dry_run=True)
+    assert len(prune.plan.removed) == 2
+    (prune,) = service.upkeep.prune((), {point, "unknown"}, dry_run=False)
+    assert [gone.id for gone in prune.plan.removed] == [point]
+    assert ("not among the points that were shown before",) in {k.reasons for k in prune.plan.kept}
+    assert {left.id for left in service.points.all()} == others
+
+
+def test_a_collection_deletes_nothing_that_fell_due_after_it_was_shown(
+    service: Service, machine: PaperMachine, point: str
+) -> None:
+    vault = service.points.vault
+    (machine.folder / "vda.disk").write_bytes(bytes(reversed(machine.content)))
+    other = ended(service, service.jobs.start_backup("web")).point_id
+    for each in (point, other):
+        service.points.delete(each, dry_run=False)
+    early, late = vault.contents.pack_sizes()
+
+    def fall_due(pack: bytes) -> str:
+        key = f"garbage/{pack.hex()[:32]}"
+        long_ago = datetime.now(UTC) - timedelta(days=2)
+        vault.contents.records.put(key, "garbage", {"at": long_ago, "packs": [pack.hex()]})
+        os.utime(Path(vault.contents.store.address) / key, (long_ago.timestamp(),) * 2)
+        return key
+
+    mark = fall_due(early)
+    shown = service.upkeep.plan_collect()
+    assert (shown.delete_packs, shown.ripe_marks) == (1, (mark,))
+    fall_due(late)
+    ended(service, service.jobs.start_collect(CollectRequest(shown.ripe_marks)))
+    left = vault.contents.pack_sizes()
+    assert (early in left, late in left) == (False, True)
+    ended(service, service.jobs.start_collect())
+    assert late not in vault.contents.pack_sizes()
 
 
 def test_a_copy_without_room_leaves_nothing_where_it_was_to_go(

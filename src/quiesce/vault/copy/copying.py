@@ -179,13 +179,12 @@ def _refuse_other_vault(plan: CopyPlan) -> None:
 def check_room(plan: CopyPlan) -> None:
     """:raise StorageFailure: storage.full"""
     free = plan.target.free_bytes()
-    if free is not None and free < plan.size_bytes:
+    room = plan.size_bytes - sum(pack.replaced_bytes or 0 for pack in plan.packs)
+    if free is not None and free < room:
         raise StorageFailure(
             "storage.full",
             f"{plan.target.address} has no room for this copy.",
-            evidence=[
-                Evidence(f"{plan.size_bytes} bytes to copy, {free} free", plan.target.address)
-            ],
+            evidence=[Evidence(f"{room} more bytes to store, {free} free", plan.target.address)],
             remedy="Free space there, or copy less: `--vm`, `--newest`. Nothing was copied.",
         )
 
@@ -295,7 +294,7 @@ class _Copy:
                 continue
             if carried.bad is not None:
                 self._whole_there.append(carried.bad)
-            else:
+            elif not carried.there:
                 self._packs += 1
                 self._stored_bytes += pack.size_bytes
             if pack.replaces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -25,13 +26,12 @@ class Needs:
     """Gathered point by point. Parts of maps that points share are read once; some 150 bytes are
     kept for each, which is 5 MB per TiB of different disks."""
 
-    def __init__(
-        self, source: Contents, snapshot: IndexSnapshot, there: IndexSnapshot | None
-    ) -> None:
-        """`there`: the index of the store that is to have the points; None when it is empty."""
+    def __init__(self, source: Contents, snapshot: IndexSnapshot, target: Contents) -> None:
+        """`snapshot` is of the source's index."""
         self._source = source
         self._snapshot = snapshot
-        self._there = there
+        self._target = target
+        self._there = target.index.snapshot()
         self._known: dict[bytes, Packs] = {}
 
     def of(self, manifest: Manifest) -> Packs:
@@ -50,14 +50,22 @@ class Needs:
             return own
         parts = [blob for blob in dict.fromkeys(ids_of(ids)) if blob != ZERO_ID]
         unknown = [blob for blob in parts if blob not in self._known]
-        for blob, plain in list(self._source.open_blobs(Kind.MAP, unknown)):
+        for blob, plain in self._maps(unknown):
             self._known[blob] = self._below(plain, level - 1)
         return _joined((own, *(self._known[blob] for blob in parts)))
 
+    def _maps(self, parts: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """The target's own serve where the source has lost them."""
+        try:
+            return list(self._source.open_blobs(Kind.MAP, parts))
+        except VaultFailure as failure:
+            with contextlib.suppress(VaultFailure):
+                return list(self._target.open_blobs(Kind.MAP, parts))
+            raise failure
+
     def _places(self, ids: bytes) -> Packs:
         wanted = np.frombuffer(ids, np.uint64).reshape(-1, 4).any(axis=1)
-        if self._there is not None:
-            wanted &= ~_held(self._there, ids)
+        wanted &= ~_held(self._there, ids)
         lost = wanted & ~_held(self._snapshot, ids)
         if lost.any():
             first = int(np.flatnonzero(lost)[0])

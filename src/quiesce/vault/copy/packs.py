@@ -22,11 +22,16 @@ _LOOK_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class PackToCopy:
-    """`replaces`: the target has something under this name that is not the pack."""
+    """`replaced_bytes`: what the target has under this name, as far as known not the pack. It makes
+    room first."""
 
     name: bytes
     size_bytes: int
-    replaces: bool = False
+    replaced_bytes: int | None = None
+
+    @property
+    def replaces(self) -> bool:
+        return self.replaced_bytes is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Bad:
 @dataclass(frozen=True, slots=True)
 class Carried:
     """What became of one pack. `entries` say what lies in it, when there is a key; `bad` why it
-    was not carried. With `there` the target has it whole, and needs nothing of the source's."""
+    was not carried. With `there` the target has it whole already, and nothing was stored."""
 
     pack: PackToCopy
     entries: tuple[Entry, ...] = ()
@@ -104,12 +109,13 @@ def _carry(source: Store, target: Store, pack: PackToCopy, keys: VaultKeys | Non
             return Carried(pack, bad=Bad("vault.corrupt-chunk", key, str(inner)))
     if bad is not None:
         return Carried(pack, entries, bad, there=True)
-    if whole is None:
-        refused = delete_if_allowed(target, key) if pack.replaces else None
-        if refused is not None:
-            detail = "damaged at the target, where it may not be deleted"
-            return Carried(pack, bad=Bad(refused.code, key, detail, at_target=True))
-        target.put(key, data)
+    if whole is not None:
+        return Carried(pack, entries, there=True)
+    refused = delete_if_allowed(target, key) if pack.replaces else None
+    if refused is not None:
+        detail = "damaged at the target, where it may not be deleted"
+        return Carried(pack, bad=Bad(refused.code, key, detail, at_target=True))
+    target.put(key, data)
     return Carried(pack, entries)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from quiesce.vault.copy.packs import PackToCopy
 from quiesce.vault.copy.slots import slots_to_send
 from quiesce.vault.format.config import VaultConfig, read_config
 from quiesce.vault.format.keys import VaultKeys
-from quiesce.vault.format.manifest import point_key
+from quiesce.vault.format.manifest import Manifest, point_key
 from quiesce.vault.format.pack import pack_name
 from quiesce.vault.stores.store import Store
 from quiesce.vault.upkeep.compaction import Beat
@@ -238,7 +238,7 @@ def _keyless(plan: CopyPlan, settled: Beat | None) -> Look:
         segments_there = sizes_by_name(target, segments & segments_there, settled).keys()
         there = sizes_by_name(target, sizes.keys() & there.keys(), settled)
     packs = tuple(
-        PackToCopy(name, size, key in there)
+        PackToCopy(name, size, there.get(key))
         for key, size in sorted(sizes.items())
         if there.get(key) != size and (name := pack_name(key)) is not None
     )
@@ -288,23 +288,29 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
         if points_there.get(key := point_key(m.point.id)) == points_here.get(key)
     }
     arrived = _arrived(plan, same)
-    # What the target has lost of points that it has already is brought again.
-    walked = chosen if there.index.any_damage else [m for m in chosen if m.point.id not in arrived]
+    stored = there.pack_sizes()
     snapshot = vault.contents.index.snapshot()
-    needs = Needs(vault.contents, snapshot, there.index.snapshot())
+    needs = Needs(vault.contents, snapshot, there)
     bits: dict[str, bytes] = {}
     wanted = np.zeros(len(snapshot.names), np.bool_)
-    for manifest in walked:
-        try:
-            packs = needs.of(manifest)
-        except VaultFailure as failure:
-            point = manifest.point
-            unfit.append(Unfit(point.id, point.vm, failure.code, reason_of(failure)))
-            continue
-        wanted[packs] = True
-        bits[manifest.point.id] = _bits(packs, len(snapshot.names))
+
+    def walk(manifests: Iterable[Manifest]) -> None:
+        for manifest in manifests:
+            try:
+                packs = needs.of(manifest)
+            except VaultFailure as failure:
+                point = manifest.point
+                unfit.append(Unfit(point.id, point.vm, failure.code, reason_of(failure)))
+                continue
+            wanted[packs] = True
+            bits[manifest.point.id] = _bits(packs, len(snapshot.names))
+
+    walk(m for m in chosen if m.point.id not in arrived)
+    # What the target has lost of points that it has already is brought again. It may have lost
+    # what told of it, too: only where it has every pack there can be none of it.
+    if there.index.any_damage or _lacks(stored, snapshot, wanted):
+        walk(m for m in chosen if m.point.id in arrived)
     wanted[_mendable(vault.contents, there, snapshot)] = True
-    stored = there.pack_sizes()
     notes = list(plan.notes)
     if dropped:
         notes.append(f"{len(dropped)} points were deleted at the target and stay deleted there.")
@@ -313,7 +319,7 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
         points=tuple(point_id for point_id in bits if point_id not in arrived),
         arrived=arrived,
         packs=tuple(
-            PackToCopy(snapshot.names[n], snapshot.sizes[n], snapshot.names[n] in stored)
+            PackToCopy(snapshot.names[n], snapshot.sizes[n], stored.get(snapshot.names[n]))
             for n in (int(number) for number in np.flatnonzero(wanted))
         ),
         unfit=tuple(unfit),
@@ -327,6 +333,15 @@ def _arrived(plan: CopyPlan, same: set[str]) -> frozenset[str]:
     """Of points whose manifests are as long in the target as in the source."""
     known = plan.arrived & same
     return known | whole_manifests(plan.target, plan.keys, same - known)
+
+
+def _lacks(stored: Container[bytes], snapshot: IndexSnapshot, coming: NDArray[np.bool_]) -> bool:
+    """Whether the target will lack packs that the source has."""
+    return any(
+        name not in stored
+        for name, here, comes in zip(snapshot.names, snapshot.present, coming, strict=True)
+        if here and not comes
+    )
 
 
 def _mendable(here: Contents, there: Contents, snapshot: IndexSnapshot) -> list[int]:

@@ -7,6 +7,7 @@ Each command group is a module of its own that is imported only when it is asked
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
 )
 
 _NAMES = tuple(name for name, *_ in _COMMANDS)
+
+_HELP = frozenset(("--help", "-h"))
 
 _OVERVIEW = """\
 Quiesce {version} – backs up running VMs, consistently, into a vault of its own.
@@ -102,7 +105,10 @@ def run(words: Sequence[str]) -> int:
     # answers a program in JSON too.
     as_json = "--json" in words
     try:
-        result = build()(words)
+        app = build()
+        if _HELP.intersection(words):
+            _tell_all(app, words)
+        result = app(words)
     except Failure as failure:
         return _show(failure.report(), failure.exit_code, as_json=as_json)
     except CycloptsError as wrong:
@@ -121,6 +127,15 @@ def run(words: Sequence[str]) -> int:
     return int(result) if isinstance(result, int) else ExitCode.OK
 
 
+def _tell_all(app: App, words: Sequence[str]) -> None:
+    """Have the command that is asked about say all that its function says of itself, and not only
+    the line that stands in lists. The terminal breaks its lines."""
+    *_, asked = app.parse_commands([word for word in words if word not in _HELP])[1]
+    told = inspect.getdoc(asked.default_command) if asked.default_command else None
+    if told and asked is not app:
+        asked.help = "\n\n".join(" ".join(part.split()) for part in told.split("\n\n"))
+
+
 def _show(report: FailureReport, code: ExitCode, *, as_json: bool) -> int:
     from quiesce.cli import screen
 
@@ -133,7 +148,10 @@ def _show(report: FailureReport, code: ExitCode, *, as_json: bool) -> int:
 
 def _command_of(words: Sequence[str]) -> str:
     """The command that a command line means, with a space behind it; empty if there is none."""
-    return f"{words[0]} " if words and words[0] in _NAMES else ""
+    if not words or words[0] not in _NAMES:
+        return ""
+    chain, *_ = build().parse_commands(list(words))
+    return "".join(f"{word} " for word in chain)
 
 
 def _unknown_command(words: Sequence[str]) -> str:

@@ -72,7 +72,14 @@ def emit(value: Any, *, as_json: bool, human: Callable[[], None]) -> None:
 
 def print_json(value: Any) -> None:
     # Not rich's: that would wrap long strings at the terminal's width.
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: object) -> str:
+    """Of a failure that this process met; times as the API writes them."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value)
 
 
 def clean(text: object) -> str:

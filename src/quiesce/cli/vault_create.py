@@ -14,7 +14,9 @@ from quiesce.cli.vault_place import key_of_text, text_of
 
 
 def create(
-    address: str,
+    address: Annotated[
+        str, Parameter(help="A new or empty folder, or s3://…, az://…, gs://… with a prefix.")
+    ],
     /,
     *,
     key_file: Annotated[

@@ -3,16 +3,14 @@ key for the safe."""
 
 from __future__ import annotations
 
-import getpass
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from quiesce.cli import screen
 from quiesce.cli.new_file import check_free, write_new
-from quiesce.cli.vault_place import text_of
+from quiesce.cli.vault_place import text_of, typed_unseen
 from quiesce.model.failure import InputFailure
 
 if TYPE_CHECKING:
@@ -113,13 +111,14 @@ def _new_passphrase(file: Path | None) -> str:
     given = os.environ.get(NEW_PASSPHRASE)
     if given:
         return given
-    if not sys.stdin.isatty():
+    typed = typed_unseen("New passphrase: ")
+    if typed is None:
         raise InputFailure(
             "input.usage",
             f"Give the new passphrase in a file, `--new-passphrase-file FILE`, or in "
             f"{NEW_PASSPHRASE}.",
         )
-    typed = getpass.getpass("New passphrase: ")
-    if getpass.getpass("Once more: ") != typed:
+    MadeKey("passphrase", typed).material()  # one that is refused is not typed twice
+    if typed_unseen("Once more: ") != typed:
         raise InputFailure("input.passphrase-differs", "The two passphrases differ.")
     return typed

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.confirm import confirmed
-from quiesce.cli.options import COMMON, Common, Yes
+from quiesce.cli.options import COMMON, Common, DryRun, Yes
 from quiesce.cli.vault_place import PLACE, Place
 from quiesce.model.failure import ExitCode, InputFailure
 
@@ -34,6 +34,7 @@ def lock(
         bool,
         Parameter(show_default=False, help="Ask for less than before; locks that are set stay."),
     ] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     place: Place = PLACE,
     common: Common = COMMON,
@@ -50,7 +51,7 @@ def lock(
         raise InputFailure(
             "input.usage", "Say where the vault lies, also a server's: `--at s3://BUCKET/PREFIX`."
         )
-    if days is None and (mode is not None or lower):
+    if days is None and (mode is not None or lower or dry_run):
         raise InputFailure("input.usage", "Say for how long: `--days N`.")
     if days is not None and not 0 <= days <= MOST_DAYS:
         raise InputFailure("input.usage", f"`--days` is 0, or 1 to {MOST_DAYS}.")
@@ -68,6 +69,10 @@ def lock(
                 f"The vault asks for more now: {_words(_view(place.address, now))} `--lower` asks "
                 "for less from now on.",
             )
+        if dry_run:
+            view = _view(place.address, wanted)
+            screen.emit(view, as_json=common.json, human=lambda: _would(view))
+            return ExitCode.OK
         forever = wanted is not None and wanted.mode is Mode.COMPLIANCE and wanted != now
         if forever and not confirmed(
             "Asking for locks that nobody can lift, not even the account's owner,",
@@ -106,6 +111,11 @@ def _view(at: str, terms: Terms | None) -> Json:
         "mode": terms.mode.value,
         "longest_days": longest,
     }
+
+
+def _would(view: Json) -> None:
+    screen.say("Nothing was changed. With this the vault would ask for:")
+    screen.say(_words(view))
 
 
 def _words(view: Json) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from quiesce.cli import screen
 from quiesce.model.failure import AuthFailure, Evidence, InputFailure, VaultFailure
 
 if TYPE_CHECKING:
@@ -191,17 +192,28 @@ def key_of_text(text: str, path: Path) -> KeyMaterial:
         ) from wrong
 
 
+def typed_unseen(prompt: str) -> str | None:
+    """What somebody types at the terminal; None when there is nobody, or they end the input."""
+    if not sys.stdin.isatty():
+        return None
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        screen.err.print()
+        return None
+
+
 def _typed(at: str) -> KeyMaterial:
     """What somebody types: a recovery key looks like one, everything else is a passphrase."""
     from quiesce.vault.format.keys import Passphrase, RecoveryKey
 
-    if not sys.stdin.isatty():
+    typed = typed_unseen(f"Passphrase or recovery key of {at}: ")
+    if typed is None:
         raise VaultFailure(
             "vault.locked",
             f"The vault at {at} is locked: no key was given.",
             remedy=f"Give `--key-file FILE` or `--passphrase-file FILE`, or set {PASSPHRASE}.",
         )
-    typed = getpass.getpass(f"Passphrase or recovery key of {at}: ")
     with suppress(AuthFailure):
         return RecoveryKey.parse(typed)
     return Passphrase(typed)

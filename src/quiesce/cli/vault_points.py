@@ -40,7 +40,7 @@ def points(
 
 
 def restore(
-    point: str,
+    point: Annotated[str, Parameter(help="Its id, as `vault points` lists it.")],
     /,
     *,
     to: Annotated[Path, Parameter(help="A folder; or, for a single disk, the file itself.")],

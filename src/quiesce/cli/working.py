@@ -16,13 +16,16 @@ from quiesce.model.failure import ExitCode, Failure, JobFailure
 from quiesce.model.job import TaskStatus
 from quiesce.model.progress import Progress
 
+_ASKS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what `timeout` and service managers send: both clear up what is half done."""
+
 
 @contextmanager
 def working(
     name: str, *, go_on: str, quiet: bool
 ) -> Iterator[tuple[Callable[[Progress], None], Callable[[], bool]]]:
-    """(tell progress, is it to stop). The first Ctrl-C asks the work to end, the second ends the
-    process. Shown as a job's task is.
+    """(tell progress, is it to stop). The first Ctrl-C or SIGTERM asks the work to end, the second
+    ends the process. Shown as a job's task is.
 
     :raise JobFailure: job.cancelled, with `go_on` as what to do next
     """
@@ -42,7 +45,7 @@ def working(
             show({"tasks": [task]})
 
         tell(Progress())
-        before = signal.signal(signal.SIGINT, ask)
+        before = {number: signal.signal(number, ask) for number in _ASKS}
         try:
             yield tell, stop.is_set
         except Failure as failure:
@@ -52,6 +55,7 @@ def working(
             stopped.exit_code = ExitCode.INTERRUPTED
             raise stopped from None
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         task["status"] = TaskStatus.COMPLETED
         show({"tasks": [task]})

@@ -10,6 +10,7 @@ import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,55 @@ def test_a_pack_of_which_many_drawn_chunks_are_damaged_is_told_once(here: Here) 
     told = [finding["object"] for finding in json.loads(said.out)["findings"]]
     assert told
     assert len(told) == len(set(told))
+
+
+# ── being asked at a terminal ────────────────────────────────────────────────────────────────
+
+
+def types(monkeypatch: pytest.MonkeyPatch, *answers: str | None) -> list[str]:
+    """Somebody at a terminal gives these answers, None for Ctrl-D; what they were asked."""
+    asked: list[str] = []
+    left = iter(answers)
+
+    def prompt(words: str) -> str:
+        asked.append(words)
+        answer = next(left)
+        if answer is None:
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr("sys.stdin", StringIO())
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", prompt)
+    return asked
+
+
+def test_whoever_ends_the_input_instead_of_typing_a_key_is_told_how_else_to_give_one(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types(monkeypatch, None, None, None)
+    said = here.plain("status", "--at", str(here.folder))
+    assert (said.code, "[vault.locked]" in said.err) == (8, True)
+    assert "`--key-file FILE`" in said.words
+    said = here("key", "add", "passphrase")
+    assert (said.code, "[input.usage]" in said.err) == (2, True)
+    assert "`--new-passphrase-file FILE`" in said.words
+
+
+def test_a_passphrase_that_is_too_short_is_not_asked_for_twice(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = types(monkeypatch, "short", "short")
+    said = here("key", "add", "passphrase")
+    assert (said.code, "[input.passphrase-short]" in said.err) == (2, True)
+    assert asked == ["New passphrase: "]
+
+
+def test_two_passphrases_that_differ_change_nothing(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = types(monkeypatch, "four words are long", "four words are longer")
+    said = here("key", "add", "passphrase")
+    assert (said.code, "[input.passphrase-differs]" in said.err) == (2, True)
+    assert len(asked) == 2
+    assert len(here.json("key", "list")) == 1

@@ -50,6 +50,10 @@ def test_locks_are_asked_for_raised_and_lowered_only_when_that_is_said(
     unsaid = lock("--days", "60", "--mode", "compliance")
     assert "[input.confirmation-needed]" in unsaid.err
     assert terms() == (30, "governance")
+    shown = lock("--days", "60", "--mode", "compliance", "--dry-run")
+    assert "Nothing was changed." in shown.words
+    assert "60 days from its backup on, and at most 73, in compliance mode" in shown.words
+    assert terms() == (30, "governance")
     assert lock("--days", "60", "--mode", "compliance", "--yes").code == 0
     assert terms() == (60, "compliance")
 

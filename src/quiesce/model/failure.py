@@ -128,7 +128,7 @@ class Failure(Exception):  # noqa: N818 - the field's own word
         cause: FailureReport | None = None
         if isinstance(inner, Failure):
             cause = inner.report()
-        elif inner is not None:
+        elif inner is not None and str(inner) not in {item.raw for item in evidence if item.raw}:
             evidence = (
                 *evidence,
                 Evidence(

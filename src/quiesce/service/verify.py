@@ -56,12 +56,12 @@ def told(report: VerifyReport, where: str = "") -> list[str]:
     if drawn is not None and drawn.damaged_share_below is not None:
         lines.append(
             "With 95 % confidence less than "
-            f"{drawn.damaged_share_below:.2%} of what the points hold is damaged."
+            f"{drawn.damaged_share_below * 100:.2f} % of what the points hold is damaged."
         )
     if report.stopped_by:
         lines.append(
-            f"The limit of {report.stopped_by} was reached at {report.covered_share:.1%} of the "
-            f"stored bytes. To go on: `quiesce vault verify{where} --mode {report.mode} "
+            f"The limit of {report.stopped_by} was reached at {report.covered_share * 100:.1f} % "
+            f"of the stored bytes. To go on: `quiesce vault verify{where} --mode {report.mode} "
             f"--cursor {report.cursor}`"
         )
     return lines

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pickle
 
-from quiesce.model.failure import AgentFailure, Failure, SnapshotFailure
+from quiesce.model.failure import AgentFailure, Evidence, Failure, SnapshotFailure
 
 
 def raised() -> Failure:
@@ -30,6 +30,13 @@ def test_a_report_keeps_every_inner_error_with_its_words() -> None:
     assert report.cause.code == "agent.silent"
     (inner,) = report.cause.evidence
     assert (inner.fact, inner.raw) == ("inner error TimeoutError", "timed out")
+
+
+def test_an_inner_error_whose_words_are_evidence_already_is_not_told_twice() -> None:
+    seen = Evidence("no answer", "agent", raw="timed out")
+    failure = AgentFailure("agent.silent", "Nobody answers.", evidence=[seen])
+    failure.__cause__ = TimeoutError("timed out")
+    assert failure.report().evidence == (seen,)
 
 
 def test_a_failure_reaches_another_process_whole() -> None:

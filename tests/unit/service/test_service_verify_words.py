@@ -52,7 +52,7 @@ def test_a_whole_round_tells_points_packs_and_bytes_as_people_read_them() -> Non
 def test_a_limited_check_claims_no_more_than_it_has_looked_at() -> None:
     first, more = told(report(checked=19, examined=False, stopped_by="bytes"))
     assert first == "19 of 134 packs checked, 200.0 MiB read."
-    assert "reached at 20.0% of the stored bytes" in more
+    assert "reached at 20.0 % of the stored bytes" in more
 
 
 def test_a_check_of_the_structure_reads_no_pack_and_says_so() -> None:

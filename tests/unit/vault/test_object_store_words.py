@@ -101,6 +101,16 @@ def test_no_answer_is_no_refusal() -> None:
     assert (failure.code, failure.retryable) == ("storage.unreachable", True)
 
 
+def test_why_nothing_answered_is_told_and_not_the_insides_of_the_client() -> None:
+    error = GenericError(
+        "Error performing GET https://host/a in 2ms - HTTP error: error sending\n\nDebug source:\n"
+        'Generic { store: "S3", source: Os { code: 111, message: "Connection refused" } }'
+    )
+    raw = explain(error, WHERE, "read").evidence[0].raw
+    assert raw.endswith("error sending: Connection refused")
+    assert "Generic {" not in raw
+
+
 def test_a_signature_in_a_url_is_shown_nowhere() -> None:
     url = "https://account.blob.core.windows.net/c/a?sv=2024&sig=SECRET%3D&se=2030"
     failure = explain(said(500, xml("InternalError"), url), WHERE, "read")

@@ -19,6 +19,7 @@ _STATUS = re.compile(r"status code: (\d{3})|\(code: (\d{3})\)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>|\(code: ([A-Za-z]{1,60})\)")
 _MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 _BODY = re.compile(r"status code: (.*)|request failed for key \S+: (.*)", re.DOTALL)
+_REASON = re.compile(r'(?:message|error): "((?:[^"\\]|\\.){1,200})"')
 _QUERY = re.compile(r"\?[^\s\"<>]+")
 _NAMES = re.compile(r"(?:https?:/|arn:|/)\S+")
 _RAW_CHARACTERS = 600
@@ -65,7 +66,8 @@ class Answer:
 
     @classmethod
     def of(cls, error: BaseException) -> Answer:
-        text = _QUERY.sub("?…", str(error).partition("Debug source")[0])
+        text, _, inside = str(error).partition("Debug source")
+        text = _QUERY.sub("?…", text).strip()
         status = _STATUS.search(text)
         code = _CODE.search(text)
         body = _BODY.search(text)
@@ -73,6 +75,8 @@ class Answer:
         message = _MESSAGE.search(said)
         if code and message:
             said = f"{next(filter(None, code.groups()))} {message[1]}"
+        if not status and (reasons := _REASON.findall(inside)):
+            text += f": {_QUERY.sub('?…', reasons[-1])}"  # such as "Connection refused"
         return cls(
             int(next(filter(None, status.groups()))) if status else 0,
             next(filter(None, code.groups())) if code else "",
@@ -167,4 +171,7 @@ def explain(error: BaseException, where: str, doing: str) -> StorageFailure:
         "storage.io-error",
         f"Could not {doing} {where}: the store answered {told}.",
         retryable=status >= 500 or status in (408, 409),
+        remedy="What the store said is in the evidence. If it is a passing error of its own, try "
+        "again; else look at its logs, and whether it can do all that is asked of it: see "
+        "docs/how-to/keep-a-vault-in-the-cloud.md.",
     )

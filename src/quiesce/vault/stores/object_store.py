@@ -292,7 +292,8 @@ class ObjectStore:
                 if not failure.retryable or pause is None or not _passes(failure):
                     if isinstance(failure, ObjectMissing) and key != MARKER:
                         self._check(now=True)
-                    raise failure from error
+                    # What was said is its evidence; the client's own text is a page of its insides.
+                    raise failure from None
             self._sleep(pause * random.uniform(0.5, 1.0))
 
     def _renew(self, used: Clients) -> None:

@@ -77,17 +77,17 @@ def test_an_idle_connection_ends_at_last(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(f"{LISTENER}.IDLE_SECONDS", 0.3)
     with running(tmp_path) as site:
         with secured(site) as never_asked:
-            assert 0.1 < seconds_until_cut_off(never_asked) < 5
+            assert 0.1 < seconds_until_cut_off(never_asked) < 20
         with secured(site) as asked:
             asked.sendall(head_of(site.open().report_url, "GET"))
-            assert 0.1 < seconds_until_cut_off(asked) < 5
+            assert 0.1 < seconds_until_cut_off(asked) < 20
 
 
 def seconds_until_refused(connection: socket.socket, piece: bytes) -> float:
-    """How long the server goes on taking a piece every now and then, at most 10 seconds."""
+    """How long the server goes on taking a piece every now and then, at most 60 seconds."""
     began = time.monotonic()
     with contextlib.suppress(OSError):
-        while time.monotonic() - began < 10:
+        while time.monotonic() - began < 60:
             connection.sendall(piece)
             time.sleep(0.02)
     return time.monotonic() - began
@@ -96,13 +96,13 @@ def seconds_until_refused(connection: socket.socket, piece: bytes) -> float:
 def test_a_header_that_comes_byte_by_byte_is_cut_off(impatient: Site) -> None:
     with secured(impatient) as connection:
         connection.sendall(b"GET /quiesce/a/b HTTP/1.1\r\nX: ")
-        assert seconds_until_refused(connection, b"y") < 5
+        assert seconds_until_refused(connection, b"y") < 20
 
 
 def test_half_a_header_is_cut_off(impatient: Site) -> None:
     with secured(impatient) as connection:
         connection.sendall(b"GET /quiesce/a/b HTTP/1.1\r\nHost:")
-        assert seconds_until_cut_off(connection) < 5
+        assert seconds_until_cut_off(connection) < 20
 
 
 def test_a_body_that_does_not_come_ends_the_request(impatient: Site) -> None:
@@ -114,7 +114,7 @@ def test_a_body_that_does_not_come_ends_the_request(impatient: Site) -> None:
         answer = connection.recv(65536)
         assert b" 408 " in answer.split(b"\r\n")[0]
         assert b"x-ms-error-code: OperationTimedOut" in answer
-        assert seconds_until_cut_off(connection) < 5
+        assert seconds_until_cut_off(connection) < 20
     assert impatient.reports == []
 
 
@@ -125,7 +125,7 @@ def test_a_refused_body_that_never_ends_is_cut_off(impatient: Site) -> None:
             head_of(url, "PUT", "x-ms-blob-type: BlockBlob", f"Content-Length: {10**12}")
         )
         assert b" 413 " in connection.recv(65536).split(b"\r\n")[0]
-        assert seconds_until_refused(connection, bytes(1000)) < 5
+        assert seconds_until_refused(connection, bytes(1000)) < 20
 
 
 def test_an_answer_that_is_not_read_is_given_up(impatient: Site) -> None:
@@ -143,10 +143,10 @@ def test_an_answer_that_is_not_read_is_given_up(impatient: Site) -> None:
 
 def test_a_peer_that_never_speaks_tls_is_cut_off(impatient: Site) -> None:
     with plain(impatient) as silent:
-        assert seconds_until_cut_off(silent) < 5
+        assert seconds_until_cut_off(silent) < 20
     with plain(impatient) as wrong:
         wrong.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert seconds_until_cut_off(wrong) < 5
+        assert seconds_until_cut_off(wrong) < 20
     assert impatient.take(impatient.open()).status_code == 201
 
 
@@ -161,7 +161,7 @@ def test_connections_of_one_peer_are_bounded_and_given_back(
                 guest.enter_context(secured(site))
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 secured(site)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:  # the server sees the hang-ups in its own time
             with contextlib.suppress(OSError), secured(site) as connection:
                 connection.sendall(head_of(url, "GET"))
@@ -216,7 +216,7 @@ def test_uploads_of_one_guest_wait_for_each_other_and_for_nobody_else(site: Site
             )
         began = time.monotonic()
         assert site.upload(other, b"fine").status_code == 201
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 def gets_answered(site: Site, vm: str) -> dict[int, int]:
@@ -235,12 +235,13 @@ def test_answers_that_one_guest_does_not_read_are_bounded_and_keep_nobody_waitin
             connection.sendall(head_of(greedy, "GET"))
         began = time.monotonic()
         assert site.upload(other, b"fine").status_code == 201
-        assert time.monotonic() - began < 5
-        time.sleep(0.5)
-        answered = gets_answered(site, "greedy")
+        assert time.monotonic() - began < 20
+        until = time.monotonic() + 60
+        while (answered := gets_answered(site, "greedy"))[503] < 10:
+            assert time.monotonic() < until, answered
+            time.sleep(0.05)
         assert answered[200] <= 4  # some may fit into the kernel's buffers
-        assert answered[503] >= 10
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while site.client.get(greedy).status_code == 503 and time.monotonic() < until:
         time.sleep(0.1)  # the server learns one by one that they are gone
     assert site.client.get(greedy).content == bytes(4 * MIB)
@@ -309,4 +310,4 @@ def test_closing_the_endpoint_does_not_wait_for_idle_guests(tmp_path: Path) -> N
             for _ in range(20):
                 guests.enter_context(secured(site))
             began = time.monotonic()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < IDLE_SECONDS / 2

@@ -193,6 +193,8 @@ def test_closing_waits_for_the_read_that_is_under_way(site: Site) -> None:
         answer = pool.submit(site.client.get, url)
         assert reading.wait(10)
         closing = pool.submit(site.endpoint.close, "attempt-1")
+        while site.client.head(url).status_code != 404:
+            pass  # it has not begun to close yet
         assert not disk.closed
         may_read.set()
         closing.result(10)

@@ -170,13 +170,15 @@ def _here(
         if report.verdict is Verdict.DAMAGED:
             failure = damaged(report, with_key=not without_key)
             screen.show_failure(failure.report(), to=screen.out)
-        else:
-            screen.say(
-                "The vault is whole."
-                if report.verdict is Verdict.INTACT
-                else "Nothing damaged was found in what was looked at.",
-                "green",
+        elif report.verdict is not Verdict.INTACT:
+            screen.say("Nothing damaged was found in what was looked at.", "green")
+        elif mode == "structure":  # a pack that has turned bad is there, too
+            screen.say("Nothing is missing.", "green")
+            screen.advise(
+                f"Whether it is still what was stored: `quiesce vault verify{place.words}`"
             )
+        else:
+            screen.say("The vault is whole.", "green")
 
     # Without the key no point is known.
     damage = None if vault is None else report.damage(datetime.now(UTC))

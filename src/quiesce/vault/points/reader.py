@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import Evidence, VaultFailure
@@ -25,6 +29,8 @@ from quiesce.vault.stores.files import Buffer
 _CACHED_CHUNKS = 64
 _CACHED_LEAVES = 256
 _SMALL_READ = 4
+
+_KINDS = ExtentKind.ZERO, ExtentKind.DATA
 
 OpenParts = Callable[[Kind, Sequence[bytes]], dict[bytes, bytes]]
 
@@ -137,10 +143,11 @@ class VaultDiskReader:
             if leaves[number * ID_BYTES : (number + 1) * ID_BYTES] == ZERO_ID:
                 yield first, count, ExtentKind.ZERO
                 continue
-            part = self._map.leaf(number)
-            for place in range(count):
-                hole = part[place * ID_BYTES : (place + 1) * ID_BYTES] == ZERO_ID
-                yield first + place, 1, ExtentKind.ZERO if hole else ExtentKind.DATA
+            words = np.frombuffer(self._map.leaf(number), np.uint64).reshape(FANOUT, -1)
+            data: NDArray[np.bool_] = words[:count].any(axis=1)
+            borders = (np.flatnonzero(data[1:] != data[:-1]) + 1).tolist()
+            for begin, end in pairwise((0, *borders, count)):
+                yield first + begin, end - begin, _KINDS[bool(data[begin])]
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         """:raise VaultFailure: vault.corrupt-chunk, vault.pack-missing; names pack and range"""

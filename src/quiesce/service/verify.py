@@ -58,7 +58,14 @@ def told(report: VerifyReport, where: str = "") -> list[str]:
             "With 95 % confidence less than "
             f"{drawn.damaged_share_below * 100:.2f} % of what the points hold is damaged."
         )
-    if report.stopped_by:
+    if report.stuck:
+        lines.append(
+            f"What comes next takes more than the limit of {report.stopped_by}, and so this came "
+            "no further: give a larger one."
+        )
+    if report.stopped_by and report.sample is not None:
+        lines.append(f"The limit of {report.stopped_by} was reached.")
+    elif report.stopped_by:
         lines.append(
             f"The limit of {report.stopped_by} was reached at {report.covered_share * 100:.1f} % "
             f"of the stored bytes. To go on: `quiesce vault verify{where} --mode {report.mode} "
@@ -109,7 +116,7 @@ def damaged(report: VerifyReport, *, with_key: bool = True) -> VaultFailure:
         points.append(Evidence(f"{len(hurt) - _SHOWN_POINTS} more points suffer", "vault"))
     suffer = f"{_count(len(hurt), 'point')} {'suffers' if len(hurt) == 1 else 'suffer'}"
     rest = f"{whole} {'is' if whole == 1 else 'are'} whole"
-    unseen = "" if report.examined else "; not all points were looked at"
+    unseen = _unseen(report)
     remedy = (
         "Back the VMs of these points up again: what their disks still hold is stored anew and "
         "heals older points too."
@@ -125,6 +132,13 @@ def damaged(report: VerifyReport, *, with_key: bool = True) -> VaultFailure:
         evidence=[*points, *objects],
         remedy=remedy,
     )
+
+
+def _unseen(report: VerifyReport) -> str:
+    """What is to be said of points that this report does not tell of."""
+    if report.damaged_before:
+        return "; an earlier part of this verification found damage, too, which its report names"
+    return "" if report.examined else "; not all points were looked at"
 
 
 def _damaged_objects(names: set[str], evidence: list[Evidence]) -> VaultFailure:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from quiesce.model.damage import DiskHealth, PointHealth
 from quiesce.service.verify import damaged, told
-from quiesce.vault.upkeep.verify_report import Finding, VerifyMode, VerifyReport
+from quiesce.vault.upkeep.verify_report import (
+    Finding,
+    SampleReport,
+    Verdict,
+    VerifyMode,
+    VerifyReport,
+)
 
 MIB = 1024 * 1024
 AT = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
@@ -53,6 +60,27 @@ def test_a_limited_check_claims_no_more_than_it_has_looked_at() -> None:
     first, more = told(report(checked=19, examined=False, stopped_by="bytes"))
     assert first == "19 of 134 packs checked, 200.0 MiB read."
     assert "reached at 20.0 % of the stored bytes" in more
+
+
+def test_a_limit_that_is_too_small_for_what_comes_next_is_said_to_be() -> None:
+    _, why, more = told(replace(report(checked=0, stopped_by="requests"), stuck=True))
+    assert why.startswith("What comes next takes more than the limit of requests")
+    assert "To go on" in more
+
+
+def test_a_sample_that_its_limit_ended_is_not_said_to_go_on() -> None:
+    drawn = SampleReport(seed=1, wanted=50, restored=10, size_bytes=MIB, failed=())
+    ended = replace(report(mode=VerifyMode.SAMPLE, stopped_by="bytes"), sample=drawn, cursor="")
+    assert told(ended)[-1] == "The limit of bytes was reached."
+
+
+def test_damage_of_an_earlier_part_is_told_by_the_last() -> None:
+    last = replace(report(point(DiskHealth("vda"))), damaged_before=True)
+    assert last.verdict is Verdict.DAMAGED
+    assert damaged(last).message == (
+        "The vault is damaged: 0 points suffer, 1 is whole; an earlier part of this verification "
+        "found damage, too, which its report names."
+    )
 
 
 def test_a_check_of_the_structure_reads_no_pack_and_says_so() -> None:

@@ -3,6 +3,9 @@ the rest."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from faulty_store import FaultyStore
 from hypothesis import given
@@ -140,6 +143,17 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
     with pytest.raises(InputFailure) as caught:
         Cursor.parse(text)
     assert caught.value.code == "vault.cursor-unknown"
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+@pytest.mark.parametrize("known", ["", "0123456789abcdef"])
+def test_a_cursor_is_read_as_it_was_written(damaged: bool, known: str) -> None:
+    at = datetime(2026, 11, 23, 6, 0, 0, 25, tzinfo=UTC)
+    cursor = Cursor(VerifyMode.CHUNKS, "maps", "00ff", at, damaged, known)
+    assert Cursor.parse(str(cursor)) == cursor
+    for more in ("x", ":", ":hurt:00", ":damaged:xy", ":damaged:00:00"):
+        with pytest.raises(InputFailure):
+            Cursor.parse(f"{replace(cursor, damaged=False, known='')}{more}")
 
 
 def test_a_cursor_of_another_mode_is_refused(scene: Scene) -> None:

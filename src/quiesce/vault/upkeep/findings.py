@@ -30,8 +30,9 @@ class Findings:
     contents: Contents
     metered: Contents
     known: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
+    unwritten: bool = False
+    """Whether damage was found that could not be written down: who looks next cannot know of it."""
     _found: list[Finding] = field(default_factory=list)
-    _unrecorded: bool = False
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self._found)
@@ -59,6 +60,7 @@ class Findings:
             self._note_segments(found, _refused_by(replace_them))
 
     def _note_segments(self, keys: Iterable[str], refused: str) -> None:
+        self.unwritten = self.unwritten or bool(refused)
         detail = f"not written anew: {refused}" if refused else "rebuilt from the packs"
         self.add(Finding("vault.corrupt-index", key, detail, healed=not refused) for key in keys)
 
@@ -67,7 +69,7 @@ class Findings:
         is recorded anew; of unreadable marks at once, since what they marked is marked anew. Until
         they are gone nothing is collected."""
         keys = {f.object for f in self._found if f.object.startswith(folder)}
-        if not keys or self._unrecorded:
+        if not keys or self.unwritten:
             return
 
         def drop() -> None:
@@ -87,7 +89,7 @@ class Findings:
         for blob in check.bad:
             self.contents.index.add_damage(check.name, blob)
         refused = _refused_by(lambda: self._put_record(check))
-        self._unrecorded = self._unrecorded or bool(refused)
+        self.unwritten = self.unwritten or bool(refused)
         self.add(
             replace(f, detail=f"{f.detail}; not recorded: {refused}") if refused else f
             for f in check.findings
@@ -120,7 +122,7 @@ class Findings:
     def judged(self, points: Examination, examined: bool) -> tuple[Finding, ...]:
         """A damaged pack stays where it is until it is collected, but what it lost has been stored
         anew, or nobody needs it: that must not count as damage at every later look. `examined`:
-        all points were."""
+        all points were, and what earlier parts saw of them was not hurt."""
         return tuple(
             replace(f, healed=True) if examined and self._harmless(f, points) else f
             for f in self._found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quiesce.model.failure import InputFailure, VaultFailure
 from quiesce.model.progress import Progress
@@ -18,12 +18,8 @@ from quiesce.vault.format.pack import pack_key
 from quiesce.vault.stores.in_front import origin_of
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.upkeep.findings import Findings
-from quiesce.vault.upkeep.health import (
-    Examination,
-    Examiner,
-    lost_points,
-    newest_of_each_vm,
-)
+from quiesce.vault.upkeep.health import lost_points
+from quiesce.vault.upkeep.map_walk import NOTHING_SEEN, Spent, Walk, not_begun, walk_maps
 from quiesce.vault.upkeep.pace import Pace
 from quiesce.vault.upkeep.pack_check import (
     PackCheck,
@@ -56,10 +52,6 @@ class VerifyOptions:
     cursor: str = ""
     sample: int = SAMPLE_CHUNKS
     seed: int | None = None
-
-
-class _Spent(Exception):  # noqa: N818 - no error: the budget ended the walk
-    """Which limit it was."""
 
 
 def verify_vault(
@@ -101,6 +93,7 @@ class _Verification:
     stopped_by: str = ""
     last_sealed: str = ""
     refresh_requests: int = 0
+    unreadable_packs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.pace = Pace(lambda progress: self.on_progress(progress))
@@ -132,20 +125,24 @@ class _Verification:
                 self.findings.drop_records("damage/")
             if self.stopped_by:
                 left_off = Cursor(mode, PACKS, packs.reached.hex(), packs.until)
-        found = Examination((), frozenset(), unplaced=False)
-        examined = False
+        walk = None
         # What damage hurts is worth a look even now; a sample without any saves the long walk.
         whole = not self.stopped_by and mode is not VerifyMode.SAMPLE
         if whole or any(not finding.healed for finding in self.findings):
-            after = cursor.after if cursor is not None and in_maps else ""
-            found, last = self._examine(after)
-            examined = not last
-            if last and left_off is None:
-                left_off = Cursor(mode, MAPS, last, packs.until)
+            walk = self._examine(cursor if in_maps else None)
+            if walk.stopped_by and left_off is None:
+                left_off = Cursor(mode, MAPS, walk.reached, packs.until, known=walk.known)
+        found = walk.found if walk is not None else NOTHING_SEEN
+        examined = walk is not None and not walk.stopped_by
+        damaged_before = cursor is not None and cursor.damaged
+        if left_off is not None:
+            hurt = left_off.stage == MAPS and not all(point.intact for point in found.points)
+            unknown = damaged_before or hurt or self.findings.unwritten
+            left_off = replace(left_off, damaged=unknown)
         return VerifyReport(
             mode=mode,
             points=found.points + lost_points(self.damaged),
-            findings=self.findings.judged(found, examined),
+            findings=self.findings.judged(found, examined and not damaged_before),
             packs=packs.listed,
             blobs_opened=self.opened,
             bytes_read=self.read,
@@ -155,6 +152,7 @@ class _Verification:
             examined=examined,
             stopped_by=self.stopped_by,
             cursor="" if left_off is None else str(left_off),
+            damaged_before=damaged_before,
             stuck=left_off is not None and left_off == cursor,
             requests=self.meter.requests,
             seconds=self.meter.seconds,
@@ -183,6 +181,7 @@ class _Verification:
         before = self.meter.requests
         refresh = self.metered.refresh(scan_unindexed=True)
         self.refresh_requests = self.meter.requests - before
+        self.unreadable_packs = refresh.unreadable_packs
         self.findings.rewrite_segments(refresh.damaged_segments)
         self.findings.add(
             Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
@@ -251,7 +250,7 @@ class _Verification:
                 self.pace.advance(self.contents.chunk_bytes)
                 if len(drawn) >= options.sample:
                     break
-        except _Spent as spent:
+        except Spent as spent:
             self.stopped_by = str(spent)
         good = [found for found in drawn if found.failure is None]
         self.read += sum(found.size_bytes for found in good)
@@ -274,38 +273,29 @@ class _Verification:
         found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
         self.findings.record(PackCheck(name, (found,) * new, (drawn.blob,), 1, int(new)))
 
-    def _examine(self, after: str) -> tuple[Examination, str]:
-        """Points after this one, oldest first, and the last that was looked at if the budget ended
-        it, else ""."""
+    def _examine(self, cursor: Cursor | None) -> Walk:
+        """Points after this cursor's, oldest first."""
         refused = self.meter.refuses(self.refresh_requests)
         if refused and not self.stopped_by:
             self.stopped_by = refused
-            return Examination((), frozenset(), unplaced=False), after or "00"
+            return not_begun(cursor, refused)
         self.metered.refresh()
         self.findings.add_earlier()
-        ordered = sorted(self.manifests, key=lambda m: (m.point.taken_at, m.point.id))
-        numbers = [number for number, m in enumerate(ordered) if m.point.id == after]
-        todo = ordered[numbers[0] + 1 :] if numbers else ordered
-        examiner = Examiner(self.metered, self.metered.index.snapshot(), self._check)
-        self.pace.begin("maps", sum(m.point.size_bytes for m in todo))
-        last = ""
-        stopped = False
-        try:
-            for manifest in todo:
-                examiner.look_at(manifest)
-                last = manifest.point.id
-                self.pace.advance(manifest.point.size_bytes)
-        except _Spent as spent:
-            self.stopped_by = str(spent)
-            stopped = True
-        # What heals is told of all damage that was found, also when the limit is reached by now.
-        newest = newest_of_each_vm(ordered)
-        examiner.look_for_what_heals(newest, lambda parts: stop_if(self.cancelled))
-        return examiner.result(), (last or after or "00") if stopped else ""
+        walk = walk_maps(
+            self.metered,
+            self.manifests,
+            cursor,
+            self.unreadable_packs,
+            pace=self.pace,
+            check=self._check,
+            stop=lambda: stop_if(self.cancelled),
+        )
+        self.stopped_by = walk.stopped_by or self.stopped_by
+        return walk
 
     def _check(self, requests: int) -> None:
         """:raise JobFailure: job.cancelled"""
         stop_if(self.cancelled)
         refused = self.meter.refuses(requests)
         if refused:
-            raise _Spent(refused)
+            raise Spent(refused)

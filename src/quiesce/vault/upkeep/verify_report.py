@@ -28,6 +28,7 @@ class Verdict(StrEnum):
     NOTHING_FOUND = "nothing found"
     """Nothing is damaged in what was looked at, which is not all."""
     DAMAGED = "damaged"
+    """Something is, or was when an earlier part of the round came to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +45,38 @@ class Finding:
 class Cursor:
     """Where a verification that ran out of its budget goes on: in which stage, after what. A round
     covers the packs that were stored when it began, which is `until`, by the store's clock.
+    `damaged`: it has met damage that a later part does not come to again: points that are hurt, or
+    what could not be recorded. `known`: the damage that the points up to here were judged by.
 
-    As text: `chunks:packs:<hex>:2026-11-23T06.00.00.000000`; the time is UTC.
+    As text: `chunks:maps:<hex>:2026-11-23T06.00.00.000000:damaged:<known>`; the time is UTC. The
+    last two may be left out, as they are when they are empty.
     """
 
     mode: VerifyMode
     stage: str
     after: str
     until: datetime
+    damaged: bool = False
+    known: str = ""
 
     def __str__(self) -> str:
         until = self.until.astimezone(UTC).strftime(_TIME)
-        return f"{self.mode}:{self.stage}:{self.after}:{until}"
+        parts = [str(self.mode), self.stage, self.after, until]
+        if self.damaged or self.known:
+            parts += [_DAMAGED if self.damaged else "", self.known]
+        return ":".join(parts)
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """:raise InputFailure: vault.cursor-unknown"""
         try:
-            mode, stage, after, until = text.split(":")
-            if stage not in STAGES or set(after) - set("0123456789abcdef"):
+            mode, stage, after, until, *more = text.split(":")
+            damaged, known = more or ("", "")
+            if stage not in STAGES or set(after + known) - set("0123456789abcdef"):
                 raise ValueError(text)
             at = datetime.strptime(until, _TIME).replace(tzinfo=UTC)
             bytes.fromhex(after)
-            return cls(VerifyMode(mode), stage, after, at)
+            return cls(VerifyMode(mode), stage, after, at, _met(damaged), known)
         except ValueError as inner:
             raise InputFailure(
                 "vault.cursor-unknown",
@@ -75,10 +85,18 @@ class Cursor:
             ) from inner
 
 
+def _met(damaged: str) -> bool:
+    """:raise ValueError: neither damage nor none"""
+    if damaged not in ("", _DAMAGED):
+        raise ValueError(damaged)
+    return bool(damaged)
+
+
 SEALED, PACKS, MAPS = "sealed", "packs", "maps"
 """In this order. A check without the key begins with the sealed objects, one with it ends with
 the maps."""
 STAGES = (SEALED, PACKS, MAPS)
+_DAMAGED = "damaged"
 _TIME = "%Y-%m-%dT%H.%M.%S.%f"
 
 
@@ -111,8 +129,9 @@ class VerifyReport:
     `points` were walked to the end; else `points` is not all of them, and `unseen` are missing.
     `stopped_by` names the limit of the budget that ended it ("time", "bytes", "requests"), and
     `cursor` is where to go on; both are empty when there is nothing left to look at. `stuck`: it
-    stopped where it had begun, since what comes next does not fit into the budget. `sample`: of
-    mode SAMPLE.
+    stopped where it had begun, since what comes next does not fit into the budget.
+    `damaged_before`: an earlier part of the round has met damage that this one did not come to.
+    `sample`: of mode SAMPLE.
     """
 
     mode: VerifyMode
@@ -132,6 +151,7 @@ class VerifyReport:
     sample: SampleReport | None = None
     unseen: int = 0
     stuck: bool = False
+    damaged_before: bool = False
 
     def damage(self, at: datetime) -> DamageReport:
         """What points have lost; `at` is when this verification ended."""
@@ -139,7 +159,8 @@ class VerifyReport:
 
     @property
     def verdict(self) -> Verdict:
-        if self.hurt or any(not finding.healed for finding in self.findings):
+        unhealed = any(not finding.healed for finding in self.findings)
+        if self.damaged_before or self.hurt or unhealed:
             return Verdict.DAMAGED
         whole = self.examined and not self.stopped_by and self.mode is not VerifyMode.SAMPLE
         return Verdict.INTACT if whole else Verdict.NOTHING_FOUND

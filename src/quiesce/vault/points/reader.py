@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quiesce.model.extent import Extent, ExtentKind
 from quiesce.model.failure import Evidence, VaultFailure
@@ -144,7 +143,7 @@ class VaultDiskReader:
                 yield first, count, ExtentKind.ZERO
                 continue
             words = np.frombuffer(self._map.leaf(number), np.uint64).reshape(FANOUT, -1)
-            data: NDArray[np.bool_] = words[:count].any(axis=1)
+            data = np.any(words[:count], axis=1)
             borders = (np.flatnonzero(data[1:] != data[:-1]) + 1).tolist()
             for begin, end in pairwise((0, *borders, count)):
                 yield first + begin, end - begin, _KINDS[bool(data[begin])]

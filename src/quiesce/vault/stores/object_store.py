@@ -338,10 +338,10 @@ class ObjectStore:
             refused = self._put(MARKER, self._identity, was_there=True) is Put.ALREADY_THERE
             evidence = Evidence("an object that exists was put again, and taken", self._address)
         except StorageFailure as failure:
-            cause = failure.__cause__
+            said = failure.__context__  # what it was made of; see `_ask`
             if failure.code == "storage.locked":
                 refused = True
-            elif cause is not None and Answer.of(cause).condition_unknown:
+            elif said is not None and Answer.of(said).condition_unknown:
                 refused, evidence = False, failure.evidence[0]
             else:
                 raise

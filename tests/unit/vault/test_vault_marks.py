@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from faulty_store import Call, Fault, FaultyStore, Rule
 from paper_store import PaperStore, StaleLists
@@ -185,19 +187,19 @@ def test_marks_go_when_no_list_can_show_their_packs_any_more_and_nothing_is_left
     assert twice.store.keys("garbage/") == twice.store.keys("tmp/") == []
 
 
-def test_the_time_of_a_deletion_stays_known_while_lists_show_that_of_the_one_before(
+def test_the_time_of_a_deletion_stays_known_while_a_list_shows_that_of_an_earlier_one(
     clock: FakeClock,
 ) -> None:
-    """Every day something is deleted; what lies below tmp/ for a day is cleared away."""
+    """A lock keeps one of two packs under a mark; what lies below tmp/ for a day is cleared."""
     store = PaperStore(clock)
     scene = Scene.create(StaleLists(store, clock, 3600, lambda key: key.startswith("tmp/")), clock)
-    noted = []
-    for day in range(6):
-        scene.delete(scene.backup(str(day), disk_of(*range(10 * day + 1, 10 * day + 4))))
+    scene.delete(*(scene.backup(str(n), disk) for n, disk in enumerate((NEEDED_AGAIN, GARBAGE))))
+    for deleted in (0, 1, 1):
         clock.advance(hours=30)
-        if scene.vault.collect(scene.vault.plan_collect()).delete:
-            noted.append(store.stat("tmp/packs-deleted").modified_at == clock())
-    assert noted == [True] * 5
+        if deleted == 0:
+            store.kept_until[store.keys("packs/")[0]] = clock() + timedelta(hours=40)
+        assert len(scene.vault.collect(scene.vault.plan_collect()).delete) == deleted
+    assert [store.stat(key).modified_at for key in store.keys("tmp/")] == [clock()]
 
 
 def test_a_collection_right_after_another_ends_well_though_lists_show_what_that_one_replaced(

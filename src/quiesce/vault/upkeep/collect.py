@@ -26,7 +26,7 @@ from quiesce.vault.upkeep.collect_plan import (
     look_at_writers,
 )
 from quiesce.vault.upkeep.compaction import Beat, layout, rewrite_segments
-from quiesce.vault.upkeep.lately import NOTE_KEY, Deletions
+from quiesce.vault.upkeep.lately import Deletions, note_key
 from quiesce.vault.upkeep.pace import Pace, Show, unseen
 from quiesce.vault.upkeep.pack_check import stop_if
 from quiesce.vault.upkeep.repack import Copied, copy_out
@@ -56,7 +56,6 @@ def execute_collect(
         contents.store.give_back_reserve()
         pace = Pace(on_progress)
         removal = _Removal(contents, beat)
-        deletions = Deletions(contents)
         # The clock may have been set right since the plan was made.
         expired = set(plan.expired_sessions)
         if expired:
@@ -77,16 +76,15 @@ def execute_collect(
             if removal.delete(point_key(point_id)):
                 removal.delete(f"deleted/{point_id}")
         delete = frozenset(now.delete) & frozenset(plan.delete)
+        deletions = Deletions(contents, seen.marks)
         deleted = _delete_packs(contents, delete, seen.sizes, removal, deletions, pace)
         ripe = frozenset(now.ripe_marks) & frozenset(plan.ripe_marks)
         revive = frozenset(now.revive) & frozenset(plan.revive)
-        if deletions.lately:
-            ripe, revive = frozenset(), frozenset()
-        _settle_marks(seen, ripe, revive, removal)
+        _settle_marks(seen, ripe, revive, removal, deletions)
+        notes = {note_key(mark.key) for mark in seen.marks}
         for info in contents.store.list("tmp/"):
-            if info.key != NOTE_KEY and info.modified_at < contents.clock() - MARGIN:
+            if info.key not in notes and info.modified_at < contents.clock() - MARGIN:
                 removal.delete(info.key)
-        deletions.forget()
         # Last, when what could be freed is free.
         copied = _copy_out(contents, seen, repack, pace, beat)
         contents.refresh()
@@ -186,14 +184,16 @@ def _delete_packs(
     gone = set()
     pace.begin("Deleting packs", sum(sizes[pack] for pack in packs - told))
     for pack in sorted(packs - told):
-        deletions.note()
+        deletions.note(packs)
         if removal.delete(pack_key(pack)):
             gone.add(pack)
         pace.advance(sizes[pack])
     return frozenset(gone)
 
 
-def _settle_marks(seen: Look, ripe: Set[str], revive: Set[bytes], removal: _Removal) -> None:
+def _settle_marks(
+    seen: Look, ripe: Set[str], revive: Set[bytes], removal: _Removal, deletions: Deletions
+) -> None:
     """Remove ripe marks of which no pack was listed when this run began. Until then the mark stays:
     a list that is late may still show a deleted pack, and nobody must refer to that. See `lately`.
 
@@ -218,7 +218,7 @@ def _settle_marks(seen: Look, ripe: Set[str], revive: Set[bytes], removal: _Remo
             old = [other for other in others if other.at + CLOCK_SKEW <= now]
             if not rest <= {pack for other in old for pack in other.packs}:
                 continue
-        if removal.delete(mark.key):
+        if deletions.settled(mark.key) and removal.delete(mark.key):
             del standing[mark.key]
 
 

@@ -95,8 +95,15 @@ class Output:
             offset, length = offset + step, length - step
 
     def close(self) -> None:
-        """Idempotent."""
-        for descriptor in (self._direct, self.descriptor):
+        """Idempotent.
+
+        :raise OSError: as close; what was open is closed all the same
+        """
+        direct, descriptor = self._direct, self.descriptor
+        self._direct = self.descriptor = -1
+        try:
+            if direct >= 0:
+                os.close(direct)
+        finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        self._direct = self.descriptor = -1

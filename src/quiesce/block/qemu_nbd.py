@@ -42,7 +42,9 @@ class Qcow2Server:
 
     def __init__(self, image: Path) -> None:
         """:raise RestoreFailure: restore.tool-missing, restore.write-failed"""
-        self._folder = tempfile.TemporaryDirectory(prefix="quiesce-nbd-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="quiesce-nbd-", ignore_cleanup_errors=True
+        )
         socket = Path(self._folder.name) / "disk"
         self._said = Path(self._folder.name) / "stderr"
         # As for raw files: past the cache it takes half the time.

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from quiesce.block.image import identity, open_target
+from quiesce.block.image import open_target
 from quiesce.block.image_lock import refuse_in_use
+from quiesce.block.place import identity
 from quiesce.model.failure import (
     Evidence,
     InputFailure,
@@ -29,7 +30,7 @@ from quiesce.transfer.restore import data_bytes, restore_disk
 _RESTORE = TaskName.RESTORE
 _SUFFIX = {"raw": ".img", "qcow2": ".qcow2"}
 _PARTIAL = ".quiesce-*.partial"
-"""The temporary names of `quiesce.block.image`."""
+"""The temporary names of `quiesce.block.place`."""
 
 
 @dataclass(frozen=True, slots=True)

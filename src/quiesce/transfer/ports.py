@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from quiesce.model.extent import Extent
+from quiesce.model.failure import Evidence
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
 
@@ -53,8 +54,9 @@ class BlockTarget(Protocol):
     def finish(self) -> None:
         """Make everything durable and put the target in place under its final name."""
 
-    def abandon(self) -> None:
-        """Remove what was written; the final name was never touched. Idempotent."""
+    def abandon(self) -> tuple[Evidence, ...]:
+        """Remove what was written; the final name was never touched. What stays behind, if it
+        cannot be removed. Idempotent; never raises."""
 
 
 class DiskWriter(Protocol):

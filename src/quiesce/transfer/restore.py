@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quiesce.model.extent import Extent, ExtentKind
-from quiesce.model.failure import JobFailure, RestoreFailure
+from quiesce.model.failure import Failure, JobFailure, RestoreFailure
 from quiesce.model.progress import Progress
 from quiesce.transfer.crew import SEGMENT_BYTES, Crew, Watch, threads_for
 from quiesce.transfer.ports import BlockTarget, DiskReader
@@ -40,7 +40,8 @@ def restore_disk(
     """Write all data of `reader` to `target` and put the target in place.
 
     Only DATA extents are written, each reserved first, 4 MiB at a time; the target reads as zeros
-    elsewhere. On any error the target is abandoned and the first error is raised whole.
+    elsewhere. On any error the target is abandoned and the first error is raised whole; what could
+    not be removed is told with it.
 
     `on_progress` is called from the calling thread about four times a second and at the end.
 
@@ -77,6 +78,9 @@ def restore_disk(
             raise JobFailure("job.cancelled", "The job was cancelled.")
         on_progress(meter.progress("Making the disk durable"))
         target.finish()
+    except Failure as failure:
+        failure.evidence += target.abandon()
+        raise
     except BaseException:
         target.abandon()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import stat
 
 import pytest
 
+from quiesce.block import past_cache
 from quiesce.block.file import FileSource
 from quiesce.block.image import open_target
 from quiesce.model.extent import ExtentKind
@@ -41,6 +43,39 @@ def test_an_abandoned_image_leaves_nothing_and_may_be_abandoned_again(tmp_path):
     target = open_target(tmp_path / "disk.raw", MIB, "raw", overwrite=False)
     target.abandon()
     target.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_abandoned_image_leaves_behind_is_told_and_not_raised(tmp_path, monkeypatch):
+    target = open_target(tmp_path / "disk.raw", MIB, "raw", overwrite=False)
+    (partial,) = tmp_path.iterdir()
+
+    def read_only(path):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", read_only)
+        (left,) = target.abandon()
+    assert (left.source, "stays behind" in left.fact) == (str(partial), True)
+    assert "Read-only file system" in left.raw
+    assert target.abandon() == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_whose_last_bytes_do_not_arrive_at_its_closing_has_failed(tmp_path, monkeypatch):
+    target = open_target(tmp_path / "disk.raw", MIB, "raw", overwrite=False)
+    close = past_cache.Output.close
+
+    def late(output):
+        close(output)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(past_cache.Output, "close", late)
+        with pytest.raises(RestoreFailure) as caught:
+            target.finish()
+        target.abandon()
+    assert caught.value.code == "restore.no-space"
     assert list(tmp_path.iterdir()) == []
 
 

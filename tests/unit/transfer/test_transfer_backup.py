@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import threading
 import time
@@ -21,8 +23,15 @@ from transfer_memory import (
 
 from quiesce.block.file import FileSource
 from quiesce.block.image import open_target
+from quiesce.block.past_cache import Output
 from quiesce.model.extent import Extent, ExtentKind
-from quiesce.model.failure import JobFailure, StorageFailure, VaultFailure, VmFailure
+from quiesce.model.failure import (
+    JobFailure,
+    RestoreFailure,
+    StorageFailure,
+    VaultFailure,
+    VmFailure,
+)
 from quiesce.transfer.backup import back_up
 from quiesce.transfer.crew import MAX_THREADS, SEGMENT_BYTES
 from quiesce.transfer.digest import digest
@@ -339,6 +348,30 @@ def test_a_restore_that_the_vault_cannot_serve_leaves_no_image(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_failed_restore_says_why_when_cleaning_up_fails_too(tmp_path, monkeypatch):
+    """An error of the disk, and then ext4 turns the file system read-only."""
+    content = random.Random(8).randbytes(20 * CHUNK)
+    writer = MemoryVault().writer("job")
+    back_up(snapshot_of(session_disk("vda", len(content))), writer, lambda _: whole(content))
+    target = open_target(tmp_path / "disk.raw", len(content), "raw", overwrite=False)
+
+    def write(output, offset, data):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def unlink(path):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Output, "write", write)
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(RestoreFailure) as caught:
+        restore_disk(writer.disks["vda"], target)
+    assert caught.value.code == "restore.write-failed"
+    first, last = caught.value.evidence
+    assert "Input/output error" in first.raw
+    assert "stays behind" in last.fact
+    assert [last.source] == [str(path) for path in tmp_path.iterdir()]
+
+
 def test_a_cancelled_restore_leaves_no_image(tmp_path):
     content = random.Random(9).randbytes(20 * CHUNK)
     writer = MemoryVault().writer("job")
@@ -369,7 +402,8 @@ def test_a_restore_reserves_what_it_will_write_and_nothing_else():
 
         def finish(self): ...
 
-        def abandon(self): ...
+        def abandon(self):
+            return ()
 
     restore_disk(writer.disks["vda"], Target())
     assert not unreserved

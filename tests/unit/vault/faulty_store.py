@@ -36,6 +36,8 @@ class Fault(Enum):
     LATE = "a change fails, and happens in full just before the next call"
     WRONG_BYTES = "a read answers with one bit turned"
     SHORT = "a read answers with half of the bytes"
+    BAD_SECTOR = "this read of the object fails, and so does every later one: storage.io-error"
+    TOO_LONG = "the same with storage.object-too-large"
     SLOW = "takes `slow_seconds` of the fake clock"
     THROTTLED = "storage.rate-limit, retryable; nothing happened"
     FULL = "storage.full, nothing happened"
@@ -57,6 +59,10 @@ _REFUSALS = {
     Fault.READ_ONLY: ("storage.read-only", False),
     Fault.EXPIRED: ("storage.auth-failed", False),
     Fault.LOCKED: ("storage.locked", False),
+}
+_UNREADABLE = {
+    Fault.BAD_SECTOR: ("storage.io-error", True),
+    Fault.TOO_LONG: ("storage.object-too-large", False),
 }
 
 
@@ -139,6 +145,7 @@ class FaultyStore:
         self._pass_time = pass_time
         self._slow_seconds = slow_seconds
         self._echo: Callable[[], object] | None = None
+        self._unreadable: dict[str, Fault] = {}
         self._lock = threading.Lock()
 
     @property
@@ -195,6 +202,7 @@ class FaultyStore:
             raise _refused("storage.io-error", key, retryable=True)
         self.inner.delete(key)
         with self._lock:
+            self._unreadable.pop(key, None)
             self.deletes.append(key)
         if fault is Fault.TWICE:
             self.inner.delete(key)
@@ -204,12 +212,14 @@ class FaultyStore:
 
     def get(self, key: str, *, limit_bytes: int) -> bytes:
         fault = self._begin("get", key)
+        self._refuse_unreadable(fault, key)
         data = self.inner.get(key, limit_bytes=limit_bytes)
         self._end(fault, key)
         return _spoilt(fault, data)
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         fault = self._begin("get_range", key)
+        self._refuse_unreadable(fault, key)
         data = self.inner.get_range(key, offset, length)
         self._end(fault, key)
         return _spoilt(fault, data)
@@ -261,6 +271,13 @@ class FaultyStore:
             code, retryable = _REFUSALS[fault]
             raise _refused(code, key, retryable=retryable)
         return fault
+
+    def _refuse_unreadable(self, fault: Fault | None, key: str) -> None:
+        if fault in _UNREADABLE:
+            self._unreadable[key] = fault
+        if key in self._unreadable:
+            code, retryable = _UNREADABLE[self._unreadable[key]]
+            raise _refused(code, key, retryable=retryable)
 
     def _fault_of(self, call: Call) -> Fault | None:
         if self.die_at is not None and call.change == self.die_at[0] and call.change:

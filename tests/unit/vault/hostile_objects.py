@@ -34,6 +34,8 @@ KINDS = {
 }
 NEEDED = {"format", "slot", "pack", "manifest"}
 """Kinds without which a point may not be read; whatever befalls the others, all points are."""
+LONGER_THAN_ANY = bytes(65 * 1024 * 1024)
+"""Than any object of a vault may be."""
 Objects = dict[str, bytes]
 
 
@@ -70,10 +72,12 @@ def keys_of(scene: Scene, kind: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Harm:
-    """`apply` changes the objects of a vault; the first key of the kind is the victim."""
+    """`apply` changes the objects of a vault; the first key of the kind is the victim. `bad`: of
+    which object cannot be read what, from where to where."""
 
     name: str
-    apply: Callable[[Objects], None]
+    apply: Callable[[Objects], None] = lambda objects: None
+    bad: tuple[str, int, int] | None = None
 
 
 def harms(kind: str, scene: Scene, foreign: Scene) -> Iterator[Harm]:
@@ -87,6 +91,10 @@ def harms(kind: str, scene: Scene, foreign: Scene) -> Iterator[Harm]:
         if at < len(sound):
             yield Harm(f"bit {at * 8} turned", _set(key, turned(sound, at)))
     yield Harm("zeros", _set(key, bytes(len(sound))))
+    yield Harm("longer than any", _set(key, LONGER_THAN_ANY))
+    yield Harm("on a bad sector", bad=(key, 0, len(sound)))
+    for at in sorted({0, len(sound) // 2, len(sound) - 1}):
+        yield Harm(f"on a bad sector, byte {at}", bad=(key, at, at + 1))
     yield Harm("missing", lambda objects: objects.__delitem__(key))
     if others:
         yield Harm("swapped with another", _swap(key, others[0]))

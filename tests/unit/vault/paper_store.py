@@ -27,6 +27,8 @@ class PaperStore:
         self.objects: dict[str, tuple[bytes, datetime]] = {}
         self.kept_until: dict[str, datetime] = {}
         """Objects under a retention lock."""
+        self.bad_sectors: dict[str, tuple[int, int]] = {}
+        """Of an object, from where to where it cannot be read."""
         self.reserve_bytes = 0
         self._lock = threading.Lock()
 
@@ -34,6 +36,7 @@ class PaperStore:
         other = copy(self)
         other.objects = dict(self.objects)
         other.kept_until = dict(self.kept_until)
+        other.bad_sectors = dict(self.bad_sectors)
         other._lock = threading.Lock()
         return other
 
@@ -55,10 +58,23 @@ class PaperStore:
         data = self._found(key)[0]
         if len(data) > limit_bytes:
             raise StorageFailure("storage.object-too-large", f"{key} is {len(data)} bytes long.")
+        self._pass_sectors(key, 0, len(data))
         return data
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
-        return self._found(key)[0][offset : offset + length]
+        data = self._found(key)[0]
+        self._pass_sectors(key, offset, length)
+        return data[offset : offset + length]
+
+    def _pass_sectors(self, key: str, offset: int, length: int) -> None:
+        start, end = self.bad_sectors.get(key, (0, 0))
+        if offset < end and start < offset + length:
+            raise StorageFailure(
+                "storage.io-error",
+                f"Could not read {key}: Input/output error.",
+                evidence=[Evidence(f"bytes {start}–{end} cannot be read", key)],
+                retryable=True,
+            )
 
     def stat(self, key: str) -> ObjectInfo:
         data, at = self._found(key)
@@ -75,6 +91,7 @@ class PaperStore:
             raise StorageFailure("storage.locked", f"{key} is kept by a retention lock.")
         with self._lock:
             self.objects.pop(check_key(key), None)
+            self.bad_sectors.pop(key, None)
 
     def change(self, key: str, data: bytes) -> None:
         """As a disk that rots does it: nobody is told, and its time stays."""

@@ -84,6 +84,43 @@ def test_a_lying_read_differs_from_what_is_stored(store: FaultyStore, fault: Fau
     assert store.get("points/a", limit_bytes=10) == b"abcdef"
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(Fault.BAD_SECTOR, "storage.io-error"), (Fault.TOO_LONG, "storage.object-too-large")],
+)
+def test_an_object_that_cannot_be_read_stays_so_until_it_is_another(
+    store: FaultyStore, fault: Fault, code: str
+) -> None:
+    store.put("points/a", b"abcdef")
+    store.rules.append(Rule("get", fault))
+    for _ in range(2):
+        with pytest.raises(Failure) as caught:
+            store.get("points/a", limit_bytes=10)
+        assert caught.value.code == code
+    assert store.stat("points/a").size_bytes == 6
+    store.delete("points/a")
+    store.put("points/a", b"abcdef")
+    assert store.get("points/a", limit_bytes=10) == b"abcdef"
+
+
+def test_a_bad_sector_on_paper_hurts_the_reads_that_touch_it() -> None:
+    store = PaperStore()
+    store.put("points/a", b"abcdef")
+    store.bad_sectors["points/a"] = 2, 4
+    assert store.get_range("points/a", 0, 2) + store.get_range("points/a", 4, 9) == b"abef"
+    for read in (
+        lambda: store.get_range("points/a", 0, 3),
+        lambda: store.get_range("points/a", 3, 3),
+        lambda: store.get("points/a", limit_bytes=9),
+    ):
+        with pytest.raises(Failure) as caught:
+            read()
+        assert caught.value.code == "storage.io-error"
+    store.delete("points/a")
+    store.put("points/a", b"abcdef")
+    assert store.get("points/a", limit_bytes=9) == b"abcdef"
+
+
 def test_a_slow_call_takes_its_time_from_the_fake_clock(
     store: FaultyStore, clock: FakeClock
 ) -> None:

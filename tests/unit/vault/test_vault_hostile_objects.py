@@ -32,6 +32,9 @@ def test_whatever_is_wrong_with_an_object_gives_right_bytes_or_a_code_and_can_be
         store = scene.store.copy()  # type: ignore[attr-defined]
         contents = {key: data for key, (data, _) in store.objects.items()}
         harm.apply(contents)
+        if harm.bad:
+            key, start, end = harm.bad
+            store.bad_sectors[key] = start, end
         store.objects = {
             key: (data, store.objects.get(key, (b"", now))[1]) for key, data in contents.items()
         }
@@ -39,8 +42,11 @@ def test_whatever_is_wrong_with_an_object_gives_right_bytes_or_a_code_and_can_be
         print(f"{kind:9} {harm.name:30} {told(said)}")
         if kind not in NEEDED and harm.name != "from the future":
             assert not {code for code in said if code.startswith("restore")}, harm.name
+        if kind not in NEEDED and harm.name.startswith(("longer", "on a bad sector")):
+            assert said <= {"collect=vault.collect-refused"}, harm.name
         if harm.name in ("missing", "all missing") and kind in ("manifest", "pack"):
             continue
+        store.bad_sectors.clear()
         for key, (data, at) in scene.store.objects.items():  # type: ignore[attr-defined]
             if key.startswith(KINDS[kind]):
                 store.objects[key] = data, at

@@ -81,6 +81,36 @@ def test_the_last_slot_that_can_be_read_stays(scene: Scene) -> None:
     Vault.open(store, KEY)
 
 
+def test_a_slot_that_cannot_be_read_is_shown_can_be_removed_and_keeps_nobody_out(
+    scene: Scene,
+) -> None:
+    store = scene.store
+    assert isinstance(store, PaperStore)
+    mine, *_ = list_slots(store)
+    store.put("keys/slot-00", bytes(65 * 1024))
+    second = scene.vault.add_key(KeyFile.generate())
+    store.bad_sectors[f"keys/slot-{second}"] = 0, 1
+    kinds = {slot.id: slot.kind for slot in list_slots(store)}
+    assert kinds == {mine.id: "key-file", "00": "", second: ""}
+    Vault.open(store, KEY)
+    with pytest.raises(Failure) as caught:
+        remove_slot(store, mine.id)
+    assert caught.value.code == "vault.last-key"
+    for slot in ("00", second):
+        remove_slot(store, slot)
+    assert [slot.id for slot in list_slots(store)] == [mine.id]
+
+
+def test_where_no_slot_can_be_read_the_store_is_blamed_and_no_key(scene: Scene) -> None:
+    store = scene.store
+    assert isinstance(store, PaperStore)
+    (slot,) = list_slots(store)
+    store.bad_sectors[f"keys/slot-{slot.id}"] = 0, 1
+    with pytest.raises(Failure) as caught:
+        Vault.open(store, KEY)
+    assert caught.value.code == "storage.io-error"
+
+
 def test_two_who_remove_one_each_at_the_same_moment_leave_one(scene: Scene) -> None:
     second = KeyFile.generate()
     scene.vault.add_key(second)

@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quiesce.model.failure import Failure, VaultFailure
+from quiesce.model.failure import Failure, StorageFailure, VaultFailure
 from quiesce.vault.contents.index import ChunkIndex
 from quiesce.vault.contents.opening import Opener, Room, newer
 from quiesce.vault.contents.records import Records
@@ -38,7 +38,7 @@ from quiesce.vault.format.segment import (
     write_segment,
 )
 from quiesce.vault.stores.files import Buffer
-from quiesce.vault.stores.store import ObjectMissing, Store, delete_if_allowed
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store, delete_if_allowed
 
 Clock = Callable[[], datetime]
 _INDEX_KIND = "index"
@@ -54,12 +54,14 @@ class Refresh:
     """What a look at the store found wrong with the index itself.
 
     `damaged_segments` could not be read; `unindexed` packs are told of by no readable segment,
-    `unreadable_packs` are such packs whose footer cannot be read either.
+    `unreadable_packs` are such packs whose footer cannot be read either. `unread_records`: marks
+    and records of damage that could not be read, and were passed over.
     """
 
     damaged_segments: tuple[str, ...]
     unindexed: int
     unreadable_packs: tuple[str, ...]
+    unread_records: frozenset[str]
 
 
 class Contents:
@@ -74,6 +76,8 @@ class Contents:
         self.records = Records(store, keys, clock)
         self._segments: dict[str, frozenset[bytes]] = {}
         self._bad_segments: dict[str, str] = {}
+        self._all_told = False
+        """Whether what the bad segments told of stored packs was found again in their footers."""
         self._refreshing = threading.Lock()
         self._saving = threading.Lock()
         self._opener = Opener(store, keys, self.index, chunk_bytes)
@@ -97,8 +101,10 @@ class Contents:
         """
         with self._refreshing:
             # Marks before packs: a pack marked and deleted in between is then merely absent.
-            garbage = frozenset(pack for mark in self.records.garbage() for pack in mark.packs)
-            damage = self.records.damage()
+            unread: set[str] = set()
+            marks = self.records.garbage(unread)
+            garbage = frozenset(pack for mark in marks for pack in mark.packs)
+            damage = self.records.damage(unread)
             for _ in range(3):
                 if self._load_segments():
                     break
@@ -111,6 +117,7 @@ class Contents:
             unreadable: tuple[str, ...] = ()
             if scan_unindexed or self._bad_segments:
                 scanned, unreadable = self._scan(sizes, garbage)
+                self._all_told = not unreadable
             self.index.observe(
                 sizes,
                 packs=known,
@@ -120,7 +127,8 @@ class Contents:
                     (pack, chunk) for pack, chunks in damage.items() for chunk in chunks
                 ),
             )
-            return Refresh(tuple(sorted(self._bad_segments)), scanned, unreadable)
+            bad = tuple(sorted(self._bad_segments))
+            return Refresh(bad, scanned, unreadable, frozenset(unread))
 
     def _look_by_name(self, indexed: frozenset[bytes], sizes: dict[bytes, int]) -> None:
         """A list may be late, a look by name is not: what is told of and not listed is looked for,
@@ -179,6 +187,11 @@ class Contents:
             except PackError:
                 unreadable.append(pack_key(name))
                 continue
+            except StorageFailure as failure:
+                if failure.code not in UNREADABLE:
+                    raise
+                unreadable.append(pack_key(name))
+                continue
             # What is about to be collected is read if need be, but not indexed anew.
             rows = PackedRows(name, size, tuple(entries))
             self.index.add_pack(rows, saved=name in garbage)
@@ -195,7 +208,8 @@ class Contents:
 
     def save_index(self) -> None:
         """Store segments that tell of every pack known here, then drop damaged ones, as far as
-        they may be deleted.
+        they may be deleted; none while a pack's footer cannot be read either, as when the whole
+        disk fails to be read for a while.
 
         When this returns, every pack that any writer of this process has finished is told of by
         a stored segment.
@@ -206,7 +220,7 @@ class Contents:
                 key = self.put_segment(write_segment(group))
                 self._segments[key] = frozenset(pack.name for pack in group)
                 self.index.saved(group)
-            for key in list(self._bad_segments):
+            for key in list(self._bad_segments) if self._all_told else ():
                 if delete_if_allowed(self.store, key) is None:
                     self._bad_segments.pop(key, None)
 
@@ -237,10 +251,16 @@ class Contents:
             yield read_segment(self.open_segment(key))
             return
         for name in packs:
-            with contextlib.suppress(ObjectMissing, PackError):
+            try:
                 size = self.store.stat(pack_key(name)).size_bytes
                 rows = rows_of_footer(*open_footer(self.keys, self.store, name, size))
-                yield [(name, size)], rows
+            except (ObjectMissing, PackError):
+                continue
+            except StorageFailure as failure:
+                if failure.code not in UNREADABLE:
+                    raise
+                continue
+            yield [(name, size)], rows
 
     # ── reading blobs ────────────────────────────────────────────────────────────────────────
 

@@ -10,7 +10,6 @@ Each is a sealed object (its kind and name bound) that holds JSON with an `at` t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -116,11 +115,11 @@ class Records:
             found.append(Session(info.key, started, at))
         return found
 
-    def garbage(self) -> list[GarbageMark]:
+    def garbage(self, unread: set[str] | None = None) -> list[GarbageMark]:
         """All garbage marks, each as old as it says or as the store says, whichever is less: a
-        clock that is wrong makes none ripe. One that cannot be read is passed over: its packs are
-        then never deleted by it; but a writer that started after it may refer to them, so `collect`
-        never acts on a mark it cannot read either."""
+        clock that is wrong makes none ripe. One that cannot be read is passed over, and its key
+        added to `unread`: its packs are then never deleted by it; but a writer that started after
+        it may refer to them, so `collect` never acts on a mark it cannot read either."""
         found: dict[str, GarbageMark] = {}
         # What stays of a mark that goes stands in another long before: who misses the one after a
         # slow or late list finds the other in the next.
@@ -133,8 +132,8 @@ class Records:
                     found[info.key] = GarbageMark(info.key, at, packs)
                 except ObjectMissing:
                     missing = True
-                except SealError:
-                    continue
+                except SealError as wrong:
+                    _pass_over(info.key, wrong, unread)
             if not missing:
                 break
         return list(found.values())
@@ -158,10 +157,11 @@ class Records:
                     found.append(info.key)
         return found
 
-    def damage(self) -> dict[bytes, frozenset[bytes]]:
-        """Pack → ids of blobs in it that were found damaged."""
+    def damage(self, unread: set[str] | None = None) -> dict[bytes, frozenset[bytes]]:
+        """Pack → ids of blobs in it that were found damaged. A record that cannot be read is passed
+        over, and its key added to `unread`."""
         found: dict[bytes, frozenset[bytes]] = {}
-        for _, pack, chunks in self._damage():
+        for _, pack, chunks in self._damage(unread):
             found[pack] = found.get(pack, frozenset()) | chunks
         return found
 
@@ -169,10 +169,18 @@ class Records:
         """Readable damage records: their keys, and the pack that each is about."""
         return [(key, pack) for key, pack, _ in self._damage()]
 
-    def _damage(self) -> Iterator[tuple[str, bytes, frozenset[bytes]]]:
+    def _damage(
+        self, unread: set[str] | None = None
+    ) -> Iterator[tuple[str, bytes, frozenset[bytes]]]:
         for info in self._store.list("damage/"):
-            with contextlib.suppress(ObjectMissing, SealError):
-                yield info.key, *_damage_in(self.read(info.key, "damage"))
+            try:
+                pack, chunks = _damage_in(self.read(info.key, "damage"))
+            except ObjectMissing:
+                continue
+            except SealError as wrong:
+                _pass_over(info.key, wrong, unread)
+                continue
+            yield info.key, pack, chunks
 
     def deleted(self) -> dict[str, datetime]:
         """Point id → when it was deleted: as late as the record or the store says, since writers
@@ -190,6 +198,11 @@ class Records:
             except (SealError, KeyError, ValueError, TypeError):
                 found[point_id] = info.modified_at
         return found
+
+
+def _pass_over(key: str, wrong: SealError, unread: set[str] | None) -> None:
+    if unread is not None and not isinstance(wrong, NewerSealError):
+        unread.add(key)
 
 
 def _no_earlier(at: datetime, stored_at: datetime, now: datetime) -> datetime:

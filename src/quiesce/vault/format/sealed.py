@@ -20,9 +20,10 @@ import zstandard
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 
+from quiesce.model.failure import StorageFailure
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.stores.files import Buffer
-from quiesce.vault.stores.store import Store
+from quiesce.vault.stores.store import UNREADABLE, Store
 
 MAGIC = b"QVSEAL1\n"
 _HEAD = 40
@@ -87,14 +88,25 @@ def unseal(keys: VaultKeys, kind: str, name: str, stored: bytes) -> bytes:
 def read_sealed(store: Store, keys: VaultKeys, kind: str, name: str, key: str) -> bytes:
     """What the sealed object at `key` says. One that does not open is fetched once more: what was
     spoilt only on its way is no damage, and a mark or a record that is passed over for it may be
-    the one that keeps a chunk from being referred to.
+    the one that keeps a chunk from being referred to. One that lies on a bad sector, or is longer
+    than any may be, is as damaged as one that does not open.
 
-    :raise SealError: what is wrong · :raise StorageFailure: as `Store.get`
+    :raise SealError: what is wrong
+    :raise StorageFailure: as `Store.get`, but for `UNREADABLE`
     """
     try:
-        return unseal(keys, kind, name, store.get(key, limit_bytes=LIMIT_BYTES))
+        return unseal(keys, kind, name, _fetched(store, key))
     except SealError:
-        return unseal(keys, kind, name, store.get(key, limit_bytes=LIMIT_BYTES))
+        return unseal(keys, kind, name, _fetched(store, key))
+
+
+def _fetched(store: Store, key: str) -> bytes:
+    try:
+        return store.get(key, limit_bytes=LIMIT_BYTES)
+    except StorageFailure as failure:
+        if failure.code not in UNREADABLE:
+            raise
+        raise SealError(f"cannot be read: {failure.message}") from failure
 
 
 class _Tools(threading.local):

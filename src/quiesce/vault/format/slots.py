@@ -21,6 +21,7 @@ from quiesce.model.failure import (
     Evidence,
     NotFoundFailure,
     PolicyFailure,
+    StorageFailure,
     VaultFailure,
 )
 from quiesce.vault.format.config import VaultConfig, read_config
@@ -32,7 +33,7 @@ from quiesce.vault.format.keys import (
     unlock,
 )
 from quiesce.vault.format.times import read_time
-from quiesce.vault.stores.store import ObjectMissing, Store
+from quiesce.vault.stores.store import UNREADABLE, ObjectMissing, Store
 
 _PREFIX = "keys/slot-"
 _ID = re.compile(r"[0-9a-z]{1,64}\Z")
@@ -54,12 +55,29 @@ def new_slot_key() -> str:
 
 
 def read_slots(store: Store) -> Iterator[tuple[str, bytes]]:
-    """(id, content) of each slot."""
+    """(id, content) of each slot. One that lies on a bad sector, or is too long to be one, is
+    damaged: its content is empty.
+
+    :raise StorageFailure: as `Store.get`; of `UNREADABLE` at the end, when not one could be read
+    """
+    read = 0
+    unread: StorageFailure | None = None
     for info in store.list("keys/"):
-        if info.key.startswith(_PREFIX) and info.size_bytes <= SLOT_LIMIT_BYTES:
-            with contextlib.suppress(ObjectMissing):
-                stored = store.get(info.key, limit_bytes=SLOT_LIMIT_BYTES)
-                yield info.key.removeprefix(_PREFIX), stored
+        if not info.key.startswith(_PREFIX):
+            continue
+        stored = b""
+        try:
+            stored = store.get(info.key, limit_bytes=SLOT_LIMIT_BYTES)
+            read += 1
+        except ObjectMissing:
+            continue
+        except StorageFailure as failure:
+            if failure.code not in UNREADABLE:
+                raise
+            unread = failure
+        yield info.key.removeprefix(_PREFIX), stored
+    if unread is not None and not read:
+        raise unread
 
 
 def list_slots(store: Store) -> tuple[Slot, ...]:
@@ -134,6 +152,11 @@ def remove_slot(store: Store, slot_id: str) -> Slot:
         stored = store.get(_PREFIX + slot_id, limit_bytes=SLOT_LIMIT_BYTES)
     except ObjectMissing:
         return slot  # gone by another's hand
+    except StorageFailure as failure:
+        if slot.kind or failure.code not in UNREADABLE:
+            raise
+        store.delete(_PREFIX + slot_id)  # it opens nothing: there is nothing to be put back
+        return slot
     store.delete(_PREFIX + slot_id)
     if not any(left.kind for left in list_slots(store)):
         # Somebody has removed the other one at the same moment.

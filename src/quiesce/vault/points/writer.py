@@ -60,6 +60,7 @@ class VaultPointWriter:
         self._disks: dict[str, VaultDiskWriter] = {}
         self._lock = threading.Lock()
         self._session = self._earlier = ""
+        self._unread: frozenset[str] = frozenset()
         self._maybe_committed = False
         self._committed = find_committed()
         if self._committed is None:
@@ -89,7 +90,7 @@ class VaultPointWriter:
         disks: tuple[PointDisk, ...],
     ) -> RecoveryPoint:
         """
-        :raise VaultFailure: vault.session-expired
+        :raise VaultFailure: vault.session-expired, vault.record-unread
         :raise StorageFailure: as `Store.put`, and where the vault asks for retention locks
             storage.lock-denied, storage.clock-apart
         """
@@ -112,6 +113,7 @@ class VaultPointWriter:
                 disks=disks,
             )
             stored = write_manifest(self._contents.keys, Manifest(point, maps))
+            self._check_unread()
             self._check_session()
             # From here on, whatever the store answers: a put that failed may have taken effect.
             self._maybe_committed = True
@@ -159,7 +161,8 @@ class VaultPointWriter:
         try:
             # Later records of this session state it, too, however fast this clock is.
             self._started = min(self._started, self._check_session().modified_at)
-            contents.refresh(scan_unindexed=bool(earlier))
+            refresh = contents.refresh(scan_unindexed=bool(earlier))
+            self._unread = refresh.unread_records
         except BaseException:
             # Else the record of a writer that never was holds back collection for 27 hours.
             with contextlib.suppress(Failure):
@@ -204,6 +207,29 @@ class VaultPointWriter:
             remedy="Run the backup again; what it has stored is used where it still exists.",
             retryable=True,
         ) from inner
+
+    def _check_unread(self) -> None:
+        """A mark or a record of damage that could not be read when this writer began holds nobody
+        back: who cannot read it does not act on it. But one that was only out of reach for a while
+        may tell of packs that this writer relies on, and others see it.
+
+        :raise VaultFailure: vault.record-unread
+        """
+        if not self._unread:
+            return
+        still: set[str] = set()
+        self._contents.records.garbage(still)
+        self._contents.records.damage(still)
+        back = self._unread - still
+        if back:
+            raise VaultFailure(
+                "vault.record-unread",
+                "What keeps damaged and abandoned data from being relied on could not be read when "
+                "this backup began, and has changed since.",
+                evidence=[Evidence("could not be read then", key) for key in sorted(back)[:8]],
+                remedy="Run the backup again; what it has stored is used.",
+                retryable=True,
+            )
 
     def _leave(self) -> None:
         self._stream.close()

@@ -27,7 +27,7 @@ FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 _CLONE_NEWNS = 0x00020000
 _SIZES = {"ext2": "16M", "ext4": "64M", "xfs": "320M", "btrfs": "128M", "vfat": "16M"}
 _MAKE = {"ext2": ("mkfs.ext2", "-q", "-E", "lazy_itable_init=0"), "vfat": ("mkfs.vfat",)}
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 
 
 @contextmanager

@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
 
+SLEEPS_UNLESS_QUICK = "test -e /run/notes.quick || { touch /run/notes.sleeps; sleep 60; }"
+
 
 def test_a_driver_that_is_killed_while_frozen_is_thawed_by_the_watchdog(stand: Stand) -> None:
     notes = stand.bench.scripts()
@@ -36,7 +38,7 @@ def test_a_driver_that_is_killed_while_frozen_is_thawed_by_the_watchdog(stand: S
     wait_for("the snapshot", lambda: bool(killed))
     assert during.was_blocked
     assert during.writer is not None
-    assert during.writer.released_at() - killed[0] < 3.5
+    assert during.writer.released_at() - killed[0] < 15
     assert stand.handler.report(1)["stage"] == "freezing"
     stand.enable(1)  # the agent's next goal state
     report = stand.handler.await_stage(1, "failed")
@@ -48,10 +50,14 @@ def test_a_driver_that_is_killed_while_frozen_is_thawed_by_the_watchdog(stand: S
 def test_a_driver_killed_at_any_instant_is_repaired_by_the_next_goal_state(stand: Stand) -> None:
     notes = stand.bench.scripts()
     stages = set()
-    for sequence in range(1, 13):
+    stand.begin(1, hold_seconds=2)
+    began = time.monotonic()
+    stand.handler.await_stage(1, "done")
+    whole_seconds = time.monotonic() - began  # on this machine, as busy as it is
+    for sequence in range(2, 14):
         notes.write_text("")
         stand.begin(sequence, hold_seconds=2)
-        time.sleep(0.06 * sequence)
+        time.sleep(whole_seconds * (sequence - 1) / 12)
         with contextlib.suppress(ProcessLookupError, FileNotFoundError, ValueError):
             os.kill(stand.driver()["pid"], signal.SIGKILL)
         stages.add(stand.handler.report(sequence)["stage"])
@@ -66,16 +72,16 @@ def test_a_driver_killed_at_any_instant_is_repaired_by_the_next_goal_state(stand
 
 def test_the_other_agents_session_ends_an_attempt_that_was_given_up(stand: Stand) -> None:
     """The server goes over to the host route while the guest is still at the first one."""
-    notes = stand.bench.scripts(pre="test -e /run/notes.quick || sleep 60")
+    notes = stand.bench.scripts(pre=SLEEPS_UNLESS_QUICK)
     stand.begin(1)
-    wait_for("the pre-script", lambda: notes.read_text() == "pre\n")
-    time.sleep(0.2)
+    wait_for("the pre-script", notes.with_suffix(".sleeps").exists)
     notes.with_suffix(".quick").touch()
     session = stand.bench.session(stand.mount)
     session.frozen()
     session.say("finish")
     session.await_state("done")
     notes.with_suffix(".quick").unlink()
+    notes.with_suffix(".sleeps").unlink()
     assert notes.read_text() == "pre\npost\n" * 2
     assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
 
@@ -108,15 +114,15 @@ def test_an_attempt_is_not_begun_again_after_the_guest_was_reset(stand: Stand) -
 
 
 def test_a_newer_attempt_ends_the_one_that_runs(stand: Stand) -> None:
-    notes = stand.bench.scripts(pre="test -e /run/notes.quick || sleep 60")
+    notes = stand.bench.scripts(pre=SLEEPS_UNLESS_QUICK)
     stand.begin(1)
-    wait_for("the pre-script", lambda: "pre" in notes.read_text())
-    time.sleep(0.2)  # the note is written just before the script looks for the file
+    wait_for("the pre-script", notes.with_suffix(".sleeps").exists)
     notes.with_suffix(".quick").touch()
     stand.begin(2)
     assert stand.handler.await_stage(2, "done", "failed")["failure"] is None
     assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
     notes.with_suffix(".quick").unlink()
+    notes.with_suffix(".sleeps").unlink()
 
 
 def test_idle_ends_the_attempt_that_runs_and_its_freeze(stand: Stand) -> None:
@@ -137,7 +143,7 @@ def test_idle_ends_the_attempt_that_runs_and_its_freeze(stand: Stand) -> None:
     stand.handler.settings(2, {"command": "idle"})
     stand.enable(2)
     stand.handler.await_stage(2, "done")
-    assert not writer.blocked(1)
+    assert not writer.blocked(5)
     released.set()
     assert stand.handler.report(1)["failure"]["code"] == "job.superseded"
     assert notes.read_text() == "pre\npost\n"

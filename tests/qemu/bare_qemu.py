@@ -18,7 +18,7 @@ from quiesce.model.vm import VmAddress
 
 KIB = 1024
 MIB = 1024 * KIB
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 
 
 def make_image(path: Path, size_bytes: int, *, kind: str = "qcow2", options: str = "") -> Path:

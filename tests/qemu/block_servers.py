@@ -23,7 +23,7 @@ def qemu_io(image: Path, *commands: str, image_format: str = "qcow2") -> None:
     run("qemu-io", "-f", image_format, *words, image)
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

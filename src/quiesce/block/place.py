@@ -18,15 +18,24 @@ class Place:
     """Where a file is to appear, and its temporary name until then. The image that it replaces,
     if any, is kept from being opened by a VM from `create` on."""
 
-    def __init__(self, final: Path, *, overwrite: bool, on_whole: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        final: Path,
+        *,
+        overwrite: bool,
+        on_begun: Callable[[Path], None],
+        on_whole: Callable[[str], None],
+    ) -> None:
         self.final = final
         self.temporary = final.parent / f".quiesce-{secrets.token_hex(8)}.partial"
         self._overwrite = overwrite
+        self._on_begun = on_begun
         self._on_whole = on_whole
         self._replaced = -1
 
     def create(self) -> int:
         """A descriptor of the temporary file."""
+        self._on_begun(self.temporary)
         try:
             if self._overwrite:
                 self._hold_replaced()

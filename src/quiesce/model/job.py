@@ -85,13 +85,15 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class RestoredDisk:
-    """A disk that a restore has written whole. It is `in_place` once its file has the name `path`;
-    until that is known, `file` tells the file again, whatever its name."""
+    """A disk that a restore has begun to write. It is `in_place` once its file has the name `path`;
+    until that is known, `file` tells a file that is whole again, whatever its name, and `temporary`
+    is the path that it has until then."""
 
     disk: str
     path: str
     file: str = ""
     in_place: bool = False
+    temporary: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from quiesce.model.failure import (
     NotFoundFailure,
     RestoreFailure,
 )
-from quiesce.model.job import Job, JobKind, RestoredDisk, TaskName, TaskStatus
+from quiesce.model.job import Job, RestoredDisk, TaskName, TaskStatus
 from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.progress import Progress
 from quiesce.service.codec import from_json
@@ -29,8 +29,6 @@ from quiesce.transfer.restore import data_bytes, restore_disk
 
 _RESTORE = TaskName.RESTORE
 _SUFFIX = {"raw": ".img", "qcow2": ".qcow2"}
-_PARTIAL = ".quiesce-*.partial"
-"""The temporary names of `quiesce.block.place`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,7 @@ def _restore(parts: Parts, job: Job) -> str:
     point = parts.points.get(request.point_id)
     if was_interrupted(job, _RESTORE):
         console.note("warning", "The server was interrupted during the restore; anew.")
-        _remove_partial_files(parts, job, request.to)
+        _remove_temporary_files(console, job)
     targets = plan_targets(point, request, restored=job.restored)
     console.stop_if_cancelled()
     if len(targets) > 1 or request.to.is_dir():
@@ -167,6 +165,7 @@ def _restore(parts: Parts, job: Job) -> str:
                 request.format,
                 overwrite=request.overwrite,
                 data_bytes=size,
+                on_begun=partial(_note_begun, parts, job.id, target),
                 on_whole=partial(_note, parts, job.id, target),
             ),
             on_progress=partial(_show, console, done, sum(sizes)),
@@ -184,16 +183,29 @@ def _restore(parts: Parts, job: Job) -> str:
     return "done"
 
 
+def _note_begun(parts: Parts, job_id: str, target: Target, temporary: Path) -> None:
+    _note(parts, job_id, target, temporary=str(temporary))
+
+
 def _note(
-    parts: Parts, job_id: str, target: Target, file: str = "", *, in_place: bool = False
+    parts: Parts,
+    job_id: str,
+    target: Target,
+    file: str = "",
+    *,
+    temporary: str = "",
+    in_place: bool = False,
 ) -> None:
-    known = RestoredDisk(target.disk.name, str(target.path), file, in_place)
-    parts.book.update(
-        job_id,
-        lambda job: replace(
-            job, restored=(*(r for r in job.restored if r.disk != known.disk), known)
-        ),
-    )
+    name = target.disk.name
+
+    def noted(job: Job) -> Job:
+        before = {disk.disk: disk for disk in job.restored}
+        disk = before.pop(name, None) or RestoredDisk(name, str(target.path))
+        temporary_now = temporary or disk.temporary
+        disk = replace(disk, file=file, in_place=in_place, temporary=temporary_now)
+        return replace(job, restored=(*before.values(), disk))
+
+    parts.book.update(job_id, noted)
 
 
 def _show(console: Console, done_bytes: int, total_bytes: int, disk: Progress) -> None:
@@ -214,17 +226,16 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def _remove_partial_files(parts: Parts, job: Job, to: Path) -> None:
-    """Half-written images of the interrupted run, unless another restore works in that folder and
-    the files may be its own."""
-    for other in parts.book.active():
-        if other.kind is JobKind.RESTORE and other.id != job.id:
-            request = from_json(RestoreRequest, parts.book.request(other.id))
-            if {to, to.parent} & {request.to, request.to.parent}:
-                return
-    folder = to if to.is_dir() else to.parent
-    for partial_file in folder.glob(_PARTIAL):
-        partial_file.unlink(missing_ok=True)
+def _remove_temporary_files(console: Console, job: Job) -> None:
+    """The half-written images of the interrupted run: those that the job has noted, since any other
+    may be what somebody else is writing."""
+    for disk in job.restored:
+        if disk.temporary and not disk.in_place:
+            try:
+                Path(disk.temporary).unlink(missing_ok=True)
+            except OSError as error:
+                text = f"{disk.temporary} stays behind from the interrupted run: {error.strerror}."
+                console.note("warning", text)
 
 
 def end(parts: Parts, job_id: str) -> None:

@@ -54,8 +54,8 @@ class Killed(BaseException):
 def interrupted_restore(
     service: Service, request: RestoreRequest, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> str:
-    """A restore whose process ended: while it opened the second disk, or when the first disk had
-    its name and that was not noted yet."""
+    """A restore whose process ended: while it wrote the first disk, while it opened the second, or
+    when the first disk had its name and that was not noted yet."""
     job = Job(
         secrets.token_hex(6),
         JobKind.RESTORE,
@@ -74,15 +74,20 @@ def interrupted_restore(
             raise Killed
         return open_target(path, *given, **named)
 
-    def killed_after_the_name(*given: object, in_place: bool = False) -> None:
+    def killed_after_the_name(*given: object, in_place: bool = False, **named: object) -> None:
         if in_place:
             raise Killed
-        note(*given)
+        note(*given, **named)
+
+    def killed_while_writing(*_: object, **__: object) -> None:
+        raise Killed
 
     note: Any = restore._note
 
     with monkeypatch.context() as patched:
-        if at == "second disk":
+        if at == "half written":
+            patched.setattr(restore, "restore_disk", killed_while_writing)
+        elif at == "second disk":
             patched.setattr(restore, "open_target", killed_at_the_second)
         else:
             patched.setattr(restore, "_note", killed_after_the_name)
@@ -141,6 +146,47 @@ def test_a_restored_disk_that_is_in_use_by_now_does_not_stop_the_rest(
 
     assert gone_on(service, job_id).status is JobStatus.COMPLETED
     assert first.read_bytes().startswith(b"the VM writes already")
+
+
+@pytest.mark.parametrize("format_", ["raw", "qcow2"])
+def test_what_an_interrupted_restore_had_half_written_goes_and_what_others_write_stays(
+    service: Service,
+    machine: PaperMachine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format_: str,
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    out = tmp_path / "out"
+    out.mkdir()
+    others = open_target(out / "other.img", 5, "raw", overwrite=False)
+    (other,) = out.iterdir()
+    request = RestoreRequest(point, out, format=format_)
+    job_id = interrupted_restore(service, request, monkeypatch, "half written")
+    assert len(list(out.iterdir())) == 2
+
+    assert gone_on(service, job_id).status is JobStatus.COMPLETED
+    suffix = {"raw": ".img", "qcow2": ".qcow2"}[format_]
+    assert {path.name for path in out.iterdir()} == {other.name, f"vda{suffix}"}
+    others.finish()
+    assert (out / "other.img").read_bytes() == bytes(5)
+
+
+def test_a_half_written_file_that_cannot_be_removed_is_told_of(
+    service: Service, machine: PaperMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    request = RestoreRequest(point, tmp_path / "out.img")
+    job_id = interrupted_restore(service, request, monkeypatch, "half written")
+    (partial,) = tmp_path.glob(".quiesce-*.partial")
+    partial.unlink()
+    partial.mkdir()  # stands for a file that this server may not remove
+
+    job = gone_on(service, job_id)
+    assert job.status is JobStatus.COMPLETED
+    assert f"{partial} stays behind from the interrupted run" in " ".join(
+        line.text for line in job.log if line.level == "warning"
+    )
 
 
 def test_a_file_that_somebody_else_put_there_meanwhile_is_not_taken_for_the_jobs_own(

@@ -186,6 +186,23 @@ class TroubledVault(VaultMachine):
                     self.hosts[host].actors[-1].go(3)  # gives a sign of life
             self.finish_last(host)
 
+    @precondition(lambda self: self.committed and self.count("backup") < 2)
+    @rule(
+        host=st.integers(0, HOSTS - 1), which=st.integers(0, MOST_POINTS), times=st.integers(1, 3)
+    )
+    def need_what_was_just_deleted(self, host: int, which: int, times: int) -> None:
+        """By a host that knows where it lay; its lists may show it still, when others' do not."""
+        old = self.jobs[self.committed[which % len(self.committed)]].disk
+        other = (host + 1) % HOSTS
+        self.delete_at_once(other, which)
+        for hours in (30, 30, *[0] * (times - 1)):
+            self.collect_at_once_after_a_while(other, hours)
+            self.every_committed_point_restores()
+        name = f"job-{len(self.jobs)}"
+        self.jobs[name] = Job(old, "mail")
+        self.begin(host, f"backup {name}", lambda scene: self._back_up(scene, name, ""))
+        self.finish_last(host)
+
     # ── points that come by a copy, beside collections ───────────────────────────────────────
 
     @precondition(lambda self: len(self.committed) + len(self.arriving) < MOST_POINTS)

@@ -61,6 +61,10 @@ def test_a_relative_folder_counts_from_here(
         "file://host/srv/vault",
         "file:///",
         "/srv/va\nult",
+        "~nosuchuser/vault",
+        "file:///srv/a%00b",
+        "file:///srv/%0Aforged:%20ok",
+        "file:///srv/%ff%fe",
     ],
 )
 def test_what_is_no_address_is_refused_with_a_way_to_write_one(given: str) -> None:

@@ -59,13 +59,15 @@ def parse_address(text: str) -> Address:
     """:raise InputFailure: input.vault-address-invalid, input.secret-in-address; neither repeats
     what was given, since it may hold a secret
     """
-    if not text.isprintable() or not text.strip():
-        raise _invalid("It is empty or holds characters that cannot be printed.")
+    _refuse_unprintable(text)
     url = _URL.match(text)
     if url is None:
         if _ALMOST_URL.match(text):
             raise _invalid("After the scheme come two slashes.")
-        return Address(Scheme.FILE, folder=Path(text).expanduser().absolute())
+        try:
+            return Address(Scheme.FILE, folder=Path(text).expanduser().absolute())
+        except RuntimeError as error:
+            raise _invalid("Nobody on this machine has the name after '~'.") from error
     scheme, rest = _SCHEMES.get(url[1].lower()), url[2]
     _refuse_secrets(rest)
     if scheme is None:
@@ -74,7 +76,12 @@ def parse_address(text: str) -> Address:
     if scheme is Scheme.FILE:
         if place not in ("", "localhost") or not path.strip("/"):
             raise _invalid("A folder is written with three slashes and its whole path.")
-        return Address(scheme, folder=Path(unquote(f"/{path}")))
+        try:
+            folder = unquote(f"/{path}", errors="strict")
+        except UnicodeDecodeError as error:
+            raise _invalid("What its '%' stand for is no UTF-8.") from error
+        _refuse_unprintable(folder)
+        return Address(scheme, folder=Path(folder))
     if not _BUCKET.match(place):
         raise _invalid("The name of the bucket or container is not one.")
     parts = path.strip("/").split("/") if path.strip("/") else []
@@ -89,6 +96,11 @@ def describe(address: str) -> str:
     :raise InputFailure: as `parse_address`
     """
     return str(parse_address(address))
+
+
+def _refuse_unprintable(text: str) -> None:
+    if not text.isprintable() or not text.strip():
+        raise _invalid("It is empty or holds characters that cannot be printed.")
 
 
 def _refuse_secrets(rest: str) -> None:

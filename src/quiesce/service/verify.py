@@ -63,7 +63,7 @@ def told(report: VerifyReport, where: str = "") -> list[str]:
             f"What comes next takes more than the limit of {report.stopped_by}, and so this came "
             "no further: give a larger one."
         )
-    if report.stopped_by and report.sample is not None:
+    if report.stopped_by and not report.cursor:
         lines.append(f"The limit of {report.stopped_by} was reached.")
     elif report.stopped_by:
         lines.append(
@@ -100,6 +100,9 @@ def damaged(report: VerifyReport, *, with_key: bool = True) -> VaultFailure:
         for finding in report.findings
         if not finding.healed
     ][:_SHOWN_OBJECTS]
+    if report.sample is not None:
+        drawn = report.sample.failed[: _SHOWN_OBJECTS - len(objects)]
+        objects += [Evidence(f"not restored: {why}", "vault") for why in drawn]
     if not with_key:
         return _damaged_objects({f.object for f in report.findings if not f.healed}, objects)
     hurt = report.hurt

@@ -74,6 +74,15 @@ def test_a_sample_that_its_limit_ended_is_not_said_to_go_on() -> None:
     assert told(ended)[-1] == "The limit of bytes was reached."
 
 
+def test_chunks_that_a_sample_could_not_restore_are_damage_and_named() -> None:
+    why = "point p1, disk vda, its map: no pack holds it"
+    drawn = SampleReport(seed=1, wanted=50, restored=49, size_bytes=MIB, failed=(why,))
+    found = replace(report(mode=VerifyMode.SAMPLE, examined=False), sample=drawn)
+    assert found.verdict is Verdict.DAMAGED
+    assert [evidence.fact for evidence in damaged(found).evidence] == [f"not restored: {why}"]
+    assert told(found) == ["49 of 50 chunks drawn by chance were restored."]
+
+
 def test_damage_of_an_earlier_part_is_told_by_the_last() -> None:
     last = replace(report(point(DiskHealth("vda"))), damaged_before=True)
     assert last.verdict is Verdict.DAMAGED

@@ -54,6 +54,21 @@ def test_damage_says_what_the_next_backup_heals_and_then_that_it_is_healed(
     assert still.disks[0].healable_bytes == 0
 
 
+@pytest.mark.parametrize("leaf", [True, False], ids=["leaf", "node"])
+def test_a_map_that_a_check_of_the_structure_cannot_read_is_healed_by_the_next_backup(
+    scene: Scene, paper: PaperStore, leaf: bool
+) -> None:
+    """No other mode has looked: the backup counted on the damaged part, as its point did then."""
+    paper.spoil(*scene.map_part_of("web", leaf=leaf))
+    report = scene.reopened().vault.verify("structure")
+    assert [health.healable for health in report.hurt] == [True]
+    assert [finding.healed for finding in report.findings] == [False]
+    scene.reopened().backup("web-2", WEB)
+    healed = scene.reopened()
+    assert [healed.restore(point) for point in healed.vault.points("web")] == [WEB, WEB]
+    assert healed.vault.verify("structure").verdict is Verdict.INTACT
+
+
 def test_each_damage_is_healed_by_itself(scene: Scene, paper: PaperStore) -> None:
     """One VM's next backup heals its packs; that of the other stays damaged, and is said to be."""
     web, mail = (scene.place_of(vm, 0)[0] for vm in ("web", "mail"))

@@ -10,7 +10,6 @@ from paper_store import PaperStore
 from small_vault import small_disk, small_packs, small_scene, stored
 from vault_scene import FakeClock, Scene
 
-from quiesce.vault.format.pack import pack_key
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.verify_report import Verdict, VerifyReport
 
@@ -31,14 +30,6 @@ def scene(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
             there.backup(f"p-{number}", disk(number), vm=f"vm-{number}")
         clock.advance(hours=1)
         yield there.reopened()
-
-
-def spoil_map(scene: Scene, paper: PaperStore, vm: str) -> None:
-    """Turn a bit of the one node of its disk."""
-    node = scene.vault.manifest(scene.vault.points(vm)[0].id).maps[0].nodes[0]
-    place = scene.vault.contents.index.locate(node)
-    assert place is not None
-    paper.spoil(pack_key(scene.vault.contents.index.name_of(place.pack)), place.offset + 3)
 
 
 def first_part(scene: Scene, mode: str) -> VerifyReport:
@@ -109,8 +100,8 @@ def test_what_is_known_as_damaged_since_an_earlier_part_makes_the_walk_begin_aga
 def test_a_map_that_one_part_could_not_read_is_not_forgotten_by_the_next(
     scene: Scene, paper: PaperStore
 ) -> None:
-    """A check of the structure reads maps, and records no damage."""
-    spoil_map(scene, paper, "vm-0")
+    """Also where the first may not record it."""
+    paper.spoil(*scene.map_part_of("vm-0"))
     first = first_part(scene, "structure")
     assert [health.vm for health in first.hurt] == ["vm-0"]
     assert rest_of(scene, "structure", first).verdict is Verdict.DAMAGED

@@ -7,6 +7,8 @@ from paper_store import PaperStore
 from small_vault import SMALL_CHUNK, WEB, small_scene
 from vault_scene import FakeClock, Scene
 
+from quiesce.model.failure import Failure
+from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.verify_report import Verdict
 
 
@@ -38,6 +40,61 @@ def test_a_sample_comes_to_every_chunk_of_every_point(scene: Scene, paper: Paper
     assert [health.vm for health in report.points if not health.intact] == ["web"]
     # It is on record: the next backup stores the chunk anew.
     assert scene.reopened().backup("web-2", WEB).stored_bytes > 0
+
+
+@pytest.mark.parametrize("leaf", [True, False], ids=["leaf", "node"])
+def test_a_sample_does_not_pass_over_what_a_damaged_part_of_a_map_leads_to(
+    scene: Scene, paper: PaperStore, leaf: bool
+) -> None:
+    """A disk up to 8 GiB has one node: without it nothing of the disk can be drawn."""
+    paper.spoil(*scene.map_part_of("web", leaf=leaf))
+    there = scene.reopened()
+    report = there.vault.verify("sample", sample=60, seed=1)
+    assert report.verdict is Verdict.DAMAGED
+    assert report.sample is not None
+    assert report.sample.failed
+    assert report.sample.restored + len(report.sample.failed) == 60
+    assert all("disk sda, its map" in why for why in report.sample.failed)
+    assert report.sample.damaged_share_below is None
+    assert [health.vm for health in report.hurt] == ["web"]
+    assert len(report.findings) == len(paper.keys("damage/")) == 1
+    with pytest.raises(Failure) as refused:
+        there.restore(there.vault.points("web")[0])
+    assert refused.value.code == "vault.corrupt-chunk"
+    # It is on record: the next backup stores it anew, for both points.
+    scene.reopened().backup("web-2", WEB)
+    healed = scene.reopened()
+    assert [healed.restore(point) for point in healed.vault.points("web")] == [WEB, WEB]
+    again = healed.vault.verify("sample", sample=60, seed=1)
+    assert again.verdict is Verdict.NOTHING_FOUND
+    assert again.sample is not None
+    assert again.sample.restored == 60
+
+
+def test_a_sample_tells_of_what_no_pack_holds_any_more(scene: Scene, paper: PaperStore) -> None:
+    """Neither a pack nor a segment is left that could be found damaged or missing."""
+    del paper.objects[scene.map_part_of("web")[0]]
+    for key in paper.keys("index/"):
+        del paper.objects[key]
+    report = scene.reopened().vault.verify("sample", sample=60, seed=1)
+    assert report.findings == ()
+    assert report.sample is not None
+    assert report.sample.failed
+    assert report.verdict is Verdict.DAMAGED
+    assert [health.vm for health in report.hurt] == ["web"]
+
+
+def test_a_sample_that_its_limit_ends_tells_of_the_failures_up_to_there(
+    scene: Scene, paper: PaperStore
+) -> None:
+    paper.spoil(*scene.map_part_of("web", leaf=True))
+    least = scene.reopened().vault.verify("sample", budget=Budget(requests=0)).requests
+    limit = Budget(requests=least + 12)
+    report = scene.reopened().vault.verify("sample", sample=400, seed=1, budget=limit)
+    assert report.stopped_by == "requests"
+    assert report.sample is not None
+    assert report.sample.failed
+    assert report.verdict is Verdict.DAMAGED
 
 
 def test_a_sample_of_nothing_but_zeros_ends(paper: PaperStore, clock: FakeClock) -> None:

@@ -13,7 +13,8 @@ from quiesce.model.snapshot import Consistency, ConsistencyLabel, FreezeReport, 
 from quiesce.vault import KeyFile, Vault
 from quiesce.vault.contents.contents import Clock
 from quiesce.vault.format.config import CHUNK_BYTES
-from quiesce.vault.format.pack import pack_key
+from quiesce.vault.format.diskmap import ids_of
+from quiesce.vault.format.pack import Kind, pack_key
 from quiesce.vault.points.disk_writer import VaultDiskWriter
 from quiesce.vault.points.reader import DiskMap
 from quiesce.vault.points.writer import VaultPointWriter
@@ -184,6 +185,17 @@ class Scene:
         place = contents.index.locate(DiskMap(contents, ref).chunk(chunk))
         assert place is not None
         return pack_key(contents.index.name_of(place.pack)), place.offset
+
+    def map_part_of(self, vm: str, *, leaf: bool = False) -> tuple[str, int]:
+        """The pack that the first node of the VM's oldest point lies in, or the first leaf below
+        it, and a place within its bytes there."""
+        contents = self.vault.contents
+        blob = self.vault.manifest(self.vault.points(vm)[0].id).maps[0].nodes[0]
+        if leaf:
+            blob = next(ids_of(contents.read_blob(Kind.MAP, blob)))
+        place = contents.index.locate(blob)
+        assert place is not None
+        return pack_key(contents.index.name_of(place.pack)), place.offset + 3
 
     def delete(self, *points: RecoveryPoint) -> None:
         self.vault.execute(self.vault.plan_deletion([point.id for point in points]))

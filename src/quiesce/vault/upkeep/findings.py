@@ -20,6 +20,8 @@ from quiesce.vault.upkeep.health import Examination
 from quiesce.vault.upkeep.pack_check import PackCheck
 from quiesce.vault.upkeep.verify_report import Finding
 
+_SPOILT = {"vault.corrupt-chunk", "storage.io-error"}
+
 
 @dataclass
 class Findings:
@@ -94,6 +96,17 @@ class Findings:
             replace(f, detail=f"{f.detail}; not recorded: {refused}") if refused else f
             for f in check.findings
         )
+
+    def record_blob(self, blob: bytes, failure: Failure) -> None:
+        """One that could not be read: what stores it next stores it anew. Its pack is told of once,
+        however many of its blobs are."""
+        place = self.contents.index.locate(blob)
+        if place is None or failure.code not in _SPOILT:
+            return  # what is missing shows by itself
+        name = self.contents.index.name_of(place.pack)
+        new = all(finding.object != pack_key(name) for finding in self._found)
+        found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
+        self.record(PackCheck(name, (found,) * new, (blob,), 1, 0))
 
     def _put_record(self, check: PackCheck) -> None:
         known = self.known.get(check.name, frozenset())

@@ -31,11 +31,13 @@ class _Hurt:
 @dataclass(frozen=True, slots=True)
 class Examination:
     """`points` in the order they were given. `hurt_packs`: damaged or missing packs that something
-    is served from. `unplaced`: ids that no pack known to the index holds."""
+    is served from. `unplaced`: ids that no pack known to the index holds. `unread`: parts of maps,
+    by id, that could not be read, and why."""
 
     points: tuple[PointHealth, ...]
     hurt_packs: frozenset[bytes]
     unplaced: bool
+    unread: tuple[tuple[bytes, Failure], ...] = ()
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Examiner:
     _hurt_nodes: dict[bytes, dict[int, _Hurt]] = field(default_factory=dict)
     _hurt_packs: set[int] = field(default_factory=set)
     _unplaced: bool = False
+    _unread: dict[bytes, Failure] = field(default_factory=dict)
     _healable: Prefixes = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def look_at(self, manifest: Manifest) -> None:
@@ -82,7 +85,7 @@ class Examiner:
             for m in self.points.values()
         )
         packs = frozenset(self.snapshot.names[number] for number in self._hurt_packs)
-        return Examination(points, packs, self._unplaced)
+        return Examination(points, packs, self._unplaced, tuple(self._unread.items()))
 
     def _look_at_nodes(self, nodes: Sequence[bytes]) -> None:
         new = [node for node in dict.fromkeys(nodes) if node not in self._seen]
@@ -125,9 +128,10 @@ class Examiner:
             for number, part in enumerate(parts):
                 if isinstance(part, Failure):
                     _raise_unless_damage(part)
-                    self._good(batch[number])
+                    self._unread[batch[number]] = part
+                    self._needs_pack_of(batch[number])
                 elif len(part) != PART_BYTES:
-                    parts[number] = _misshapen()
+                    parts[number] = misshapen()
             yield batch, parts
 
     def _good(self, ids: bytes) -> NDArray[np.bool_]:
@@ -141,6 +145,14 @@ class Examiner:
             bad = rows[~good & (rows >= 0)]
             self._hurt_packs.update(np.unique(self.snapshot.pack_of[bad]).tolist())
         return good
+
+    def _needs_pack_of(self, blob: bytes) -> None:
+        """What cannot be read is served from there, whatever is known of it so far."""
+        (row,) = self.snapshot.rows(blob).tolist()
+        if row < 0:
+            self._unplaced = True
+        else:
+            self._hurt_packs.add(int(self.snapshot.pack_of[row]))
 
     def _disk(self, part: DiskMapRef) -> DiskHealth:
         return DiskHealth.of(part.name, self._ranges(part))
@@ -200,7 +212,7 @@ def _all_of(part: bytes) -> _Hurt:
     return _Hurt(np.arange(FANOUT), np.repeat(_prefixes(part), FANOUT))
 
 
-def _misshapen() -> VaultFailure:
+def misshapen() -> VaultFailure:
     return VaultFailure("vault.corrupt-manifest", "A part of a map has the wrong length.")
 
 

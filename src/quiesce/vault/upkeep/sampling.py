@@ -3,6 +3,9 @@
 A leaf that is not all zeros is drawn, of all such leaves of all disks of all points; then a place
 in it. Zeros, and places beyond the disk's end, are drawn again. So a chunk that many points hold is
 drawn more often, as its loss would hurt more. The sequence follows from the seed and the points.
+
+Which leaves are zeros is known from the nodes above them, which are read first. A node that cannot
+be read is a failed draw by itself: nothing below it can be restored, and no dice come to it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from quiesce.vault.contents.contents import Contents
 from quiesce.vault.format.diskmap import FANOUT, ID_BYTES, PART_BYTES, ZERO_ID
 from quiesce.vault.format.manifest import DiskMapRef, Manifest
 from quiesce.vault.format.pack import Kind
-from quiesce.vault.upkeep.references import read_parts
+from quiesce.vault.upkeep.health import misshapen
+from quiesce.vault.upkeep.references import Part, read_parts
 
 SAMPLE_CHUNKS = 256
 _KEPT_PARTS = 512
@@ -32,7 +36,7 @@ _READS_A_DRAW = 4
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """A chunk of a disk, `size_bytes` long; `failure` says why it cannot be restored. `offset` -1:
-    it is not known which chunk, since the map is damaged."""
+    it is not known which chunk, since `blob`, a part of the map, is damaged."""
 
     point_id: str
     disk: str
@@ -42,7 +46,8 @@ class Drawn:
     failure: Failure | None
 
     def __str__(self) -> str:
-        return f"point {self.point_id}, disk {self.disk}, byte {self.offset}: {self.failure}"
+        where = f"byte {self.offset}" if self.offset >= 0 else "its map"
+        return f"point {self.point_id}, disk {self.disk}, {where}: {self.failure}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class _Disk:
 
 
 class Sampler:
-    """Draws from these points, of which it reads the upper level of the maps first."""
+    """Draws from these points."""
 
     def __init__(
         self,
@@ -68,17 +73,14 @@ class Sampler:
         self._check = check
         self._random = random.Random(seed)
         self._parts: dict[bytes, bytes] = {}
-        used = self._used_leaves(manifests)
-        self._disks = [
-            _Disk(m.point.id, part, tuple(accumulate(used.get(node, 0) for node in part.nodes)))
-            for m in sorted(manifests, key=lambda m: (m.point.taken_at, m.point.id))
-            for part in m.maps
-            if part.nodes
-        ]
-        self._leaves = list(accumulate(disk.leaves[-1] for disk in self._disks))
+        self._manifests = sorted(manifests, key=lambda m: (m.point.taken_at, m.point.id))
+        self._disks: list[_Disk] = []
+        self._leaves: list[int] = []
 
     def draw(self) -> Iterator[Drawn]:
-        """Without end, or nothing when no point holds anything but zeros."""
+        """Without end, or until all is told when no point holds anything but zeros that can be
+        drawn. What is damaged in the upper level of the maps comes first."""
+        yield from self._read_nodes()
         while self._leaves and self._leaves[-1]:
             drawn = None
             while drawn is None:
@@ -86,14 +88,25 @@ class Sampler:
                 drawn = self._draw_one()
             yield drawn
 
-    def _used_leaves(self, manifests: Sequence[Manifest]) -> dict[bytes, int]:
-        nodes = {node for m in manifests for part in m.maps for node in part.nodes}
+    def _read_nodes(self) -> Iterator[Drawn]:
+        """The upper level of all maps, and each node of it that cannot be read."""
+        where = {n: (m, part) for m in self._manifests for part in m.maps for n in part.nodes}
+        where.pop(ZERO_ID, None)
         used = {}
-        for batch, parts in read_parts(self._contents, sorted(nodes - {ZERO_ID}), self._check):
+        for batch, parts in read_parts(self._contents, sorted(where), self._check):
             for node, part in zip(batch, parts, strict=True):
-                if isinstance(part, bytes) and len(part) == PART_BYTES:
-                    used[node] = len(_used(part))
-        return used
+                try:
+                    used[node] = len(_used(_whole(part)))
+                except Failure as failure:
+                    manifest, ref = where[node]
+                    yield Drawn(manifest.point.id, ref.name, -1, node, 0, _damage(failure))
+        self._disks = [
+            _Disk(m.point.id, part, tuple(accumulate(used.get(node, 0) for node in part.nodes)))
+            for m in self._manifests
+            for part in m.maps
+            if part.nodes
+        ]
+        self._leaves = list(accumulate(disk.leaves[-1] for disk in self._disks))
 
     def _draw_one(self) -> Drawn | None:
         """None where the place that was drawn holds zeros."""
@@ -105,14 +118,15 @@ class Sampler:
         number -= disk.leaves[node - 1] if node else 0
         place = self._random.randrange(FANOUT)
         ref = disk.map
+        blob = ref.nodes[node]
         try:
-            part = self._part(ref.nodes[node])
+            part = self._part(blob)
             leaf = int(_used(part)[number])
-            chunk = (node * FANOUT + leaf) * FANOUT + place
-            offset = chunk * ref.chunk_bytes
-            blob = _id_at(self._part(_id_at(part, leaf)), place)
+            offset = ((node * FANOUT + leaf) * FANOUT + place) * ref.chunk_bytes
+            blob = _id_at(part, leaf)
+            blob = _id_at(self._part(blob), place)
         except Failure as failure:
-            return Drawn(disk.point_id, ref.name, -1, ZERO_ID, 0, _damage(failure))
+            return Drawn(disk.point_id, ref.name, -1, blob, 0, _damage(failure))
         if blob == ZERO_ID or offset >= ref.size_bytes:
             return None
         try:
@@ -123,11 +137,20 @@ class Sampler:
 
     def _part(self, blob: bytes) -> bytes:
         """A part of a map; the last ones are kept: sparse ones are drawn again and again."""
-        part = self._parts.pop(blob, None) or self._contents.read_blob(Kind.MAP, blob)
+        part = self._parts.pop(blob, None) or _whole(self._contents.read_blob(Kind.MAP, blob))
         self._parts[blob] = part
         if len(self._parts) > _KEPT_PARTS:
             del self._parts[next(iter(self._parts))]
         return part
+
+
+def _whole(part: Part) -> bytes:
+    """:raise Failure: why it cannot be read, or is no part of a map"""
+    if isinstance(part, Failure):
+        raise part
+    if len(part) != PART_BYTES:
+        raise misshapen()
+    return part
 
 
 def _used(part: bytes) -> NDArray[np.intp]:

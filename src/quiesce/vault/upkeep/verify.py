@@ -128,7 +128,8 @@ class _Verification:
         walk = None
         # What damage hurts is worth a look even now; a sample without any saves the long walk.
         whole = not self.stopped_by and mode is not VerifyMode.SAMPLE
-        if whole or any(not finding.healed for finding in self.findings):
+        failed = sample is not None and bool(sample.failed)
+        if whole or failed or any(not finding.healed for finding in self.findings):
             walk = self._examine(cursor if in_maps else None)
             if walk.stopped_by and left_off is None:
                 left_off = Cursor(mode, MAPS, walk.reached, packs.until, known=walk.known)
@@ -137,7 +138,7 @@ class _Verification:
         damaged_before = cursor is not None and cursor.damaged
         if left_off is not None:
             hurt = left_off.stage == MAPS and not all(point.intact for point in found.points)
-            unknown = damaged_before or hurt or self.findings.unwritten
+            unknown = damaged_before or hurt or failed or self.findings.unwritten
             left_off = replace(left_off, damaged=unknown)
         return VerifyReport(
             mode=mode,
@@ -246,7 +247,7 @@ class _Verification:
             for found in Sampler(self.metered, self.manifests, seed, self._check).draw():
                 drawn.append(found)
                 if found.failure is not None:
-                    self._note(found)
+                    self.findings.record_blob(found.blob, found.failure)
                 self.pace.advance(self.contents.chunk_bytes)
                 if len(drawn) >= options.sample:
                     break
@@ -261,17 +262,6 @@ class _Verification:
             size_bytes=sum(found.size_bytes for found in good),
             failed=tuple(str(found) for found in drawn if found.failure is not None),
         )
-
-    def _note(self, drawn: Drawn) -> None:
-        failure = drawn.failure
-        place = self.contents.index.locate(drawn.blob)
-        if failure is None or place is None:
-            return  # a pack that is missing is found by itself
-        name = self.contents.index.name_of(place.pack)
-        # A pack is told of once, however many of its chunks are drawn; each of them is recorded.
-        new = all(finding.object != pack_key(name) for finding in self.findings)
-        found = Finding("vault.corrupt-chunk", pack_key(name), failure.message)
-        self.findings.record(PackCheck(name, (found,) * new, (drawn.blob,), 1, int(new)))
 
     def _examine(self, cursor: Cursor | None) -> Walk:
         """Points after this cursor's, oldest first."""
@@ -291,6 +281,8 @@ class _Verification:
             stop=lambda: stop_if(self.cancelled),
         )
         self.stopped_by = walk.stopped_by or self.stopped_by
+        for blob, failure in walk.found.unread:
+            self.findings.record_blob(blob, failure)
         return walk
 
     def _check(self, requests: int) -> None:

@@ -103,7 +103,8 @@ _TIME = "%Y-%m-%dT%H.%M.%S.%f"
 @dataclass(frozen=True, slots=True)
 class SampleReport:
     """`restored` of `wanted` chunks were restored, `size_bytes` of plain data; the same `seed`
-    draws the same chunks from the same points. `failed` says which were not and why."""
+    draws the same chunks from the same points. `failed` says which were not and why, and which
+    parts of maps could not be read to draw from: no share is known then."""
 
     seed: int
     wanted: int
@@ -160,7 +161,8 @@ class VerifyReport:
     @property
     def verdict(self) -> Verdict:
         unhealed = any(not finding.healed for finding in self.findings)
-        if self.damaged_before or self.hurt or unhealed:
+        failed = self.sample is not None and bool(self.sample.failed)
+        if self.damaged_before or self.hurt or failed or unhealed:
             return Verdict.DAMAGED
         whole = self.examined and not self.stopped_by and self.mode is not VerifyMode.SAMPLE
         return Verdict.INTACT if whole else Verdict.NOTHING_FOUND

@@ -166,7 +166,7 @@ def _here(
             screen.advise(line)
         for finding in report.findings:
             if finding.healed:  # the others are the failure's evidence
-                screen.say(f"{finding.object}: {finding.detail} It is healed.")
+                screen.say(f"{finding.object}: {finding.detail.rstrip('.')}; it is healed.")
         if report.verdict is Verdict.DAMAGED:
             failure = damaged(report, with_key=not without_key)
             screen.show_failure(failure.report(), to=screen.out)

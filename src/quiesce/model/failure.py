@@ -49,9 +49,18 @@ class ExitCode(IntEnum):
 
 
 EXIT_BY_CODE = {
+    "vault.base-missing": ExitCode.JOB_FAILED,
+    "vault.clock-ahead": ExitCode.JOB_FAILED,
+    "vault.collect-running": ExitCode.CONFLICT,
+    "vault.copy-unseen": ExitCode.JOB_FAILED,
     "vault.exists": ExitCode.CONFLICT,
+    "vault.job-conflict": ExitCode.CONFLICT,
+    "vault.lease-locked": ExitCode.CONFLICT,
     "vault.locked": ExitCode.DENIED,
     "vault.not-a-vault": ExitCode.NOT_FOUND,
+    "vault.point-deleted": ExitCode.CONFLICT,
+    "vault.session-expired": ExitCode.JOB_FAILED,
+    "vault.version-unsupported": ExitCode.JOB_FAILED,
 }
 """Codes that end a command otherwise than their family does: these vaults may well be sound."""
 

@@ -12,6 +12,10 @@ SOUND = {
     "vault.exists": ExitCode.CONFLICT,
     "vault.locked": ExitCode.DENIED,
     "vault.not-a-vault": ExitCode.NOT_FOUND,
+    "vault.collect-running": ExitCode.CONFLICT,
+    "vault.lease-locked": ExitCode.CONFLICT,
+    "vault.session-expired": ExitCode.JOB_FAILED,
+    "vault.version-unsupported": ExitCode.JOB_FAILED,
 }
 
 

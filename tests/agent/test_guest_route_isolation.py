@@ -188,7 +188,7 @@ def test_another_vm_gets_its_own_goal_state_and_nothing_of_this_one(
             status, text = intruder.ask(goal_url)[0]
             return text if status == 200 else None
 
-        own = wait_for("the other VM to be known", served, seconds=20)
+        own = wait_for("the other VM to be known", served, seconds=90)
         assert own != documents[goal_url]
         [(_, config)] = intruder.ask(next(u for u in urls_in(own) if "extensionsConfig" in u))
         mine, theirs = status_blob(config), status_blob(documents[extensions_config(documents)])

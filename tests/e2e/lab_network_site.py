@@ -58,7 +58,7 @@ def serving(network: LabNetwork, address: str, port: int) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: f"{address}:{port}" in network.run(["ss", "-Hltn"]), 10.0)
+        wait_for(lambda: f"{address}:{port}" in network.run(["ss", "-Hltn"]), 60.0)
         yield
     finally:
         server.kill()

@@ -157,7 +157,7 @@ def test_guest_of_its_own_is_the_only_one_until_it_ends(guest: LabGuest) -> None
         with pytest.raises(BlockingIOError):
             fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
         faults.kill_qemu(guest)
-        wait_for(lambda: _takes(turn.fileno()), 10.0)
+        wait_for(lambda: _takes(turn.fileno()), 60.0)
 
 
 def _takes(descriptor: int) -> bool:
@@ -193,7 +193,7 @@ def test_tied_guest_dies_with_its_starter_and_a_loose_one_stays(
         starter.kill()
         starter.wait()
         if tie == "tied":
-            wait_for(lambda: not process_lives(pid), 10.0)
+            wait_for(lambda: not process_lives(pid), 60.0)
         else:
             agent = QemuGuestAgent(guest_folder / "qga.sock")
             agent.sync()

@@ -248,7 +248,8 @@ def show_job(service: Running, job_id: str) -> Job:
     responses=problem_responses(_NOT_FOUND, _CONFLICT),
 )
 def cancel_job(service: Running, job_id: str) -> Job:
-    """Ask a job to end. It ends within about a second and leaves nothing behind."""
+    """Ask a job to end. It ends when it has done what it has in hand, mostly within a second, and
+    leaves nothing behind."""
     return service.jobs.cancel(job_id)
 
 

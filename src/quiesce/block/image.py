@@ -20,6 +20,7 @@ from quiesce.block.claims import claims_on
 from quiesce.block.past_cache import Output
 from quiesce.block.place import Place, not_writable, write_failure
 from quiesce.block.qemu_nbd import Qcow2Server, create_qcow2
+from quiesce.block.room import require_room
 from quiesce.model.failure import Evidence, InputFailure, RestoreFailure
 
 FORMATS = ("raw", "qcow2")
@@ -70,7 +71,7 @@ def open_target(
         )
     path = path.absolute()
     try:
-        found = path.stat()
+        found = _stat(path)
     except (FileNotFoundError, NotADirectoryError):
         found = None
     except OSError as error:
@@ -86,15 +87,23 @@ def open_target(
         )
     if found is not None and stat.S_ISBLK(found.st_mode):
         return DeviceTarget(path, size_bytes)
-    if found is not None and not stat.S_ISREG(found.st_mode):
+    if found is not None and not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
         raise RestoreFailure(
             "restore.target-not-writable",
             f"{path} is neither a file nor a block device.",
             evidence=[Evidence(f"its kind is {stat.filemode(found.st_mode)}", str(path))],
         )
-    _require_space(path, data_bytes)
+    require_room([(path, data_bytes)])
     place = Place(path, overwrite=overwrite, on_begun=on_begun, on_whole=on_whole)
     return RawTarget(place, size_bytes) if format == "raw" else Qcow2Target(place, size_bytes)
+
+
+def _stat(path: Path) -> os.stat_result:
+    """Of what a link leads to, or of one that leads nowhere: its name is not free either."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return path.lstat()
 
 
 class RawTarget:
@@ -231,20 +240,6 @@ def _finish(output: Output, path: Path) -> None:
 def _give_up(output: Output) -> None:
     with suppress(OSError):  # that something written did not arrive, which nobody wants any more
         output.close()
-
-
-def _require_space(path: Path, data_bytes: int) -> None:
-    try:
-        figures = os.statvfs(path.parent)
-    except OSError as error:
-        raise not_writable(error, path) from error
-    free = figures.f_bavail * figures.f_frsize
-    if free < data_bytes:
-        raise RestoreFailure(
-            "restore.no-space",
-            f"The disk's data do not fit into {path.parent}.",
-            evidence=[Evidence(f"{free} bytes free, {data_bytes} needed", str(path.parent))],
-        )
 
 
 def _claimed(error: OSError, path: Path) -> RestoreFailure:

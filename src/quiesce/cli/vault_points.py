@@ -53,6 +53,7 @@ def restore(
     """Write disks of a point of the vault at --at to files here. Each file gets its name when it is
     whole."""
     from quiesce.block.image import open_target
+    from quiesce.block.room import require_room
     from quiesce.service.requests import RestoreRequest
     from quiesce.service.restore import make_folder, plan_targets
     from quiesce.transfer.restore import data_bytes, restore_disk
@@ -67,6 +68,7 @@ def restore(
         make_folder(request.to)
     readers = [vault.reader(point, target.disk.name) for target in targets]
     sizes = [data_bytes(reader) for reader in readers]
+    require_room((target.path, size) for target, size in zip(targets, sizes, strict=True))
     done = 0
     told: list[dict[str, Any]] = []
     go_on = "Disks that are whole stay; restore the others with `--disk NAME`."

@@ -112,7 +112,8 @@ class Jobs:
         return self._start(JobKind.COPY, "", slot=f"copy:{request.to}", request=to_json(request))
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to end: one that waits ends now, one that runs within about a second.
+        """Ask a job to end: one that waits ends now, one that runs when it has done what it has
+        in hand, mostly within a second; a store that does not answer is waited for.
 
         :raise NotFoundFailure: job.not-found
         :raise PolicyFailure: job.already-ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from quiesce.block.image import open_target
 from quiesce.block.image_lock import refuse_in_use
 from quiesce.block.place import identity
+from quiesce.block.room import require_room
 from quiesce.model.failure import (
     Evidence,
     InputFailure,
@@ -69,7 +71,7 @@ def plan_targets(
     for target in targets:
         if _in_place(target, restored):
             continue
-        if not request.overwrite and target.path.exists():
+        if not request.overwrite and os.path.lexists(target.path):
             raise RestoreFailure(
                 "restore.target-exists",
                 f"{target.path} exists already.",
@@ -151,6 +153,11 @@ def _restore(parts: Parts, job: Job) -> str:
         make_folder(request.to)
     readers = [parts.points.reader(point.id, target.disk.name) for target in targets]
     sizes = [data_bytes(reader) for reader in readers]
+    require_room(
+        (target.path, size)
+        for target, size in zip(targets, sizes, strict=True)
+        if not _in_place(target, job.restored)
+    )
     done = 0
     for target, reader, size in zip(targets, readers, sizes, strict=True):
         if _in_place(target, job.restored):

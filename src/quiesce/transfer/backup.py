@@ -55,7 +55,8 @@ def back_up(
     calls unchanged is read too and not counted; `on_mismatch` is told of a disk that is therefore
     read whole, with the code bitmap.audit-mismatch, and may raise to forbid it.
 
-    :raise JobFailure: job.cancelled, within a second of `cancelled` turning true
+    :raise JobFailure: job.cancelled, within a second of `cancelled` turning true, or when the vault
+        has stored what is in hand then
     :raise Failure: whatever the source or the vault raises
     """
     if writer.committed is not None:

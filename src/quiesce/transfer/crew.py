@@ -68,7 +68,8 @@ class Crew(Generic[Work]):
     def run(self) -> None:
         """Returns when all work is done and every thread has ended.
 
-        :raise JobFailure: job.cancelled, within a second of `cancelled` turning true
+        :raise JobFailure: job.cancelled, within a second of `cancelled` turning true where `abort`
+            ends what `do` waits for; else when the pieces in hand are done
         :raise BaseException: the first error of `do` or of the work's own iterator
         """
         threads = [Thread(target=self._labour, name=f"crew-{n}") for n in range(self._running)]

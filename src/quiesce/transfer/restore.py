@@ -47,7 +47,9 @@ def restore_disk(
 
     :raise RestoreFailure: restore.target-too-small, restore.no-space, restore.write-failed
     :raise VaultFailure: what the vault could not give
-    :raise JobFailure: job.cancelled, within a second of `cancelled` turning true
+    :raise JobFailure: job.cancelled, within a second of `cancelled` turning true, or when what is
+        being read and written then is done, 4 MiB a thread: a vault that does not answer is waited
+        for until it does or its time is up
     """
     began = time.monotonic()
     try:

@@ -132,6 +132,17 @@ def test_data_that_cannot_fit_are_refused_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_that_leads_nowhere_takes_its_name_and_is_replaced_if_that_is_allowed(tmp_path):
+    path = tmp_path / "disk"
+    path.symlink_to(tmp_path / "nowhere" / "disk")
+    with pytest.raises(RestoreFailure) as caught:
+        open_target(path, 7, "raw", overwrite=False)
+    assert caught.value.code == "restore.target-exists"
+    assert list(tmp_path.iterdir()) == [path]
+    open_target(path, 7, "raw", overwrite=True).finish()
+    assert (path.is_symlink(), path.read_bytes()) == (False, bytes(7))
+
+
 @pytest.mark.parametrize("parts", [("missing", "disk"), ("file", "disk"), ("folder",)])
 def test_a_target_that_cannot_be_there_is_refused(tmp_path, parts):
     (tmp_path / "file").touch()

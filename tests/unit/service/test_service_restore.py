@@ -7,6 +7,7 @@ import os
 import secrets
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -146,6 +147,37 @@ def test_a_restored_disk_that_is_in_use_by_now_does_not_stop_the_rest(
 
     assert gone_on(service, job_id).status is JobStatus.COMPLETED
     assert first.read_bytes().startswith(b"the VM writes already")
+
+
+def test_disks_that_do_not_fit_together_are_refused_before_the_first_is_written(
+    service: Service, two_disks: PaperMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    out = tmp_path / "out"
+    figures = SimpleNamespace(f_bavail=len(two_disks.content) + 50_000, f_frsize=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "statvfs", lambda folder: figures)
+        job = ended(service, service.jobs.start_restore(RestoreRequest(point, out)))
+    assert job.failure is not None
+    assert job.failure.code == "restore.no-space"
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_link_that_leads_nowhere_is_in_the_way_before_there_is_a_job(
+    service: Service, machine: PaperMachine, tmp_path: Path, overwrite: bool
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    target = tmp_path / "vda.img"
+    target.symlink_to(tmp_path / "nowhere")
+    request = RestoreRequest(point, target, overwrite=overwrite)
+    if overwrite:
+        assert ended(service, service.jobs.start_restore(request)).status is JobStatus.COMPLETED
+        assert (target.is_symlink(), target.read_bytes()) == (False, machine.content)
+        return
+    with pytest.raises(Failure) as refused:
+        service.jobs.start_restore(request)
+    assert refused.value.code == "restore.target-exists"
 
 
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])

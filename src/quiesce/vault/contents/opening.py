@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from quiesce.model.failure import Evidence, Failure, VaultFailure
+from quiesce.model.failure import Evidence, Failure, StorageFailure, VaultFailure
 from quiesce.vault.contents.index import ChunkIndex
 from quiesce.vault.contents.index_runs import Location
+from quiesce.vault.contents.sectors import read_each
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import (
     HEAD_BYTES,
@@ -29,7 +30,7 @@ from quiesce.vault.format.pack import (
     pack_key,
 )
 from quiesce.vault.stores.files import Buffer
-from quiesce.vault.stores.store import Store
+from quiesce.vault.stores.store import UNREADABLE, Store
 
 _CIPHERS = 1024
 _GAP_BYTES = 256 * 1024
@@ -103,14 +104,34 @@ class Opener:
     ) -> Iterator[Opened]:
         first, last = group[0][0], group[-1][0]
         key = pack_key(self._index.name_of(first.pack))
-        stored = memoryview(
-            self._store.get_range(key, first.offset, last.offset + last.length - first.offset)
-        )
+        try:
+            stored = memoryview(
+                self._store.get_range(key, first.offset, last.offset + last.length - first.offset)
+            )
+        except StorageFailure as failure:
+            if failure.code not in UNREADABLE:
+                raise
+            yield from self._open_around(kind, group, key, room)
+            return
         for offset, same in groupby(group, lambda place: place[0].offset):
             members = list(same)
             start = offset - first.offset
             piece = stored[start : start + members[0][0].length]
             yield from self._open_range(kind, members, piece, room)
+
+    def _open_around(
+        self, kind: Kind, group: Sequence[Place], key: str, room: Room | None
+    ) -> Iterator[Opened]:
+        """A group that cannot be read at once."""
+        ranges = [list(same) for _, same in groupby(group, lambda place: place[0].offset)]
+        read = read_each(self._store, key, (_where(members[0]) for members in ranges))
+        for members, stored in zip(ranges, read, strict=True):
+            if isinstance(stored, StorageFailure):
+                for place, blob in members:
+                    failure = self._corrupt(kind, place, blob, stored)
+                    yield blob, self._open_other_copy(kind, place, blob, failure)
+            else:
+                yield from self._open_range(kind, members, stored, room)
 
     def _open_range(
         self, kind: Kind, members: Sequence[Place], stored: Buffer, room: Room | None
@@ -186,11 +207,14 @@ class Opener:
             cipher = head_cipher(self._keys, self._store.get_range(key, 0, HEAD_BYTES))
         except NewerPackError as inner:
             raise newer(key, inner) from inner
-        except PackError as inner:
+        except (PackError, StorageFailure) as inner:
+            if isinstance(inner, StorageFailure) and inner.code not in UNREADABLE:
+                raise
             raise VaultFailure(
                 "vault.corrupt-chunk",
                 f"The header of {key} is damaged.",
                 evidence=[Evidence(str(inner), f"{self._store.address}/{key}")],
+                retryable=_passes(inner),
             ) from inner
         with self._lock:
             self._ciphers[pack] = cipher
@@ -217,7 +241,9 @@ class Opener:
             if len(self._frames) > _KEPT_FRAMES:
                 self._frames.popitem(last=False)
 
-    def _corrupt(self, kind: Kind, place: Location, blob: bytes, inner: PackError) -> VaultFailure:
+    def _corrupt(
+        self, kind: Kind, place: Location, blob: bytes, inner: PackError | StorageFailure
+    ) -> VaultFailure:
         key = pack_key(self._index.name_of(place.pack))
         return VaultFailure(
             "vault.corrupt-chunk",
@@ -229,6 +255,7 @@ class Opener:
                     raw=blob.hex(),
                 )
             ],
+            retryable=_passes(inner),
         )
 
     def _unplaced(self, blob: bytes) -> VaultFailure:
@@ -243,6 +270,11 @@ class Opener:
             "A pack that this recovery point needs is missing from the vault.",
             evidence=evidence,
         )
+
+
+def _passes(inner: PackError | StorageFailure) -> bool:
+    """What cannot be read now may be readable later; what is damaged stays so."""
+    return isinstance(inner, StorageFailure) and inner.retryable
 
 
 def _where(place: Place) -> tuple[int, int]:

@@ -201,4 +201,5 @@ class VaultDiskReader:
                 f"{self._label} cannot be read between bytes {numbers.start * size} and "
                 f"{numbers.stop * size}: {inner.message}",
                 evidence=inner.evidence,
+                retryable=inner.retryable,
             ) from inner

@@ -7,13 +7,15 @@ the policy of its backup had, and takes less time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from quiesce.model.failure import StorageFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.opening import neighbours
+from quiesce.vault.contents.sectors import read_each
 from quiesce.vault.format.pack import (
     HEAD_BYTES,
     Entry,
@@ -28,6 +30,7 @@ from quiesce.vault.format.pack import (
 )
 from quiesce.vault.points.packing import PackStream
 from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.store import Store
 
 Range = Sequence[Entry]
 """All entries of one range, in the order of their places."""
@@ -63,11 +66,7 @@ def carry(
         return stored, unopened
     cipher = head_cipher(contents.keys, store.get_range(key, 0, HEAD_BYTES))
     for run in neighbours(ranges, _where):
-        start = run[0][0].offset
-        data = memoryview(store.get_range(key, start, _end(run[-1]) - start))
-        for members in run:
-            begin = members[0].offset - start
-            part = data[begin : begin + members[0].length]
+        for members, part in _read(store, key, run):
             try:
                 piece, plain = _proven(contents, cipher, members, part)
             except PackError:
@@ -75,6 +74,20 @@ def carry(
                 continue
             stored += stream.add_packed(piece, plain)
     return stored, unopened
+
+
+def _read(store: Store, key: str, run: Sequence[Range]) -> Iterator[tuple[Range, Buffer]]:
+    """Neighbours are read at once; around a bad sector one by one, and nothing where it lies."""
+    start = run[0][0].offset
+    (data,) = read_each(store, key, [(start, _end(run[-1]) - start)])
+    if isinstance(data, StorageFailure):
+        for members, part in zip(run, read_each(store, key, map(_where, run)), strict=True):
+            yield members, b"" if isinstance(part, StorageFailure) else part
+        return
+    whole = memoryview(data)
+    for members in run:
+        begin = members[0].offset - start
+        yield members, whole[begin : begin + members[0].length]
 
 
 def _proven(

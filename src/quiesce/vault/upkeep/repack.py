@@ -29,6 +29,7 @@ from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.format.pack import Entry, Kind, PackError, read_footer
 from quiesce.vault.points.packing import PackStream
 from quiesce.vault.stores.files import Buffer
+from quiesce.vault.stores.store import UNREADABLE
 from quiesce.vault.upkeep.carrying import carry, split
 from quiesce.vault.upkeep.compaction import Beat
 
@@ -171,7 +172,7 @@ def copy_out(
             except (VaultFailure, PackError) as failure:
                 left.append((name, str(failure)))
             except Failure as failure:
-                if failure.code != "storage.object-missing":
+                if failure.code not in UNREADABLE | {"storage.object-missing"}:
                     raise
                 left.append((name, str(failure)))
             on_copied(name)

@@ -29,7 +29,19 @@ def list_(
         points = client.get("points", vm=vm)
         damage: Json = {} if common.json else client.get("vault", "damage")
 
-    screen.emit(points, as_json=common.json, human=lambda: show_points(points, damage))
+    screen.emit(points, as_json=common.json, human=lambda: show_points(points, damage, vm=vm))
+
+
+def _lost(points: list[Json], damage: Json) -> list[str]:
+    """Ids of those that nobody can list, of the VMs that are listed or of ones not known."""
+    listed, vms = ({point[key] for point in points} for key in ("id", "vm"))
+    return [
+        point["point_id"]
+        for point in damage["points"]
+        if point["lost"]
+        and point["point_id"] not in listed
+        and (not point["vm"] or point["vm"] in vms)
+    ]
 
 
 def show_points(
@@ -37,11 +49,15 @@ def show_points(
     damage: Json,
     hint: str = "Make one: `quiesce backup VM --wait`",
     where: str = "",
+    vm: str | None = None,
 ) -> None:
     """A line for each, marked where it is hurt; `hint` says what to do when there is none, `where`
-    are the options that say which vault it is."""
+    are the options that say which vault it is, `vm` the one that was asked for alone."""
+    lost = _lost(points, damage)
+    if lost:
+        screen.say(f"Not listed, since they cannot be read: {', '.join(lost)}.", "red")
     if not points:
-        screen.say("There are no recovery points yet.")
+        screen.say(f"There are no recovery points {f'of a VM {vm!r}' if vm else 'yet'}.")
         screen.advise(hint)
         return
     hurt = bool(damage["points"])

@@ -31,11 +31,11 @@ def points(
     vault = place.open()
     found = as_json_value(tuple(reversed(vault.points(vm))))
     damage = {} if common.json else as_json_value(vault.damage())
-    hint = "Is it the right vault? See `quiesce vault status --at ADDRESS`."
+    hint = f"Is it the right vault? See `quiesce vault status{place.words}`"
     screen.emit(
         found,
         as_json=common.json,
-        human=lambda: show_points(found, damage, hint, place.words),
+        human=lambda: show_points(found, damage, hint, place.words, vm),
     )
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
+import shutil
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -338,6 +343,44 @@ def test_names_that_qemu_could_take_for_options_are_only_names(tmp_path):
     target.write(0, memoryview(b"y" * 512))
     target.finish()
     run("qemu-img", "check", "-f", "qcow2", out)
+
+
+def test_a_process_that_is_killed_before_it_has_connected_takes_its_qemu_nbd_along(tmp_path):
+    """Nothing else would end that: it waits for a first connection."""
+    image = tmp_path / "disk"
+    create_qcow2(image, MIB)
+    killed = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from quiesce.block import qemu_nbd
+
+        def killed(self, socket):
+            while not socket.exists():
+                pass
+            print(self._process.pid, self._folder.name, flush=True)
+            sys.stdin.read()
+
+        qemu_nbd.Qcow2Server._connect = killed
+        qemu_nbd.Qcow2Server(Path(sys.argv[1]))
+    """)
+    server = subprocess.Popen(
+        [sys.executable, "-c", killed, str(image)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid, folder = server.stdout.readline().split()
+    with open(os.pidfd_open(int(pid))) as qemu_nbd_process:
+        assert Path(f"/proc/{pid}/comm").read_text().strip() == "qemu-nbd"
+        server.kill()
+        server.wait()
+        ended, _, _ = select.select([qemu_nbd_process], [], [], 20)
+        if not ended:
+            os.kill(int(pid), signal.SIGKILL)
+    shutil.rmtree(folder)
+    server.stdin.close()
+    server.stdout.close()
+    assert ended
 
 
 def test_zeroes_written_over_nbd_are_zeros_in_the_image(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 import time
@@ -37,11 +38,14 @@ def create_qcow2(path: Path, size_bytes: int) -> None:
 class Qcow2Server:
     """A qemu-nbd process of our own that serves one image to us alone, as `disk`.
 
-    It ends by itself when the connection does, so that it outlives neither `stop` nor a crash.
+    It ends by itself when the connection does, and until there is one the kernel ends it with the
+    thread that made it: so it outlives neither `stop` nor a crash.
     """
 
     def __init__(self, image: Path) -> None:
         """:raise RestoreFailure: restore.tool-missing, restore.write-failed"""
+        if shutil.which("qemu-nbd") is None:
+            raise _tool_missing("qemu-nbd")
         self._folder = tempfile.TemporaryDirectory(
             prefix="quiesce-nbd-", ignore_cleanup_errors=True
         )
@@ -50,14 +54,15 @@ class Qcow2Server:
         # As for raw files: past the cache it takes half the time.
         cache = "none" if can_pass(image) else "writeback"
         command = ["qemu-nbd", "--format=qcow2", f"--cache={cache}", f"--socket={socket}"]
+        tie = ["setpriv", "--pdeathsig", "KILL"]
         try:
             with self._said.open("wb") as said:
                 self._process = subprocess.Popen(
-                    [*command, str(image)], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+                    [*tie, *command, str(image)], stdin=subprocess.DEVNULL, stdout=said, stderr=said
                 )
         except FileNotFoundError as error:
             self._folder.cleanup()
-            raise _tool_missing(command[0]) from error
+            raise _tool_missing(tie[0]) from error
         try:
             self.disk = self._connect(socket)
         except BaseException:
@@ -113,7 +118,7 @@ def _tool_missing(tool: str) -> RestoreFailure:
         "restore.tool-missing",
         f"{tool} is not installed on this machine; qcow2 images need it.",
         evidence=[Evidence(f"{tool} is not on the search path", "quiesce")],
-        remedy="apt install qemu-utils",
+        remedy="apt install util-linux" if tool == "setpriv" else "apt install qemu-utils",
     )
 
 

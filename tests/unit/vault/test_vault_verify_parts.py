@@ -10,6 +10,7 @@ from paper_store import PaperStore
 from small_vault import small_disk, small_packs, small_scene, stored
 from vault_scene import FakeClock, Scene
 
+from quiesce.model.failure import Failure
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.verify_report import Verdict, VerifyReport
 
@@ -30,6 +31,13 @@ def scene(paper: PaperStore, clock: FakeClock) -> Iterator[Scene]:
             there.backup(f"p-{number}", disk(number), vm=f"vm-{number}")
         clock.advance(hours=1)
         yield there.reopened()
+
+
+def read_only(paper: PaperStore) -> FaultyStore:
+    far = FaultyStore(paper)
+    far.rules.append(Rule("put", Fault.READ_ONLY, "", 0))
+    far.rules.append(Rule("delete", Fault.READ_ONLY, "", 0))
+    return far
 
 
 def first_part(scene: Scene, mode: str) -> VerifyReport:
@@ -97,32 +105,115 @@ def test_what_is_known_as_damaged_since_an_earlier_part_makes_the_walk_begin_aga
     assert last.verdict is Verdict.DAMAGED
 
 
+@pytest.mark.parametrize("writable", [True, False])
 def test_a_map_that_one_part_could_not_read_is_not_forgotten_by_the_next(
-    scene: Scene, paper: PaperStore
+    scene: Scene, paper: PaperStore, writable: bool
 ) -> None:
-    """Also where the first may not record it."""
+    """Where it is recorded, and where it cannot be."""
     paper.spoil(*scene.map_part_of("vm-0"))
+    scene = scene.reopened(None if writable else read_only(paper))
     first = first_part(scene, "structure")
     assert [health.vm for health in first.hurt] == ["vm-0"]
+    assert bool(paper.keys("damage/")) == writable
     assert rest_of(scene, "structure", first).verdict is Verdict.DAMAGED
+
+
+def in_quarters(scene: Scene, paper: PaperStore, mode: str) -> list[VerifyReport]:
+    """A whole round, each part by a process of its own."""
+    reports: list[VerifyReport] = []
+    while not reports or reports[-1].cursor:
+        limit = Budget(bytes=stored(paper) // 4)
+        cursor = reports[-1].cursor if reports else ""
+        reports.append(scene.reopened().vault.verify(mode, budget=limit, cursor=cursor))
+        assert len(reports) < 20
+    assert len(reports) > 2
+    return reports
 
 
 @pytest.mark.parametrize("mode", ["packs", "chunks"])
 def test_damage_that_could_not_be_recorded_is_not_forgotten_by_later_parts(
     scene: Scene, paper: PaperStore, mode: str
 ) -> None:
-    pack, at = scene.place_of("vm-0", 3)
-    paper.spoil(pack, at + 5)
-    reports: list[VerifyReport] = []
-    while not reports or reports[-1].cursor:
-        far = FaultyStore(paper)
-        far.rules.append(Rule("put", Fault.READ_ONLY, "", 0))
-        limit = Budget(bytes=stored(paper) // 4)
-        cursor = reports[-1].cursor if reports else ""
-        reports.append(scene.reopened(far).vault.verify(mode, budget=limit, cursor=cursor))
-        assert len(reports) < 20
-    assert len(reports) > 2
-    (finder,) = (n for n, report in enumerate(reports) if report.findings)
-    assert finder < len(reports) - 1
+    spoiled = paper.keys("packs/")[0]
+    paper.spoil(spoiled)
+    reports = in_quarters(scene.reopened(read_only(paper)), paper, mode)
+    assert [finding.object for finding in reports[0].findings] == [spoiled]
     assert reports[-1].damaged_before
     assert reports[-1].verdict is Verdict.DAMAGED
+
+
+def spoilt_record(scene: Scene, paper: PaperStore, *, copied: bool = False) -> str:
+    """A record of damage that cannot be read any more; or one that is whole, and a copy of another,
+    as whoever may only add can make it."""
+    key, copy = "damage/" + "ab" * 16, "damage/" + "cd" * 16
+    values = {"at": scene.clock(), "pack": "00" * 32, "chunks": ["11" * 32]}
+    scene.vault.contents.records.put(key, "damage", values)
+    if copied:
+        paper.put(copy, paper.get(key, limit_bytes=10_000))
+        return copy
+    paper.spoil(key)
+    return key
+
+
+def refusal(scene: Scene) -> str:
+    """Why nothing can be collected now."""
+    try:
+        scene.reopened().vault.plan_collect()
+    except Failure as failure:
+        return failure.code
+    return ""
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["a copy under another name", "rotten"])
+@pytest.mark.parametrize("mode", ["packs", "chunks"])
+def test_a_round_in_parts_ends_with_an_unreadable_record_removed(
+    scene: Scene, paper: PaperStore, mode: str, copied: bool
+) -> None:
+    """Which is the remedy of a collection that it keeps from running."""
+    record = spoilt_record(scene, paper, copied=copied)
+    assert refusal(scene) == "vault.collect-refused"
+    *earlier, last = in_quarters(scene, paper, mode)
+    for report in earlier:
+        assert report.verdict is Verdict.DAMAGED
+        assert (record, False) in {(f.object, f.healed) for f in report.findings}
+    assert last.verdict is Verdict.INTACT
+    assert (record, True) in {(f.object, f.healed) for f in last.findings}
+    assert record not in paper.keys("damage/")
+    assert refusal(scene) == ""
+
+
+def test_a_record_that_cannot_be_removed_keeps_the_last_part_from_being_intact(
+    scene: Scene, paper: PaperStore
+) -> None:
+    record = spoilt_record(scene, paper)
+    last = in_quarters(scene.reopened(read_only(paper)), paper, "packs")[-1]
+    assert last.verdict is Verdict.DAMAGED
+    assert [(f.object, f.healed) for f in last.findings] == [(record, False)]
+
+
+def test_a_record_that_is_younger_than_the_round_stays(scene: Scene, paper: PaperStore) -> None:
+    """It may tell of a pack that the round had found whole before."""
+    first = scene.reopened().vault.verify("packs", budget=Budget(bytes=stored(paper) // 2))
+    scene.clock.advance(hours=1)
+    record = spoilt_record(scene, paper)
+    last = rest_of(scene, "packs", first)
+    assert last.verdict is Verdict.DAMAGED
+    assert paper.keys("damage/") == [record]
+    assert scene.reopened().vault.verify("packs").verdict is Verdict.INTACT
+    assert paper.keys("damage/") == []
+
+
+def test_a_record_stays_while_the_damage_of_the_round_is_not_all_recorded(
+    scene: Scene, paper: PaperStore
+) -> None:
+    """It may be the one that told of it."""
+    record = spoilt_record(scene, paper)
+    paper.spoil(paper.keys("packs/")[0])
+    limit = Budget(bytes=stored(paper) // 2)
+    far = read_only(paper)
+    first = scene.reopened(far).vault.verify("packs", budget=limit)
+    last = rest_of(scene, "packs", first)
+    assert last.verdict is Verdict.DAMAGED
+    assert paper.keys("damage/") == [record]
+    assert scene.reopened().vault.verify("packs").verdict is Verdict.DAMAGED
+    assert record not in paper.keys("damage/")

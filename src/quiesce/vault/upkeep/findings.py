@@ -32,12 +32,20 @@ class Findings:
     contents: Contents
     metered: Contents
     known: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
-    unwritten: bool = False
-    """Whether damage was found that could not be written down: who looks next cannot know of it."""
+    unrecorded: bool = False
+    """Whether a pack's damage was found that could not be recorded."""
     _found: list[Finding] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self._found)
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether something was found that the store does not tell of, so that who looks next does
+        not know of it."""
+        return self.unrecorded or any(
+            finding.code == "vault.corrupt-index" and not finding.healed for finding in self._found
+        )
 
     def add(self, findings: Iterable[Finding]) -> None:
         self._found += findings
@@ -62,16 +70,15 @@ class Findings:
             self._note_segments(found, _refused_by(replace_them))
 
     def _note_segments(self, keys: Iterable[str], refused: str) -> None:
-        self.unwritten = self.unwritten or bool(refused)
         detail = f"not written anew: {refused}" if refused else "rebuilt from the packs"
         self.add(Finding("vault.corrupt-index", key, detail, healed=not refused) for key in keys)
 
-    def drop_records(self, folder: str) -> None:
-        """Of unreadable records of damage, when all packs have just been looked at and all damage
-        is recorded anew; of unreadable marks at once, since what they marked is marked anew. Until
-        they are gone nothing is collected."""
-        keys = {f.object for f in self._found if f.object.startswith(folder)}
-        if not keys or self.unwritten:
+    def drop_records(self, records: Iterable[str]) -> None:
+        """Of these, the ones that were found unreadable. Until they are gone nothing is collected.
+        Of damage: when all packs have just been looked at and all damage is recorded anew. Of
+        marks: at once, since what they marked is marked anew."""
+        keys = {finding.object for finding in self._found}.intersection(records)
+        if not keys:
             return
 
         def drop() -> None:
@@ -91,7 +98,7 @@ class Findings:
         for blob in check.bad:
             self.contents.index.add_damage(check.name, blob)
         refused = _refused_by(lambda: self._put_record(check))
-        self.unwritten = self.unwritten or bool(refused)
+        self.unrecorded = self.unrecorded or bool(refused)
         self.add(
             replace(f, detail=f"{f.detail}; not recorded: {refused}") if refused else f
             for f in check.findings

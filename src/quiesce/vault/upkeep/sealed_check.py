@@ -1,4 +1,5 @@
-"""Checking sealed objects: manifests, index segments and records, by their checksum alone."""
+"""Checking sealed objects: manifests, index segments and records, by their checksum alone; records
+of damage and garbage with the key, too."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from collections.abc import Iterable
 
 from quiesce.model.failure import StorageFailure
 from quiesce.vault.contents.opening import newer
+from quiesce.vault.contents.records import Records
+from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.sealed import (
     LIMIT_BYTES,
     NewerSealError,
@@ -24,6 +27,7 @@ SEALED_FOLDERS = {
     "points": "vault.corrupt-manifest",
 }
 """Where sealed objects lie, and what one that is not whole is called."""
+RECORDS = tuple(name for name, code in SEALED_FOLDERS.items() if code == "vault.corrupt-record")
 
 
 def sealed_objects(
@@ -42,6 +46,18 @@ def check_sealed(store: Store, key: str) -> list[Finding]:
     """
     problem = _problem_of(store, key) and _problem_of(store, key)
     return [Finding(SEALED_FOLDERS[key.partition("/")[0]], key, problem)] if problem else []
+
+
+def check_records(store: Store, keys: VaultKeys) -> list[Finding]:
+    """Of records of damage and garbage those that cannot be read: also such as are whole, but not
+    what was stored under their name.
+
+    :raise VaultFailure: vault.version-unsupported
+    """
+    return [
+        Finding("vault.corrupt-record", key, _problem_of(store, key) or "it does not open")
+        for key in Records(store, keys).unreadable()
+    ]
 
 
 def _problem_of(store: Store, key: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from quiesce.model.failure import InputFailure, VaultFailure
 from quiesce.model.progress import Progress
@@ -29,7 +30,12 @@ from quiesce.vault.upkeep.pack_check import (
     stop_if,
 )
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS, Drawn, Sampler
-from quiesce.vault.upkeep.sealed_check import SEALED_FOLDERS, check_sealed, sealed_objects
+from quiesce.vault.upkeep.sealed_check import (
+    RECORDS,
+    check_records,
+    check_sealed,
+    sealed_objects,
+)
 from quiesce.vault.upkeep.verify_report import (
     MAPS,
     PACKS,
@@ -102,15 +108,19 @@ class _Verification:
     def run(self) -> VerifyReport:
         mode = self.options.mode
         cursor = self._cursor()
+        damaged_before = cursor is not None and cursor.damaged
         self._look_at_structure()
+        records = {} if mode is VerifyMode.SAMPLE else self._look_at_records()
+        listed = list(self.metered.store.list("packs/"))
+        stored_at = [*records.values(), *(info.modified_at for info in listed)]
         packs = PackRound(
-            self.metered.store.list("packs/"),
+            listed,
             self.meter,
             after=bytes.fromhex(cursor.after) if cursor and cursor.stage == PACKS else b"",
-            until=cursor.until if cursor else None,
+            until=cursor.until if cursor else max(stored_at, default=None),
         )
         if mode is not VerifyMode.SAMPLE and (cursor is None or cursor.stage == SEALED):
-            self._check_sealed(bytes.fromhex(cursor.after) if cursor else b"")
+            self._check_segments(bytes.fromhex(cursor.after) if cursor else b"")
         reads_packs = mode in (VerifyMode.PACKS, VerifyMode.CHUNKS)
         in_maps = cursor is not None and cursor.stage == MAPS
         left_off: Cursor | None = None
@@ -121,10 +131,12 @@ class _Verification:
             left_off = Cursor(mode, SEALED, self.last_sealed.encode().hex(), packs.until)
         elif reads_packs and not in_maps:
             self._check_packs(packs)
-            if not (self.stopped_by or self.options.cursor):
-                self.findings.drop_records("damage/")
             if self.stopped_by:
                 left_off = Cursor(mode, PACKS, packs.reached.hex(), packs.until)
+        if reads_packs and left_off is None and not (damaged_before or self.findings.unrecorded):
+            # What is younger than the round may tell of packs that it looked at before.
+            older = (key for key, at in records.items() if at <= packs.until)
+            self.findings.drop_records(key for key in older if key.startswith("damage/"))
         walk = None
         # What damage hurts is worth a look even now; a sample without any saves the long walk.
         whole = not self.stopped_by and mode is not VerifyMode.SAMPLE
@@ -135,7 +147,6 @@ class _Verification:
                 left_off = Cursor(mode, MAPS, walk.reached, packs.until, known=walk.known)
         found = walk.found if walk is not None else NOTHING_SEEN
         examined = walk is not None and not walk.stopped_by
-        damaged_before = cursor is not None and cursor.damaged
         if left_off is not None:
             hurt = left_off.stage == MAPS and not all(point.intact for point in found.points)
             unknown = damaged_before or hurt or failed or self.findings.unwritten
@@ -194,28 +205,36 @@ class _Verification:
         )
         self.findings.known = self.metered.records.damage()
 
-    def _check_sealed(self, after: bytes) -> None:
-        """Index segments and records, read where they lie; manifests have been read already."""
+    def _look_at_records(self) -> dict[str, datetime]:
+        """In every part, as they are few and small: one that cannot be read is damage until it is
+        gone. When each was stored, by the store's clock."""
+        store = MeteredStore(origin_of(self.contents.store), self.meter)
+        stored_at = {info.key: info.modified_at for info in sealed_objects(store, folders=RECORDS)}
+        self.findings.add(check_records(store, self.contents.keys))
+        for key in stored_at:
+            if key.startswith("deleted/"):
+                stop_if(self.cancelled)
+                self.findings.add(check_sealed(store, key))
+        self.findings.drop_records(key for key in stored_at if key.startswith("garbage/"))
+        return stored_at
+
+    def _check_segments(self, after: bytes) -> None:
+        """As they lie in the store, whatever a cache has."""
         store = MeteredStore(origin_of(self.contents.store), self.meter)
         self.last_sealed = after.decode(errors="replace")
-        folders = SEALED_FOLDERS.keys() - {"points"}
-        self.stopped_by = self.meter.refuses(len(folders))
+        self.stopped_by = self.meter.refuses(1)
         if self.stopped_by:
             return
         damaged = set()
-        for info in sealed_objects(store, after=self.last_sealed, folders=folders):
+        for info in sealed_objects(store, after=self.last_sealed, folders=["index"]):
             stop_if(self.cancelled)
             self.stopped_by = self.meter.refuses(1, info.size_bytes)
             if self.stopped_by:
                 break
-            for finding in check_sealed(store, info.key):
-                if finding.code == "vault.corrupt-index":
-                    damaged.add(info.key)
-                else:
-                    self.findings.add([finding])
+            if check_sealed(store, info.key):
+                damaged.add(info.key)
             self.last_sealed = info.key
         self.findings.replace_segments(damaged)
-        self.findings.drop_records("garbage/")
 
     def _check_packs(self, packs: PackRound) -> None:
         contents = self.contents

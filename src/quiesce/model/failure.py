@@ -57,6 +57,7 @@ EXIT_BY_CODE = {
     "vault.job-conflict": ExitCode.CONFLICT,
     "vault.lease-locked": ExitCode.CONFLICT,
     "vault.locked": ExitCode.DENIED,
+    "vault.manifest-unfit": ExitCode.JOB_FAILED,
     "vault.not-a-vault": ExitCode.NOT_FOUND,
     "vault.point-deleted": ExitCode.CONFLICT,
     "vault.session-expired": ExitCode.JOB_FAILED,

@@ -14,6 +14,7 @@ SOUND = {
     "vault.not-a-vault": ExitCode.NOT_FOUND,
     "vault.collect-running": ExitCode.CONFLICT,
     "vault.lease-locked": ExitCode.CONFLICT,
+    "vault.manifest-unfit": ExitCode.JOB_FAILED,
     "vault.session-expired": ExitCode.JOB_FAILED,
     "vault.version-unsupported": ExitCode.JOB_FAILED,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from faulty_store import FaultyStore
 from vault_scene import FREEZE, KEY, LABEL, FakeClock, Scene, disk_of, random_bytes
 
 from quiesce.model.extent import Extent, ExtentKind
-from quiesce.model.failure import Failure
+from quiesce.model.failure import Failure, VaultFailure
 from quiesce.model.point import PointDisk
-from quiesce.model.snapshot import Route
+from quiesce.model.snapshot import FreezeReport, MountFreeze, Route
 from quiesce.vault import KeyFile, LocalStore, Passphrase, RecoveryKey, Vault
 from quiesce.vault.format.config import CHUNK_BYTES
 from quiesce.vault.format.keys import KdfCost
@@ -32,6 +33,29 @@ def test_a_point_keeps_everything_it_was_labelled_with(scene: Scene) -> None:
     assert scene.reopened().vault.point(point.id) == point
     assert point.freeze == FREEZE
     assert point.consistency == LABEL
+
+
+@pytest.mark.parametrize(
+    "mount", [MountFreeze("/", "ext4", math.nan, 1.0), MountFreeze("/mnt/\udcff", "ext4", 1.0, 1.0)]
+)
+def test_a_point_that_could_not_be_read_again_is_not_made(scene: Scene, mount: MountFreeze) -> None:
+    whole = scene.backup("whole", disk_of(1, 2))
+    writer = scene.vault.writer("web", "job")
+    disk = writer.disk("sda", CHUNK_BYTES)
+    disk.put(0, memoryview(disk_of(3)))
+    with pytest.raises(VaultFailure) as caught:
+        writer.commit(
+            taken_at=scene.clock(),
+            route=Route.HOST,
+            consistency=LABEL,
+            freeze=FreezeReport((mount,), True, 1.0),
+            disks=(PointDisk("sda", CHUNK_BYTES, "raw", "g", False),),
+        )
+    writer.abandon()
+    assert caught.value.code == "vault.manifest-unfit"
+    vault = scene.reopened().vault
+    assert [point.id for point in vault.points()] == [whole.id]
+    assert vault.status().unreadable_points == ()
 
 
 def test_an_increment_carries_on_what_did_not_travel(scene: Scene) -> None:

@@ -17,7 +17,14 @@ from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.snapshot import ConsistencyLabel, FreezeReport, Route
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.records import retire_session
-from quiesce.vault.format.manifest import DiskMapRef, Manifest, point_key, write_manifest
+from quiesce.vault.format.manifest import (
+    DiskMapRef,
+    Manifest,
+    ManifestError,
+    point_key,
+    read_manifest,
+    write_manifest,
+)
 from quiesce.vault.points.bases import Base
 from quiesce.vault.points.disk_writer import VaultDiskWriter
 from quiesce.vault.points.packing import PackStream, close_quietly
@@ -90,7 +97,7 @@ class VaultPointWriter:
         disks: tuple[PointDisk, ...],
     ) -> RecoveryPoint:
         """
-        :raise VaultFailure: vault.session-expired, vault.record-unread
+        :raise VaultFailure: vault.session-expired, vault.record-unread, vault.manifest-unfit
         :raise StorageFailure: as `Store.put`, and where the vault asks for retention locks
             storage.lock-denied, storage.clock-apart
         """
@@ -112,7 +119,7 @@ class VaultPointWriter:
                 freeze=freeze,
                 disks=disks,
             )
-            stored = write_manifest(self._contents.keys, Manifest(point, maps))
+            stored = self._readable(Manifest(point, maps))
             self._check_unread()
             self._check_session()
             # From here on, whatever the store answers: a put that failed may have taken effect.
@@ -131,6 +138,20 @@ class VaultPointWriter:
         if self._committed is None:
             close_quietly(self._stream, self._contents)
         self._leave()
+
+    def _readable(self, manifest: Manifest) -> bytes:
+        """The manifest as it is stored. A guest has said some of what it states, and a point whose
+        manifest its own reader refuses would be none."""
+        stored = write_manifest(self._contents.keys, manifest)
+        try:
+            read_manifest(self._contents.keys, self._point_id, stored)
+        except ManifestError as inner:
+            raise VaultFailure(
+                "vault.manifest-unfit",
+                "What is to be kept of this recovery point could not be read again.",
+                evidence=[Evidence(str(inner), point_key(self._point_id))],
+            ) from inner
+        return stored
 
     def _finish_disks(self, disks: Sequence[PointDisk]) -> tuple[DiskMapRef, ...]:
         if {disk.name for disk in disks} != self._disks.keys() or len(disks) != len(self._disks):

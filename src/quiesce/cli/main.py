@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -110,12 +111,15 @@ def run(words: Sequence[str]) -> int:
             _tell_all(app, words)
         result = app(words)
     except Failure as failure:
-        return _show(failure.report(), failure.exit_code, as_json=as_json)
+        report = failure.report()
+        if report.code == "input.usage" and not report.remedy:
+            report = replace(report, remedy=_see_help(words))
+        return _show(report, failure.exit_code, as_json=as_json)
     except CycloptsError as wrong:
         usage = InputFailure(
             "input.usage",
             _unknown_command(words) or _first_paragraph(str(wrong)),
-            remedy=f"See `quiesce {_command_of(words)}--help`.",
+            remedy=_see_help(words),
         )
         return _show(usage.report(), usage.exit_code, as_json=as_json)
     except KeyboardInterrupt:
@@ -144,6 +148,10 @@ def _show(report: FailureReport, code: ExitCode, *, as_json: bool) -> int:
     else:
         screen.show_failure(report)
     return code
+
+
+def _see_help(words: Sequence[str]) -> str:
+    return f"See `quiesce {_command_of(words)}--help`."
 
 
 def _command_of(words: Sequence[str]) -> str:

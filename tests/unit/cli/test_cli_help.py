@@ -45,6 +45,7 @@ def test_lists_of_commands_say_one_line_of_each(capsys: pytest.CaptureFixture[st
     [
         (("vault", "verify", "--nonsense"), "vault verify "),
         (("vault", "key", "add"), "vault key add "),
+        (("vault", "lock", "--at", "somewhere", "--lower"), "vault lock "),
         (("vault", "verfy"), "vault "),
         (("nonsense",), ""),
     ],

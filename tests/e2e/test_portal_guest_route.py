@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from ports import free_port
 from test_portal_browser import (
     CHROMIUM,
     Browser,
     browser,
     folder,
-    free_port,
     log_in,
     opened,
     picture,

@@ -30,6 +30,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from missing import missing
+from ports import free_port
 
 AZURITE = Path(sys.prefix) / "azurite/node_modules/.bin/azurite-blob"
 _AZURITE_ACCOUNT = "devstoreaccount1"
@@ -224,7 +225,7 @@ def azure_cloud(folder: Path) -> Iterator[Cloud]:
 
     if not AZURITE.exists():
         missing("Azurite is not installed: make azurite")
-    port = _free_port()
+    port = free_port()
     command = [
         shutil.which("node") or "node", str(AZURITE), "--inMemoryPersistence", "--silent",
         "--blobHost", "127.0.0.1", "--blobPort", str(port), "--skipApiVersionCheck",
@@ -292,7 +293,7 @@ def _direct() -> urllib.request.OpenerDirector:
 
 @contextlib.contextmanager
 def _moto(folder: Path) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
     with _running(command, url, folder / "moto.log"):
@@ -329,9 +330,3 @@ def _answers(url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port
 from starlette.testclient import TestClient
 
 from quiesce.api.app import create_app
@@ -18,12 +18,6 @@ from quiesce.service.settings import Settings
 
 API = "/api/v1"
 PROXY = {"https": "http://web:hush@10.0.0.3:3128", "no_proxy": "10.0.0.0/8"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from vault_here import Here
 
 QUIESCE = (sys.executable, "-m", "quiesce.cli.main")
@@ -86,7 +86,7 @@ def cli() -> Iterator[Cli]:
 @pytest.fixture(scope="module")
 def guests_cli() -> Iterator[Cli]:
     """The same of a server that serves guests over their network too."""
-    agent, plugin, storage = (free_port() for _ in range(3))
+    agent, plugin, storage = (str(free_port()) for _ in range(3))
     with running(
         {
             "QUIESCE_AGENT_ADDRESS": "127.0.0.1",
@@ -98,16 +98,10 @@ def guests_cli() -> Iterator[Cli]:
         yield cli
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @contextmanager
 def running(more: dict[str, str] | None = None) -> Iterator[Cli]:
     with tempfile.TemporaryDirectory(prefix="qcli-") as folder:
-        port = free_port()
+        port = str(free_port())
         cli = Cli(Path(folder), f"http://127.0.0.1:{port}", more or {})
         process = subprocess.Popen(
             [*QUIESCE, "server", "--no-portal", "--port", port],

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from loopback import Authority, Proxy, Reply, Request, Server, refusal, silent_listener
+from ports import free_port
 
 from quiesce.guest.dial import Way, resolvers
 from quiesce.guest.endpoint import Answer, Connection, prepare, require_success
@@ -82,9 +83,7 @@ def test_a_wrong_clock_is_named(authority: Authority, begins: int, word: str) ->
 
 
 def test_a_port_where_nobody_listens_refuses(authority: Authority) -> None:
-    with silent_listener() as port:
-        pass
-    failure = failure_of(Way(origin_of(f"https://127.0.0.1:{port}"), authority.pem))
+    failure = failure_of(Way(origin_of(f"https://127.0.0.1:{free_port()}"), authority.pem))
     assert failure.code == "network.connect-refused"
 
 
@@ -216,7 +215,7 @@ def test_a_proxy_that_is_not_there_or_says_nothing_is_unreachable(
 ) -> None:
     with silent_listener() as port:
         mute = failure_of(proxied(storage, authority, f"http://127.0.0.1:{port}"), 0.5)
-    gone = failure_of(proxied(storage, authority, f"http://127.0.0.1:{port}"))
+    gone = failure_of(proxied(storage, authority, f"http://127.0.0.1:{free_port()}"))
     assert (mute.code, gone.code) == ("network.proxy-unreachable",) * 2
 
 

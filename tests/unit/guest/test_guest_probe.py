@@ -22,6 +22,7 @@ from loopback import (
     silent_listener,
     snapshot_taken,
 )
+from ports import free_port
 from test_guest_zip import INTERPRETERS
 
 from quiesce.guest import addresses, probe
@@ -69,9 +70,7 @@ def test_a_way_that_is_open_is_shown_as_open(storage: Server, authority: Authori
 
 
 def test_after_a_hop_that_failed_the_next_are_not_tried(authority: Authority) -> None:
-    with silent_listener() as port:
-        pass
-    hops = hops_of(Way(origin_of(f"https://127.0.0.1:{port}"), authority.pem))
+    hops = hops_of(Way(origin_of(f"https://127.0.0.1:{free_port()}"), authority.pem))
     assert first_failure(hops) == ("tcp", "network.connect-refused")
     assert [hops[name]["ok"] for name in ("tls", "http", "clock")] == [None] * 3
 
@@ -145,9 +144,7 @@ def host() -> Iterator[dict[str, int]]:
 def test_the_hosts_two_services_are_told_apart(host: dict[str, int]) -> None:
     hops = hops_of(None, "127.0.0.1", **host)
     assert (hops["wire-server"]["ok"], hops["host-plugin"]["ok"]) == (True, True)
-    with silent_listener() as port:
-        pass
-    hops = hops_of(None, "127.0.0.1", **{**host, "plugin_port": port})
+    hops = hops_of(None, "127.0.0.1", **{**host, "plugin_port": free_port()})
     assert (hops["wire-server"]["ok"], hops["host-plugin"]["ok"]) == (True, False)
     assert hops["host-plugin"]["code"] == "network.host-address-unreachable"
 
@@ -157,8 +154,7 @@ def test_no_option_245_is_a_note_while_the_host_answers(host: dict[str, int]) ->
 
 
 def test_no_option_245_and_no_host_is_a_failure() -> None:
-    with silent_listener() as port:
-        pass
+    port = free_port()
     hops = hops_of(None, "127.0.0.1", wire_port=port, plugin_port=port)
     assert hops["dhcp-245"]["code"] == "network.dhcp-no-host-address"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from paper_machine import PaperMachine
+from ports import free_port
 
 from quiesce.hypervisor.neighbours import Sighting
 from quiesce.model.network import Proxy
@@ -24,24 +24,15 @@ from quiesce.service.settings import Settings
 from quiesce.service.views import VmChange
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    wire, plugin, storage = free_ports(3)
     return Settings(
         data_folder=tmp_path / "data",
         port=0,
         agent_address="127.0.0.1",
-        agent_port=wire,
-        host_plugin_port=plugin,
-        storage_port=storage,
+        agent_port=free_port(),
+        host_plugin_port=free_port(),
+        storage_port=free_port(),
     )
 
 
@@ -144,10 +135,7 @@ def test_the_agents_of_thousands_of_vms_are_shown_from_memory(
     side = Composition(settings).guest_side(AgentRecords(database), tuple, lambda vm: Proxy())
     names = [f"vm{number}" for number in range(2000)]
     assert {state.condition for state in map(side.state, names) if state} == {"never seen"}
-
-    began = time.monotonic()
-    for name in names:
-        side.state(name)
-
-    assert time.monotonic() - began < 1.0
     database.close()
+    (tmp_path / "db").unlink()
+
+    assert {state.condition for state in map(side.state, names) if state} == {"never seen"}

@@ -122,9 +122,11 @@ def _plan(plan: Json) -> None:
         from quiesce.vault.upkeep.collect_plan import MARGIN
 
         until = screen.when((datetime.now(UTC) + MARGIN).isoformat())
-        screen.say(f"{freed} wait for the vault's clean-up, until {until} at the earliest.")
+        screen.say(
+            f"At least {freed} wait for the vault's clean-up, until {until} at the earliest."
+        )
     else:
-        screen.say(f"{freed} are needed by nothing else.")
+        screen.say(f"At least {freed} are needed by nothing else.")
     if plan["kept"]:
         screen.say(f"{len(plan['kept'])} other points stay.")
 

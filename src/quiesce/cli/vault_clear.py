@@ -212,7 +212,10 @@ def _plans(plans: list[Any]) -> None:
             screen.say(f"{verb} {point['id']} of {each['vm']}, {screen.when(point['taken_at'])}.")
         if plan["removed"]:
             size = size_text(plan["freed_bytes"])
-            screen.say(f"{each['vm']}: {len(plan['kept'])} points stay; {size} become garbage.")
+            kept = len(plan["kept"])
+            stay = "1 point stays" if kept == 1 else f"{kept} points stay"
+            # Only packs that nothing else needs are counted; of those that are shared, some more.
+            screen.say(f"{each['vm']}: {stay}; at least {size} become garbage.")
     if not removed:
         screen.say("No point is to be deleted.")
 

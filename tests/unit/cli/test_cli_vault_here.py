@@ -272,7 +272,7 @@ def test_a_key_that_was_made_for_nothing_leaves_no_file(here: Here) -> None:
 def test_pruning_shows_first_asks_and_deletes(here: Here) -> None:
     said = here("prune", "--keep-last", "1", "--dry-run")
     assert said.out.count("Would delete") == 2
-    assert "web: 1 points stay" in said.words
+    assert "web: 1 point stays; at least " in said.words
     assert here("prune", "--keep-last", "1").code == 2
     assert len(here.json("points")) == 4
     assert here("prune", "--keep-last", "1", "--yes").out.count("Deleted ") == 2

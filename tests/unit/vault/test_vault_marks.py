@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
 from faulty_store import Call, Fault, FaultyStore, Rule
 from paper_store import PaperStore, StaleLists
+from repack_scene import packs
 from vault_scene import FakeClock, Scene, disk_of, put_all
 
+from quiesce.vault.contents import records
+from quiesce.vault.contents.records import PACKS_IN_MARK
 from quiesce.vault.format.config import CHUNK_BYTES
+from quiesce.vault.format.sealed import LIMIT_BYTES
 from quiesce.vault.upkeep.collect_plan import CollectPlan
 
 NEEDED_AGAIN, GARBAGE = disk_of(1, 2, 3), disk_of(4, 5, 6)
@@ -115,7 +120,11 @@ def test_who_slept_between_list_and_reading_looks_for_the_mark_that_took_the_oth
 
 
 @pytest.mark.parametrize("hours", [1, 3, 30])
-def test_a_trimmed_mark_goes_in_the_end_and_what_it_named_too(clock: FakeClock, hours: int) -> None:
+@pytest.mark.parametrize("packs_in_mark", [1, PACKS_IN_MARK])
+def test_a_trimmed_mark_goes_in_the_end_and_what_it_named_too(
+    clock: FakeClock, hours: int, packs_in_mark: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "PACKS_IN_MARK", packs_in_mark)
     two = TwoMarked(clock)
     for _ in range(200 // hours):
         two.collect()
@@ -219,3 +228,30 @@ def test_a_collection_right_after_another_ends_well_though_lists_show_what_that_
         "an index segment that tells of it is kept by a retention lock, or no list shows it yet"
     ]
     assert scene.restore(kept) == NEEDED_AGAIN
+
+
+def test_much_garbage_takes_several_marks_and_goes_as_that_of_one(
+    web_and_mail: Scene, paper: PaperStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single mark of 12 TB was refused, and with it every later collection."""
+    monkeypatch.setattr(records, "PACKS_IN_MARK", 2)
+    scene = web_and_mail
+    stored = packs(scene)
+    scene.clock.advance(hours=4)
+    scene.delete(*scene.vault.points())
+    scene.clock.advance(hours=4)
+    marked = scene.vault.collect(scene.vault.plan_collect()).mark
+    assert len(marked) == len(stored) > 2
+    told = scene.vault.contents.records.garbage()
+    assert sorted(pack for mark in told for pack in mark.packs) == sorted(marked)
+    assert {len(mark.packs) for mark in told} <= {1, 2}
+    assert scene.reopened().vault.plan_collect().mark == ()
+    scene.collect_fully()
+    assert packs(scene) == set()
+    scene.collect_fully()
+    assert paper.keys("garbage/") == []
+
+
+def test_a_mark_of_the_most_packs_can_be_stored() -> None:
+    told = len(json.dumps({"packs": ["00" * 32] * 1000})) // 1000 + 1
+    assert PACKS_IN_MARK * told < LIMIT_BYTES // 8

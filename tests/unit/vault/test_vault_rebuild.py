@@ -16,7 +16,7 @@ from vault_scene import FakeClock, Scene
 
 from quiesce.model.failure import Failure, JobFailure
 from quiesce.model.progress import Progress
-from quiesce.vault.format.pack import PackError, open_footer, parse_rows, read_footer
+from quiesce.vault.format.pack import PackError, open_footer, pack_key, parse_rows, read_footer
 from quiesce.vault.format.segment import (
     LENGTH_MASK,
     PackedRows,
@@ -220,3 +220,33 @@ def test_no_row_is_taken_from_a_footer_that_the_entries_would_refuse(
     else:
         if all(entry.length <= LENGTH_MASK for entry in entries):
             assert len(rows_of_footer(bytes(footer[:96]), start)) == len(entries)
+
+
+def test_what_is_told_of_many_missing_packs_goes_into_segments_of_their_size(
+    scene: Scene, paper: PaperStore
+) -> None:
+    """One segment of it all was refused where 200 GB of packs were missing."""
+    missing = paper.keys("packs/")[1:]
+    for key in missing:
+        del paper.objects[key]
+    sizes: list[int] = []
+    real = rebuild.join_segments
+
+    def watched(group: list[object], drop: frozenset[bytes]) -> bytes:
+        plain = real(group, drop)  # type: ignore[arg-type]
+        sizes.append(len(plain))
+        return plain
+
+    before = max(len(scene.vault.contents.open_segment(key)) for key in paper.keys("index/"))
+    with (
+        mock.patch.object(rebuild, "REBUILT_ROWS", 5),
+        mock.patch.object(rebuild, "join_segments", watched),
+    ):
+        plan = scene.reopened().vault.plan_rebuild()
+        report = scene.reopened().vault.rebuild_index()
+    assert sorted(report.taken_over) == missing
+    assert report.packs == len(missing) + 1
+    assert len(sizes) == report.segments == len(DISKS) + 1
+    assert max(sizes) <= before, "none tells more than one of the old ones did"
+    assert plan.segments >= report.segments
+    assert sorted(map(pack_key, scene.reopened().vault.contents.index.missing_packs())) == missing

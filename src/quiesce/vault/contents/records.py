@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -28,6 +28,8 @@ from quiesce.vault.stores.store import ObjectMissing, Put, Store, delete_if_allo
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """When a session began of which that is not known, or that is to count as older than any mark."""
 
+PACKS_IN_MARK = 100_000
+"""Some 3 TB of garbage, and 7 MB of JSON: no sealed object is longer than 64 MiB."""
 _NOW = partial(datetime.now, UTC)
 _AHEAD = timedelta(days=1)
 """A sign of life from a later time than this from now is of a clock that is wrong."""
@@ -114,6 +116,18 @@ class Records:
                 started, at = LONG_AGO, info.modified_at
             found.append(Session(info.key, started, at))
         return found
+
+    def put_marks(self, packs: Sequence[bytes], at: datetime) -> list[GarbageMark]:
+        """Mark these packs as garbage: as many marks as it takes, which mean the same as one."""
+        marks = []
+        for start in range(0, len(packs), PACKS_IN_MARK):
+            mark = GarbageMark(
+                f"garbage/{secrets.token_hex(16)}", at, tuple(packs[start : start + PACKS_IN_MARK])
+            )
+            values = {"at": at, "packs": [pack.hex() for pack in mark.packs]}
+            self.put(mark.key, "garbage", values)
+            marks.append(mark)
+        return marks
 
     def garbage(self, unread: set[str] | None = None) -> list[GarbageMark]:
         """All garbage marks, each as old as it says or as the store says, whichever is less: a

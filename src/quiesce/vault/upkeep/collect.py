@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import datetime
@@ -10,7 +9,6 @@ from datetime import datetime
 from quiesce.model.failure import StorageFailure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.lease import leased
-from quiesce.vault.contents.records import GarbageMark
 from quiesce.vault.contents.reserve import reserve_kept_afterwards
 from quiesce.vault.format.manifest import point_key
 from quiesce.vault.format.pack import pack_key
@@ -118,10 +116,8 @@ def _just_marked(
 
 def _put_mark(contents: Contents, seen: Look, packs: Sequence[bytes]) -> None:
     marked = {pack for mark in seen.marks for pack in mark.packs}
-    new = [pack.hex() for pack in packs if pack not in marked]
-    if new:
-        values = {"at": contents.clock(), "packs": new}
-        contents.records.put(f"garbage/{secrets.token_hex(16)}", "garbage", values)
+    new = [pack for pack in packs if pack not in marked]
+    contents.records.put_marks(new, contents.clock())
     contents.index.retire(packs)
 
 
@@ -210,10 +206,7 @@ def _settle_marks(
             if revive.isdisjoint(mark.packs):
                 continue
             new = tuple(sorted(rest.difference(*(other.packs for other in others))))
-            if new:
-                fresh = GarbageMark(f"garbage/{secrets.token_hex(16)}", now, new)
-                values = {"at": now, "packs": [pack.hex() for pack in new]}
-                contents.records.put(fresh.key, "garbage", values)
+            for fresh in contents.records.put_marks(new, now):
                 standing[fresh.key] = fresh
             old = [other for other in others if other.at + CLOCK_SKEW <= now]
             if not rest <= {pack for other in old for pack in other.packs}:

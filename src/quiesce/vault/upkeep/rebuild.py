@@ -29,7 +29,7 @@ from quiesce.vault.upkeep.pace import Pace, Show, unseen
 from quiesce.vault.upkeep.pack_check import stop_if
 
 REBUILT_ROWS = 1 << 18
-"""Rows of a segment: 12 MB, and some 60 MB while it is made."""
+"""Rows and packs of a segment: 12 MB, and some 60 MB while it is made."""
 _FOOTERS_AT_ONCE = 8
 
 _Rows = tuple[list[tuple[bytes, int]], NDArray[Any]]
@@ -68,13 +68,13 @@ def plan_rebuild(contents: Contents) -> RebuildPlan:
     counts = np.bincount(snapshot.pack_of, minlength=len(snapshot.names))
     rows_of = dict(zip(snapshot.names, counts.tolist(), strict=True))
     segments = waiting = 0
-    for name in sorted(sizes):
-        if not segments or waiting + rows_of.get(name, 0) > REBUILT_ROWS:
+    # What is told of missing packs is told again.
+    for name in (*sorted(sizes), *sorted(rows_of.keys() - sizes.keys())):
+        if not segments or waiting + 1 + rows_of.get(name, 0) > REBUILT_ROWS:
             segments += 1
             waiting = 0
-        waiting += rows_of.get(name, 0)
-    # What is told of missing packs goes into the last.
-    return RebuildPlan(len(sizes), max(segments, int(bool(rows_of))), old)
+        waiting += 1 + rows_of.get(name, 0)
+    return RebuildPlan(len(sizes), segments, old)
 
 
 def rebuild_index(
@@ -98,12 +98,23 @@ def rebuild_index(
         group: list[_Rows] = []
         written: set[str] = set()
         unreadable: list[bytes] = []
+        told: list[bytes] = []
         packs = rows = waiting = 0
 
         def write() -> None:
             lease.beat()
             written.add(contents.put_segment(join_segments(group, frozenset())))
             group.clear()
+
+        def add(names: list[tuple[bytes, int]], found: NDArray[Any]) -> None:
+            nonlocal packs, rows, waiting
+            if waiting + len(names) + len(found) > REBUILT_ROWS and group:
+                write()
+                waiting = 0
+            group.append((names, found))
+            packs += len(names)
+            rows += len(found)
+            waiting += len(names) + len(found)
 
         for name, found in _footers(contents, sizes):
             stop_if(cancelled)
@@ -112,15 +123,12 @@ def rebuild_index(
             if found is None:
                 unreadable.append(name)
                 continue
-            if waiting + len(found) > REBUILT_ROWS and group:
-                write()
-                waiting = 0
-            group.append(([(name, sizes[name])], found))
-            packs += 1
-            rows += len(found)
-            waiting += len(found)
-        told = _told_by(contents, old, sizes.keys() - unreadable)
-        group += told.values()
+            add([(name, sizes[name])], found)
+        for names, found in _told_by(contents, old, sizes.keys() - unreadable):
+            stop_if(cancelled)
+            lease.beat()
+            add(names, found)
+            told += (name for name, _ in names)
         if group:
             write()
         for key in old:
@@ -130,8 +138,8 @@ def rebuild_index(
                 delete_if_allowed(contents.store, key)
         contents.refresh(scan_unindexed=True)
         return RebuildReport(
-            packs=packs + len(told),
-            rows=rows + sum(len(found) for _, found in told.values()),
+            packs=packs,
+            rows=rows,
             segments=len(written),
             replaced=len(set(old) - written),
             unreadable=tuple(pack_key(name) for name in unreadable),
@@ -170,17 +178,18 @@ def _footers(
                     continue
 
 
-def _told_by(contents: Contents, segments: list[str], but_for: Set[bytes]) -> dict[bytes, _Rows]:
-    """What old segments tell of packs other than these."""
-    found: dict[bytes, _Rows] = {}
+def _told_by(contents: Contents, segments: list[str], but_for: Set[bytes]) -> Iterator[_Rows]:
+    """What old segments tell of other packs, one segment at a time; of each pack once."""
+    known = set(but_for)
     for key in segments:
         try:
             names, rows = read_segment(contents.open_segment(key))
         except (ObjectMissing, SealError, SegmentError):
             continue
-        for number, (name, size) in enumerate(names):
-            if name not in but_for and name not in found:
-                own = rows[rows["pack"] == number].copy()
-                own["pack"] = 0
-                found[name] = [(name, size)], own
-    return found
+        new = np.array([name not in known for name, _ in names], np.bool_)
+        if not new.any():
+            continue
+        known.update(name for name, _ in names)
+        own = rows[new[rows["pack"]]]
+        own["pack"] = (np.cumsum(new) - 1)[own["pack"]]
+        yield [name for name, is_new in zip(names, new.tolist(), strict=True) if is_new], own

@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from xml.etree import ElementTree
@@ -224,13 +224,14 @@ def test_no_bytes_at_all_get_a_5xx_or_hang(site: Site, targets: Targets) -> None
             request += good_request(data, targets)
         for _ in range(data.draw(st.integers(0, 6))):
             mutate(data, request)
+        ends_twice = data.draw(st.booleans())  # before the network has a say in what is drawn
         with targets.connect() as connection:
             began = time.monotonic()
             answer = b""
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 connection.sendall(request)
                 connection.settimeout(SLOWEST_ANSWER_SECONDS)
-                if data.draw(st.booleans()):
+                if ends_twice:
                     connection.sendall(b"\r\n\r\n")
                 while piece := received(connection):
                     answer += piece
@@ -286,4 +287,4 @@ def still_serves(site: Site) -> None:
     fresh = f"after-{datetime.now(UTC).timestamp()}"
     began = time.monotonic()
     assert site.take(site.open(fresh, vm="other")).headers["x-ms-snapshot"] == TAKEN_TEXT
-    assert timedelta(seconds=time.monotonic() - began) < timedelta(seconds=2)
+    assert time.monotonic() - began < SLOWEST_ANSWER_SECONDS

@@ -23,7 +23,7 @@ def long(_: Found) -> float:
 
 
 def short(_: Found) -> float:
-    return 0.05
+    return 0.3
 
 
 def case(vm: str = "web") -> Case:

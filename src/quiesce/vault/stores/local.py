@@ -7,12 +7,19 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from quiesce.model.failure import Evidence, StorageFailure
 from quiesce.vault.stores.files import Buffer, read_fully, read_range, sync_folder, write_synced
-from quiesce.vault.stores.store import KEY, MARKER, ObjectInfo, ObjectMissing, Put, check_key
+from quiesce.vault.stores.store import (
+    KEY,
+    MARKER,
+    ObjectInfo,
+    ObjectMissing,
+    Put,
+    check_key,
+    time_of,
+)
 
 _FOLDERS = ("keys", "index", "points", "deleted", "sessions", "garbage", "damage", "tmp")
 """Folders of a vault, beside `packs/00` … `packs/ff`."""
@@ -125,7 +132,7 @@ class LocalStore:
             found = os.stat(path)
         except OSError as inner:
             raise self._explain(inner, path, "look at") from inner
-        return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        return ObjectInfo(key, found.st_size, time_of(found.st_mtime))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         folder = prefix.rstrip("/")
@@ -145,8 +152,7 @@ class LocalStore:
                         found = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
-                    at = datetime.fromtimestamp(found.st_mtime, UTC)
-                    yield ObjectInfo(name, found.st_size, at)
+                    yield ObjectInfo(name, found.st_size, time_of(found.st_mtime))
 
     def delete(self, key: str) -> None:
         path = self._root / check_key(key)

@@ -33,7 +33,16 @@ from quiesce.vault.stores.cloud import Clients, Connect
 from quiesce.vault.stores.cloud_failures import Answer, explain
 from quiesce.vault.stores.files import Buffer
 from quiesce.vault.stores.locks import Lock
-from quiesce.vault.stores.store import KEY, MARKER, ObjectInfo, ObjectMissing, Put, check_key
+from quiesce.vault.stores.store import (
+    EARLIEST,
+    KEY,
+    LATEST,
+    MARKER,
+    ObjectInfo,
+    ObjectMissing,
+    Put,
+    check_key,
+)
 
 if TYPE_CHECKING:
     from quiesce.vault.stores.s3_locks import S3Locks
@@ -375,4 +384,4 @@ def _is_there(clients: Clients, key: str) -> bool:
 
 
 def _info(meta: Any) -> ObjectInfo:
-    return ObjectInfo(meta["path"], meta["size"], meta["last_modified"])
+    return ObjectInfo(meta["path"], meta["size"], min(max(meta["last_modified"], EARLIEST), LATEST))

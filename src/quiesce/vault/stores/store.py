@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Protocol
 
@@ -26,6 +26,17 @@ MARKER = "quiesce-store"
 KEY = re.compile(r"(?:[a-z0-9][a-z0-9_-]*/){0,2}[a-z0-9][a-z0-9._-]{0,199}\Z")
 
 
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC)
+"""Times of objects lie within: a file system may say any, and whoever adds hours to one stays
+within what a `datetime` can hold."""
+_LATEST_SECONDS = LATEST.timestamp()
+
+
+def time_of(seconds: float) -> datetime:
+    """A file's time, the nearest that an object may have."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST_SECONDS), UTC)
+
+
 class ObjectMissing(StorageFailure):
     """No object has this key (and the store itself is there)."""
 
@@ -37,7 +48,7 @@ class Put(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """`modified_at` is UTC, by the store's own clock."""
+    """`modified_at` is UTC, by the store's own clock, from `EARLIEST` to `LATEST`."""
 
     key: str
     size_bytes: int

@@ -14,9 +14,7 @@ from datetime import datetime
 from quiesce.model.failure import InputFailure, VaultFailure
 from quiesce.model.progress import Progress
 from quiesce.vault.contents.contents import Contents
-from quiesce.vault.format.manifest import Manifest, point_key
-from quiesce.vault.format.pack import pack_key
-from quiesce.vault.stores.in_front import origin_of
+from quiesce.vault.format.manifest import Manifest
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget, Meter, MeteredStore
 from quiesce.vault.upkeep.findings import Findings
 from quiesce.vault.upkeep.health import lost_points
@@ -30,22 +28,18 @@ from quiesce.vault.upkeep.pack_check import (
     stop_if,
 )
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS, Drawn, Sampler
-from quiesce.vault.upkeep.sealed_check import (
-    RECORDS,
-    check_records,
-    check_sealed,
-    sealed_objects,
-)
+from quiesce.vault.upkeep.structure_check import StructureCheck
 from quiesce.vault.upkeep.verify_report import (
     MAPS,
     PACKS,
     SEALED,
     Cursor,
-    Finding,
     SampleReport,
     VerifyMode,
     VerifyReport,
 )
+
+_READS_PACKS = (VerifyMode.PACKS, VerifyMode.CHUNKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,46 +91,31 @@ class _Verification:
     checked: int = 0
     read: int = 0
     stopped_by: str = ""
-    last_sealed: str = ""
-    refresh_requests: int = 0
-    unreadable_packs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.pace = Pace(lambda progress: self.on_progress(progress))
         self.findings = Findings(self.contents, self.metered)
+        self.structure = StructureCheck(
+            self.metered, self.meter, self.findings, lambda: self.cancelled()
+        )
 
     def run(self) -> VerifyReport:
         mode = self.options.mode
         cursor = self._cursor()
         damaged_before = cursor is not None and cursor.damaged
-        self._look_at_structure()
-        records = {} if mode is VerifyMode.SAMPLE else self._look_at_records()
-        listed = list(self.metered.store.list("packs/"))
-        stored_at = [*records.values(), *(info.modified_at for info in listed)]
-        packs = PackRound(
-            listed,
-            self.meter,
-            after=bytes.fromhex(cursor.after) if cursor and cursor.stage == PACKS else b"",
-            until=cursor.until if cursor else max(stored_at, default=None),
-        )
-        if mode is not VerifyMode.SAMPLE and (cursor is None or cursor.stage == SEALED):
-            self._check_segments(bytes.fromhex(cursor.after) if cursor else b"")
-        reads_packs = mode in (VerifyMode.PACKS, VerifyMode.CHUNKS)
-        in_maps = cursor is not None and cursor.stage == MAPS
+        self.structure.look(self.damaged)
+        sample: SampleReport | None = None
         left_off: Cursor | None = None
-        sample = None
         if mode is VerifyMode.SAMPLE:
+            packs = self._round(cursor, {})
             sample = self._draw()
-        elif self.stopped_by:
-            left_off = Cursor(mode, SEALED, self.last_sealed.encode().hex(), packs.until)
-        elif reads_packs and not in_maps:
-            self._check_packs(packs)
-            if self.stopped_by:
-                left_off = Cursor(mode, PACKS, packs.reached.hex(), packs.until)
-        if reads_packs and left_off is None and not (damaged_before or self.findings.unrecorded):
-            # What is younger than the round may tell of packs that it looked at before.
-            older = (key for key, at in records.items() if at <= packs.until)
-            self.findings.drop_records(key for key in older if key.startswith("damage/"))
+        else:
+            records = self.structure.check_records()
+            packs = self._round(cursor, records)
+            left_off = self._check_stored(cursor, packs)
+            if mode in _READS_PACKS and left_off is None and not damaged_before:
+                self._drop_records(records, packs.until)
+        in_maps = cursor is not None and cursor.stage == MAPS
         walk = None
         # What damage hurts is worth a look even now; a sample without any saves the long walk.
         whole = not self.stopped_by and mode is not VerifyMode.SAMPLE
@@ -151,6 +130,7 @@ class _Verification:
             hurt = left_off.stage == MAPS and not all(point.intact for point in found.points)
             unknown = damaged_before or hurt or failed or self.findings.unwritten
             left_off = replace(left_off, damaged=unknown)
+        done = packs.total_bytes if in_maps else packs.done_bytes
         return VerifyReport(
             mode=mode,
             points=found.points + lost_points(self.damaged),
@@ -159,7 +139,7 @@ class _Verification:
             blobs_opened=self.opened,
             bytes_read=self.read,
             packs_checked=self.checked,
-            round_bytes=(packs.total_bytes if in_maps else packs.done_bytes) if reads_packs else 0,
+            round_bytes=done if mode in _READS_PACKS else 0,
             total_bytes=packs.total_bytes,
             examined=examined,
             stopped_by=self.stopped_by,
@@ -185,56 +165,39 @@ class _Verification:
             )
         return cursor
 
-    def _look_at_structure(self) -> None:
-        self.findings.add(
-            Finding("vault.corrupt-manifest", point_key(point_id), failure.message)
-            for point_id, failure in self.damaged.items()
+    def _round(self, cursor: Cursor | None, records: Mapping[str, datetime]) -> PackRound:
+        """Of what is stored now, or was when the cursor's round began, as these records were."""
+        listed = list(self.metered.store.list("packs/"))
+        stored_at = [*records.values(), *(info.modified_at for info in listed)]
+        return PackRound(
+            listed,
+            self.meter,
+            after=bytes.fromhex(cursor.after) if cursor and cursor.stage == PACKS else b"",
+            until=cursor.until if cursor else max(stored_at, default=None),
         )
-        before = self.meter.requests
-        refresh = self.metered.refresh(scan_unindexed=True)
-        self.refresh_requests = self.meter.requests - before
-        self.unreadable_packs = refresh.unreadable_packs
-        self.findings.rewrite_segments(refresh.damaged_segments)
-        self.findings.add(
-            Finding("vault.corrupt-chunk", key, "its list of chunks cannot be read")
-            for key in refresh.unreadable_packs
-        )
-        self.findings.add(
-            Finding("vault.pack-missing", pack_key(name), "not there in full")
-            for name in self.metered.index.missing_packs()
-        )
-        self.findings.known = self.metered.records.damage()
 
-    def _look_at_records(self) -> dict[str, datetime]:
-        """In every part, as they are few and small: one that cannot be read is damage until it is
-        gone. When each was stored, by the store's clock."""
-        store = MeteredStore(origin_of(self.contents.store), self.meter)
-        stored_at = {info.key: info.modified_at for info in sealed_objects(store, folders=RECORDS)}
-        self.findings.add(check_records(store, self.contents.keys))
-        for key in stored_at:
-            if key.startswith("deleted/"):
-                stop_if(self.cancelled)
-                self.findings.add(check_sealed(store, key))
-        self.findings.drop_records(key for key in stored_at if key.startswith("garbage/"))
-        return stored_at
-
-    def _check_segments(self, after: bytes) -> None:
-        """As they lie in the store, whatever a cache has."""
-        store = MeteredStore(origin_of(self.contents.store), self.meter)
-        self.last_sealed = after.decode(errors="replace")
-        self.stopped_by = self.meter.refuses(1)
-        if self.stopped_by:
-            return
-        damaged = set()
-        for info in sealed_objects(store, after=self.last_sealed, folders=["index"]):
-            stop_if(self.cancelled)
-            self.stopped_by = self.meter.refuses(1, info.size_bytes)
+    def _check_stored(self, cursor: Cursor | None, packs: PackRound) -> Cursor | None:
+        """Index segments, then packs; where the budget ended that."""
+        mode = self.options.mode
+        stage = cursor.stage if cursor is not None else SEALED
+        if stage == SEALED:
+            after = bytes.fromhex(cursor.after) if cursor is not None else b""
+            self.stopped_by = self.structure.check_segments(after.decode(errors="replace"))
             if self.stopped_by:
-                break
-            if check_sealed(store, info.key):
-                damaged.add(info.key)
-            self.last_sealed = info.key
-        self.findings.replace_segments(damaged)
+                last = self.structure.last_segment
+                return Cursor(mode, SEALED, last.encode().hex(), packs.until)
+        if stage != MAPS and mode in _READS_PACKS:
+            self._check_packs(packs)
+            if self.stopped_by:
+                return Cursor(mode, PACKS, packs.reached.hex(), packs.until)
+        return None
+
+    def _drop_records(self, records: Mapping[str, datetime], until: datetime) -> None:
+        """Of damage, as all packs have been looked at. What is younger than the round may tell of
+        packs that it had come to before."""
+        if not self.findings.unrecorded:
+            older = (key for key, at in records.items() if at <= until)
+            self.findings.drop_records(key for key in older if key.startswith("damage/"))
 
     def _check_packs(self, packs: PackRound) -> None:
         contents = self.contents
@@ -284,7 +247,7 @@ class _Verification:
 
     def _examine(self, cursor: Cursor | None) -> Walk:
         """Points after this cursor's, oldest first."""
-        refused = self.meter.refuses(self.refresh_requests)
+        refused = self.meter.refuses(self.structure.refresh_requests)
         if refused and not self.stopped_by:
             self.stopped_by = refused
             return not_begun(cursor, refused)
@@ -294,7 +257,7 @@ class _Verification:
             self.metered,
             self.manifests,
             cursor,
-            self.unreadable_packs,
+            self.structure.unreadable_packs,
             pace=self.pace,
             check=self._check,
             stop=lambda: stop_if(self.cancelled),

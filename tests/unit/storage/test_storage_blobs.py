@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from storage_site import Site, refusal_of, running
+
+from quiesce.storage import endpoint
 
 
 def test_a_report_reaches_who_waits_for_it_each_time_it_is_written(site: Site) -> None:
@@ -68,8 +72,17 @@ def test_nobody_knows_a_status_before_it_is_written(site: Site) -> None:
     assert site.endpoint.status_of("web")[0] == b'{"version":"1.1"}'
 
 
-def test_the_status_url_stays_the_same_for_hours(site: Site) -> None:
-    assert site.endpoint.status_url("web") == site.endpoint.status_url("web")
+def test_the_status_url_stays_the_same_for_hours(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(hour: int, minute: int) -> str:
+        now = datetime(2026, 11, 23, hour, minute, tzinfo=UTC)
+        monkeypatch.setattr(
+            endpoint, "datetime", Mock(now=lambda _: now, fromtimestamp=datetime.fromtimestamp)
+        )
+        return site.endpoint.status_url("web")
+
+    assert at(0, 0) == at(11, 59) != at(12, 0)
     assert site.endpoint.status_url("web") != site.endpoint.status_url("db")
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from faulty_store import Fault, FaultyStore, Rule
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from paper_store import PaperStore
 from small_vault import small_disk, small_packs, small_scene, stored
 from vault_scene import FakeClock, Scene
@@ -140,6 +143,68 @@ def test_damage_that_could_not_be_recorded_is_not_forgotten_by_later_parts(
     assert [finding.object for finding in reports[0].findings] == [spoiled]
     assert reports[-1].damaged_before
     assert reports[-1].verdict is Verdict.DAMAGED
+
+
+@cache
+def eight_points() -> tuple[PaperStore, FakeClock, dict[str, bytes]]:
+    clock = FakeClock()
+    paper = PaperStore(clock)
+    disks = {}
+    with small_packs():
+        there = small_scene(paper, clock)
+        for number in range(8):
+            clock.advance(hours=1)
+            # Of each two neighbours the later one shares what the earlier one has.
+            content = disk(number) if number % 2 == 0 else disk(number - 1) + disk(number)
+            disks[there.backup(f"p-{number}", content, vm=f"vm-{number}").id] = content
+    return paper, clock, disks
+
+
+def reads(scene: Scene, point_id: str, content: bytes) -> bool:
+    try:
+        return scene.restore(point_id) == content
+    except Failure:
+        return False
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mode=st.sampled_from(["packs", "chunks"]),
+    harms=st.lists(st.tuples(st.integers(0, 99), st.floats(0, 0.999)), max_size=2),
+    removed=st.booleans(),
+    limits=st.lists(st.integers(20, 90), min_size=1, max_size=6),
+    found_first=st.booleans(),
+)
+def test_a_round_in_any_parts_ends_as_the_points_read(
+    mode: str,
+    harms: list[tuple[int, float]],
+    removed: bool,
+    limits: list[int],
+    found_first: bool,
+) -> None:
+    paper, clock, disks = eight_points()
+    scene = Scene.at(paper.copy(), clock)
+    there = scene.store
+    assert isinstance(there, PaperStore)
+    for which, at in harms:
+        key = there.keys("packs/")[which % len(there.keys("packs/"))]
+        if removed:
+            del there.objects[key]
+        else:
+            there.spoil(key, int(at * len(there.objects[key][0])))
+    if found_first:
+        scene.reopened().vault.verify(mode)
+    report, more = scene.reopened().vault.verify(mode, budget=Budget(requests=limits[0])), 0
+    for limit in [*limits[1:], *range(60, 600, 20)]:
+        if not report.cursor:
+            break
+        more = more + 20 if report.stuck else more
+        budget = Budget(requests=limit + more)
+        report = scene.reopened().vault.verify(mode, budget=budget, cursor=report.cursor)
+    assert report.cursor == ""
+    after = scene.reopened()
+    whole = all(reads(after, point_id, content) for point_id, content in disks.items())
+    assert report.verdict is (Verdict.INTACT if whole else Verdict.DAMAGED)
 
 
 def spoilt_record(scene: Scene, paper: PaperStore, *, copied: bool = False) -> str:

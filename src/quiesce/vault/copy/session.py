@@ -28,10 +28,10 @@ from quiesce.vault.contents.records import LEASE_KEY, Records, retire_session
 from quiesce.vault.format.keys import VaultKeys
 from quiesce.vault.format.pack import pack_key
 from quiesce.vault.points.writer import HEARTBEAT, SESSION_LIMIT
-from quiesce.vault.stores.store import ObjectInfo, ObjectMissing, Store
+from quiesce.vault.stores.store import CANNOT_WRITE, ObjectInfo, ObjectMissing, Store
 
 _KEYLESS = b"A copy is under way that has no key of this vault.\n"
-_CANNOT_WRITE = frozenset({"storage.read-only", "storage.denied", "storage.locked"})
+_CANNOT_WRITE = CANNOT_WRITE - {"storage.full"}
 
 
 class CopySession:

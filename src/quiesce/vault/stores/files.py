@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 from collections import deque
 from pathlib import Path
 
@@ -16,6 +17,8 @@ _BLOCK_BYTES = 4096
 _DIRECT_FROM_BYTES = 1024 * 1024
 _READ_DIRECT_FROM_BYTES = 256 * 1024
 """Smaller reads come back to the same places: the page cache serves them."""
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What link() says on vfat and exFAT, on network file systems, and on some in user space."""
 _WINDOW_BYTES = 2 * 1024 * 1024
 _windows: deque[memoryview] = deque(maxlen=8)
 """Aligned memory to read into past the page cache, kept for the next read."""
@@ -52,6 +55,26 @@ def _write_past_cache(descriptor: int, data: memoryview) -> int:
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
     return done
+
+
+def links_refused(folder: Path) -> OSError | None:
+    """Why the file system of a folder makes no hard links, if it does not. That alone says so: a
+    link that is refused elsewhere may be for the rights of its place.
+
+    :raise OSError: as open and link
+    """
+    one, other = (folder / secrets.token_hex(16) for _ in range(2))
+    try:
+        os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.link(one, other)
+    except OSError as refused:
+        if refused.errno not in NO_LINKS:
+            raise
+        return refused
+    finally:
+        one.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+    return None
 
 
 def sync_folder(path: Path) -> None:

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quiesce.model.failure import Evidence, StorageFailure
-from quiesce.vault.stores.files import Buffer, read_fully, read_range, sync_folder, write_synced
+from quiesce.vault.stores.files import (
+    NO_LINKS,
+    Buffer,
+    links_refused,
+    read_fully,
+    read_range,
+    sync_folder,
+    write_synced,
+)
 from quiesce.vault.stores.store import (
     KEY,
     MARKER,
@@ -48,7 +56,8 @@ class LocalStore:
     def create(cls, path: Path | str) -> LocalStore:
         """Make the folders of a new store, or open the one that is there.
 
-        :raise StorageFailure: storage.not-empty when the folder holds anything else
+        :raise StorageFailure: storage.not-empty when the folder holds anything else,
+            storage.links-unsupported
         """
         root = Path(path).absolute()
         try:
@@ -62,6 +71,12 @@ class LocalStore:
                         f"{root} holds other files; a vault needs a folder of its own.",
                         evidence=[Evidence(f"found {foreign[0]!r}", str(root))],
                     )
+                (root / "tmp").mkdir(exist_ok=True)
+                refused = links_refused(root / "tmp")
+                if refused is not None:
+                    with contextlib.suppress(OSError):
+                        (root / "tmp").rmdir()
+                    raise _linkless(refused, root)
                 for shard in range(256):
                     (root / "packs" / f"{shard:02x}").mkdir(parents=True, exist_ok=True)
                 for folder in _FOLDERS:
@@ -101,7 +116,7 @@ class LocalStore:
             # Also when it was there already: its writer may have died before its own fsync.
             sync_folder(target.parent)
         except OSError as inner:
-            raise self._explain(inner, target, "write") from inner
+            raise self._explain_put(inner, target) from inner
         return result
 
     def get(self, key: str, *, limit_bytes: int) -> bytes:
@@ -220,6 +235,13 @@ class LocalStore:
         self._device = device
         return identity
 
+    def _explain_put(self, inner: OSError, target: Path) -> StorageFailure:
+        if inner.errno in NO_LINKS:
+            with contextlib.suppress(OSError):
+                if links_refused(self._root / "tmp") is not None:
+                    return _linkless(inner, self._root)
+        return self._explain(inner, target, "write")
+
     def _explain(self, inner: OSError, path: Path, doing: str) -> StorageFailure:
         if inner.errno == errno.ENOENT:
             try:
@@ -234,6 +256,20 @@ class LocalStore:
                 evidence=[Evidence("no such file", str(path), raw=str(inner))],
             )
         return _failure(inner, path, doing)
+
+
+def _linkless(inner: OSError, path: Path) -> StorageFailure:
+    return StorageFailure(
+        "storage.links-unsupported",
+        f"The file system of {path} has no hard links, by which a vault's files are made at once.",
+        evidence=[
+            Evidence(
+                f"{errno.errorcode.get(inner.errno or 0, 'error')} while trying to link a new file",
+                str(path),
+                raw=str(inner),
+            )
+        ],
+    )
 
 
 def _failure(inner: OSError, path: Path, doing: str, *, vanished: bool = False) -> StorageFailure:

@@ -19,7 +19,15 @@ from quiesce.vault.stores.files import Buffer
 
 UNREADABLE = frozenset({"storage.io-error", "storage.object-too-large"})
 """Of one object: a bad sector is as much damage as a turned bit."""
-CANNOT_WRITE = frozenset({"storage.read-only", "storage.denied", "storage.locked", "storage.full"})
+CANNOT_WRITE = frozenset(
+    {
+        "storage.read-only",
+        "storage.denied",
+        "storage.locked",
+        "storage.full",
+        "storage.links-unsupported",
+    }
+)
 """Of a store that may still be read."""
 MARKER = "quiesce-store"
 """Name of the object that says that a store is there, and by its content which one."""
@@ -76,8 +84,8 @@ class Store(Protocol):
         all, and is durable once this returns. An object that is already there is left alone,
         whatever it holds.
 
-        :raise StorageFailure: storage.full, storage.read-only; then either nothing or the whole
-            object is there
+        :raise StorageFailure: storage.full, storage.read-only, storage.links-unsupported; then
+            either nothing or the whole object is there
         """
 
     def get(self, key: str, *, limit_bytes: int) -> bytes:

@@ -131,7 +131,7 @@ def _here(
     without_key: bool,
     common: Common,
 ) -> int:
-    from quiesce.service.verify import damaged, told
+    from quiesce.service.verify import damaged, stuck, told
     from quiesce.vault.upkeep.budget import Budget
     from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
     from quiesce.vault.upkeep.verify_packs import verify_packs
@@ -170,8 +170,11 @@ def _here(
         if report.verdict is Verdict.DAMAGED:
             failure = damaged(report, with_key=not without_key)
             screen.show_failure(failure.report(), to=screen.out)
+        elif report.stuck:
+            screen.show_failure(stuck(report).report(), to=screen.out)
         elif report.verdict is not Verdict.INTACT:
-            screen.say("Nothing damaged was found in what was looked at.", "green")
+            if not report.came_to_none:
+                screen.say("Nothing damaged was found in what was looked at.", "green")
         elif mode == "structure":  # a pack that has turned bad is there, too
             screen.say("Nothing is missing.", "green")
             screen.advise(
@@ -188,4 +191,6 @@ def _here(
         "damage": as_json_value(damage),
     }
     screen.emit(answer, as_json=common.json, human=human)
-    return ExitCode.DAMAGED if report.verdict is Verdict.DAMAGED else ExitCode.OK
+    if report.verdict is Verdict.DAMAGED:
+        return ExitCode.DAMAGED
+    return ExitCode.USAGE if report.stuck else ExitCode.OK

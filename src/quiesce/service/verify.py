@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quiesce.model.damage import DiskHealth, PointHealth
-from quiesce.model.failure import Evidence, VaultFailure
+from quiesce.model.failure import Evidence, InputFailure, VaultFailure
 from quiesce.model.job import Job, TaskName
 from quiesce.model.progress import Progress
 from quiesce.model.units import size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
 from quiesce.service.work import Parts
+from quiesce.vault.format.pack import PACK_BYTES
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.upkeep.sampling import SAMPLE_CHUNKS
 from quiesce.vault.upkeep.verify_report import Verdict, VerifyMode, VerifyReport
@@ -46,6 +47,8 @@ def verify(parts: Parts, job: Job) -> None:
         console.note(level, f"{finding.object}: {finding.detail} [{finding.code}]{healed}")
     if report.verdict is Verdict.DAMAGED:
         raise damaged(report)
+    if report.stuck:
+        raise stuck(report)
 
 
 def told(report: VerifyReport, where: str = "") -> list[str]:
@@ -58,11 +61,10 @@ def told(report: VerifyReport, where: str = "") -> list[str]:
             "With 95 % confidence less than "
             f"{drawn.damaged_share_below * 100:.2f} % of what the points hold is damaged."
         )
-    if report.stuck:
-        lines.append(
-            f"What comes next takes more than the limit of {report.stopped_by}, and so this came "
-            "no further: give a larger one."
-        )
+    if report.came_to_none:
+        lines.append("No pack, point or chunk was looked at: nothing is known of them.")
+    if report.stuck and report.verdict is Verdict.DAMAGED:
+        lines.append(stuck(report).message)
     if report.stopped_by and not report.cursor:
         lines.append(f"The limit of {report.stopped_by} was reached.")
     elif report.stopped_by:
@@ -90,6 +92,20 @@ def _looked_at(report: VerifyReport) -> str:
         packs = f"{report.packs_checked} of {packs}"
     what = f"{points} and {packs}" if report.examined else packs
     return f"{what} checked, {size_text(report.bytes_read)} read."
+
+
+def stuck(report: VerifyReport) -> InputFailure:
+    """Of one that would come no further however often it is gone on with."""
+    if report.packs_checked or report.points:
+        came = "This came no further"
+    else:
+        came = "Nothing was checked"
+    return InputFailure(
+        "input.limit-too-small",
+        f"{came}: what comes next takes more than the limit of {report.stopped_by}.",
+        remedy="Give a larger limit. A pack is read whole, and has up to "
+        f"{size_text(PACK_BYTES)}; what every part begins with counts, too.",
+    )
 
 
 def damaged(report: VerifyReport, *, with_key: bool = True) -> VaultFailure:

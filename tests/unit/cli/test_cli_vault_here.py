@@ -10,7 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from vault_here import Here, content, make_points
+from vault_here import Here, Said, content, make_points
 
 from quiesce.cli import follow
 from quiesce.cli.main import run
@@ -456,12 +456,40 @@ def pack_of(here: Here, point_id: str) -> str:
 
 
 def test_a_check_that_reached_its_limit_says_how_to_go_on(here: Here) -> None:
-    said = here("verify", "--requests", "8")
+    size = str(here.packs()[0].stat().st_size + 40_000)
+    said = here("verify", "--read", size)
     assert said.code == 0, said.words
     assert " of 4 packs checked" in said.words
     assert "0 points" not in said.words
     assert "--cursor packs:" in said.words
     assert f"--at {here.folder}" in said.words
+
+
+@pytest.mark.parametrize("more", [("--read", "1"), ("--read", "20000"), ("--requests", "1")])
+@pytest.mark.parametrize("keyless", [False, True], ids=["with the key", "without"])
+def test_a_check_whose_limit_lets_it_look_at_nothing_is_refused_and_never_green(
+    here: Here, more: tuple[str, str], keyless: bool
+) -> None:
+    def verify(*words: str) -> Said:
+        if keyless:
+            return here.plain("verify", "--at", str(here.folder), "--without-key", *words)
+        return here("verify", *words)
+
+    said = verify(*more)
+    assert (said.code, "[input.limit-too-small]" in said.words) == (2, True), said.words
+    assert "Nothing damaged" not in said.words
+    assert "No pack, point or chunk was looked at" in said.words
+    report = json.loads(verify(*more, "--json").out)
+    assert (report["packs_checked"], report["stuck"]) == (0, True)
+    again = verify(*more, "--cursor", report["cursor"])
+    assert again.code == 2
+    assert verify("--read", "10MiB", "--cursor", report["cursor"]).code == 0
+
+
+def test_a_check_whose_time_is_up_before_the_first_pack_is_never_green(here: Here) -> None:
+    said = here("verify", "--minutes", "0.0000001")
+    assert said.code == 2, said.words
+    assert "Nothing damaged" not in said.words
 
 
 def test_a_lost_index_is_rebuilt(here: Here) -> None:

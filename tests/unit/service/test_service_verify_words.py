@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from quiesce.model.damage import DiskHealth, PointHealth
-from quiesce.service.verify import damaged, told
+from quiesce.service.verify import damaged, stuck, told
 from quiesce.vault.upkeep.verify_report import (
     Finding,
     SampleReport,
@@ -60,12 +60,6 @@ def test_a_limited_check_claims_no_more_than_it_has_looked_at() -> None:
     first, more = told(report(checked=19, examined=False, stopped_by="bytes"))
     assert first == "19 of 134 packs checked, 200.0 MiB read."
     assert "reached at 20.0 % of the stored bytes" in more
-
-
-def test_a_limit_that_is_too_small_for_what_comes_next_is_said_to_be() -> None:
-    _, why, more = told(replace(report(checked=0, stopped_by="requests"), stuck=True))
-    assert why.startswith("What comes next takes more than the limit of requests")
-    assert "To go on" in more
 
 
 def test_a_sample_that_its_limit_ended_is_not_said_to_go_on() -> None:
@@ -142,3 +136,12 @@ def test_without_the_key_the_points_that_suffer_are_unknown_and_not_none(
     points = "which points need it" if packs == 1 else "which points need them"
     assert failure.message == f"{said}; {points} is known only with the key."
     assert "--key-file KEY" in failure.remedy
+
+
+def test_a_check_that_came_to_nothing_says_so_and_one_that_is_stuck_fails() -> None:
+    none = report(checked=0, examined=False, stopped_by="time")
+    assert "No pack, point or chunk was looked at: nothing is known of them." in told(none)
+    failure = stuck(replace(none, stuck=True))
+    assert failure.code == "input.limit-too-small"
+    assert failure.message.startswith("Nothing was checked: ")
+    assert "larger limit" in failure.remedy

@@ -57,6 +57,10 @@ class Meter:
             self.spend(requests, size_bytes)
         return refused
 
+    def never_reads(self, size_bytes: int) -> bool:
+        """Whether no run with this budget could read so much at once."""
+        return self._budget.bytes is not None and size_bytes > self._budget.bytes
+
     def refuses(self, requests: int = 0, size_bytes: int = 0) -> str:
         """Which limit a step of this cost would exceed: "time", "bytes", "requests", or ""."""
         budget = self._budget

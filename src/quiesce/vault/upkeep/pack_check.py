@@ -84,6 +84,7 @@ class PackRound:
     """A round through packs in the order of their names, several at a time, as far as a budget
     reaches. `reached` is the last name that it has come to, `stopped_by` the limit that ended it.
     `done_bytes` are of all packs up to `reached`, in this run and the ones that it goes on with.
+    `stuck`: the first pack by itself exceeds the budget, so that none like it comes any further.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class PackRound:
         self.done_bytes = self.total_bytes - sum(self._sizes[name] for name in self._todo)
         self.reached = after
         self.stopped_by = ""
+        self.stuck = bool(self._todo) and meter.never_reads(self._sizes[self._todo[0]])
 
     def check(
         self, check: Callable[[bytes, int], PackCheck], cancelled: Callable[[], bool]

@@ -145,7 +145,7 @@ class _Verification:
             stopped_by=self.stopped_by,
             cursor="" if left_off is None else str(left_off),
             damaged_before=damaged_before,
-            stuck=left_off is not None and left_off == cursor,
+            stuck=left_off is not None and left_off.stuck_since(cursor, packs.stuck),
             requests=self.meter.requests,
             seconds=self.meter.seconds,
             sample=sample,

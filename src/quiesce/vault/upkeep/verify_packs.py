@@ -92,6 +92,7 @@ def verify_packs(
         total_bytes=packs.total_bytes,
         examined=False,
         stopped_by=stopped_by,
+        stuck=bool(stopped_by) and left_off.stuck_since(at, packs.stuck),
         cursor=str(left_off) if stopped_by else "",
         requests=meter.requests,
         seconds=meter.seconds,

@@ -59,6 +59,12 @@ class Cursor:
     damaged: bool = False
     known: str = ""
 
+    def stuck_since(self, begun: Cursor | None, at_pack: bool) -> bool:
+        """Whether the next part with the same budget would come no further than here. `at_pack`:
+        the first pack that this one was to read exceeds the budget by itself."""
+        nowhere = begun is None and self.stage == SEALED and not self.after
+        return nowhere or self == begun or (at_pack and self.stage == PACKS)
+
     def __str__(self) -> str:
         until = self.until.astimezone(UTC).strftime(_TIME)
         parts = [str(self.mode), self.stage, self.after, until]
@@ -130,7 +136,8 @@ class VerifyReport:
     `points` were walked to the end; else `points` is not all of them, and `unseen` are missing.
     `stopped_by` names the limit of the budget that ended it ("time", "bytes", "requests"), and
     `cursor` is where to go on; both are empty when there is nothing left to look at. `stuck`: it
-    stopped where it had begun, since what comes next does not fit into the budget.
+    stopped where it had begun, since what comes next does not fit into the budget, and no part with
+    the same budget comes any further.
     `damaged_before`: an earlier part of the round has met damage that this one did not come to.
     `sample`: of mode SAMPLE.
     """
@@ -175,6 +182,12 @@ class VerifyReport:
     @property
     def hurt(self) -> tuple[PointHealth, ...]:
         return tuple(point for point in self.points if not point.intact)
+
+    @property
+    def came_to_none(self) -> bool:
+        """A limit ended it before it had looked at any pack, chunk or point."""
+        drawn = self.sample is not None and self.sample.restored > 0
+        return bool(self.stopped_by) and not (self.packs_checked or self.points or drawn)
 
     @property
     def covered_share(self) -> float:

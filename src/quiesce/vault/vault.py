@@ -20,6 +20,7 @@ from quiesce.vault.format.manifest import Manifest, point_id_of, point_key
 from quiesce.vault.format.slots import add_slot, new_slot_key, read_slots, remove_slot
 from quiesce.vault.points.bases import Base, find_base
 from quiesce.vault.points.reader import VaultDiskReader
+from quiesce.vault.points.salvage import SalvagingReader
 from quiesce.vault.points.writer import VaultPointWriter
 from quiesce.vault.stores.store import ObjectMissing, Put, Store
 from quiesce.vault.upkeep.budget import UNLIMITED, Budget
@@ -159,13 +160,16 @@ class Vault:
             compression_level=compression_level,
         )
 
-    def reader(self, point_id: str, disk: str) -> VaultDiskReader:
-        """:raise NotFoundFailure: vault.point-unknown, vault.disk-unknown"""
+    def reader(self, point_id: str, disk: str, *, salvage: bool = False) -> VaultDiskReader:
+        """With `salvage`, what is lost reads as zeros, and is told as the reader's `lost`.
+
+        :raise NotFoundFailure: vault.point-unknown, vault.disk-unknown
+        """
         manifest = self.manifest(point_id)
         for part in manifest.maps:
             if part.name == disk:
-                label = f"disk {disk!r} of point {point_id}"
-                return VaultDiskReader(self.contents, part, label)
+                kind = SalvagingReader if salvage else VaultDiskReader
+                return kind(self.contents, part, f"disk {disk!r} of point {point_id}")
         raise NotFoundFailure(
             "vault.disk-unknown",
             f"Point {point_id} has no disk {disk!r}.",

@@ -120,6 +120,11 @@ class VaultDiskReader:
     def size_bytes(self) -> int:
         return self._ref.size_bytes
 
+    @property
+    def lost(self) -> tuple[Extent, ...]:
+        """What was read as zeros since it could not be read: none here, where that fails."""
+        return ()
+
     def extents(self) -> Iterator[Extent]:
         chunk, size = self._ref.chunk_bytes, self.size_bytes
         start, kind = 0, ExtentKind.ZERO

@@ -175,7 +175,7 @@ class PolicyAdd(PolicyBody):
 
 class RestoreStart(_Body):
     """`to` is an absolute path on the server's host: a folder, or for a single disk the file.
-    Without `disks`, all disks of the point are restored."""
+    With `folder` it is a folder also when it is not there yet, which is made. Without `disks`, all disks of the point are restored."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -189,6 +189,7 @@ class RestoreStart(_Body):
     disks: list[Text] | None = Field(default=None, min_length=1, max_length=64)
     format: Literal["raw", "qcow2"] = "raw"
     overwrite: bool = False
+    folder: bool = False
 
 
 class Mends(_Body):

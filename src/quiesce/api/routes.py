@@ -295,6 +295,7 @@ def restore(service: Running, body: RestoreStart) -> Job:
             disks=None if body.disks is None else tuple(body.disks),
             format=body.format,
             overwrite=body.overwrite,
+            folder=body.folder,
         )
     )
 

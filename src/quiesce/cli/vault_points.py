@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from quiesce.cli import screen
 from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite
-from quiesce.cli.restore import format_of
+from quiesce.cli.restore import RestoreTo, format_of, place_of
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
@@ -43,7 +42,7 @@ def restore(
     point: Annotated[str, Parameter(help="Its id, as `vault points` lists it.")],
     /,
     *,
-    to: Annotated[Path, Parameter(help="A folder; or, for a single disk, the file itself.")],
+    to: RestoreTo,
     disk: Disks = (),
     format: DiskFormat = None,  # noqa: A002 - the option's name
     overwrite: Overwrite = False,
@@ -55,17 +54,17 @@ def restore(
     from quiesce.block.image import open_target
     from quiesce.block.room import require_room
     from quiesce.service.requests import RestoreRequest
-    from quiesce.service.restore import make_folder, plan_targets
+    from quiesce.service.restore import make_folder_of, plan_targets
     from quiesce.transfer.restore import data_bytes, restore_disk
 
     _only_at(place, "restore", "restore")
-    chosen = format or format_of(to)
+    path, folder = place_of(to)
+    chosen = format or format_of(path)
     vault = place.open()
     found = vault.point(point)
-    request = RestoreRequest(point, to.absolute(), disk or None, chosen, overwrite)
+    request = RestoreRequest(point, path, disk or None, chosen, overwrite, folder)
     targets = plan_targets(found, request)
-    if len(targets) > 1 or request.to.is_dir():
-        make_folder(request.to)
+    make_folder_of(request, targets)
     readers = [vault.reader(point, target.disk.name) for target in targets]
     sizes = [data_bytes(reader) for reader in readers]
     require_room((target.path, size) for target, size in zip(targets, sizes, strict=True))

@@ -52,6 +52,7 @@ def restore_dialog(
                     disks=chosen,
                     format=form.value,
                     overwrite=bool(overwrite.value),
+                    folder=(target.value or "").endswith("/"),
                 )
                 job = await attempt(lambda: service.jobs.start_restore(request))
                 if job is not None:

@@ -47,8 +47,8 @@ def plan_targets(
     """Where each disk goes. Nothing is written, the targets are only looked at: except those that
     an earlier run of the job has `restored`, which are the job's own.
 
-    `to` is a folder when it is one or when several disks are asked for; for a single disk it is
-    the file's path.
+    `to` is a folder when it is one, is said to be one or when several disks are asked for; for a
+    single disk it is the file's path.
 
     :raise InputFailure: input.path-invalid
     :raise NotFoundFailure: restore.disk-not-found
@@ -61,7 +61,7 @@ def plan_targets(
             remedy="Give the whole path on the server's host, from / on.",
         )
     disks = _chosen(point, request.disks)
-    if len(disks) == 1 and not request.to.is_dir():
+    if not _into_folder(request, len(disks)):
         targets: tuple[Target, ...] = (Target(disks[0], request.to),)
     else:
         names = _file_names([disk.name for disk in disks], _SUFFIX[request.format])
@@ -149,8 +149,7 @@ def _restore(parts: Parts, job: Job) -> str:
         _remove_temporary_files(console, job)
     targets = plan_targets(point, request, restored=job.restored)
     console.stop_if_cancelled()
-    if len(targets) > 1 or request.to.is_dir():
-        make_folder(request.to)
+    make_folder_of(request, targets)
     readers = [parts.points.reader(point.id, target.disk.name) for target in targets]
     sizes = [data_bytes(reader) for reader in readers]
     require_room(
@@ -222,7 +221,18 @@ def _show(console: Console, done_bytes: int, total_bytes: int, disk: Progress) -
     )
 
 
-def make_folder(folder: Path) -> None:
+def _into_folder(request: RestoreRequest, disks: int) -> bool:
+    return disks > 1 or request.folder or request.to.is_dir()
+
+
+def make_folder_of(request: RestoreRequest, targets: Sequence[Target]) -> None:
+    """The one that the targets lie in, unless the single target is the file that was asked for.
+
+    :raise RestoreFailure: restore.target-not-writable
+    """
+    folder = request.to
+    if not _into_folder(request, len(targets)):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -55,6 +55,15 @@ def test_a_missing_folder_is_to_be_made_and_not_to_be_given_access_to(here: Here
     assert f"`mkdir -p '{target.parent}'`" in said.words
 
 
+def test_a_path_that_ends_with_a_slash_is_a_folder_also_one_that_is_not_there_yet(
+    here: Here,
+) -> None:
+    (point,) = here.json("points", "--vm", "db")
+    said = here("restore", point["id"], "--to", f"{here.tmp}/new folder/")
+    assert said.code == 0, said.words
+    assert (here.tmp / "new folder" / "vda.img").read_bytes() == content("db", 0)
+
+
 def test_without_at_it_says_what_to_say(here: Here) -> None:
     for command in (("points",), ("restore", "0" * 16, "--to", "x.img")):
         said = here.plain(*command)

@@ -42,6 +42,16 @@ def test_a_restore_onto_a_disk_that_a_vm_has_open_is_refused_before_there_is_a_j
     assert target.read_bytes() == machine.content
 
 
+def test_a_folder_that_is_said_to_be_one_is_made_for_a_single_disk(
+    service: Service, machine: PaperMachine, tmp_path: Path
+) -> None:
+    point = ended(service, service.jobs.start_backup("web")).point_id
+    folder = tmp_path / "new"
+    ended(service, service.jobs.start_restore(RestoreRequest(point, folder, folder=True)))
+    (made,) = folder.iterdir()
+    assert made.read_bytes() == machine.content
+
+
 @pytest.fixture
 def two_disks(machine: PaperMachine) -> PaperMachine:
     (machine.folder / "vdb.disk").write_bytes(os.urandom(100_000))

@@ -1,4 +1,5 @@
-"""A host that waits for moments only."""
+"""A host that waits for moments only; for an agent's first request longer, which most tests are
+to see."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def scene() -> Scene:
 @pytest.fixture
 def host(scene: Scene) -> Iterator[AgentHost]:
     with scene.running(
-        grace=0.4, poll=0.6, first_report=0.5, handler=0.8, silence=60, stage=0.4, slack=0.2
+        grace=3, poll=1, first_report=1, handler=1.5, silence=60, stage=1, slack=0.2
     ) as running:
         running._agent("web")._intervals.extend([0.05] * 9)
         yield running

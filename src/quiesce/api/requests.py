@@ -175,7 +175,8 @@ class PolicyAdd(PolicyBody):
 
 class RestoreStart(_Body):
     """`to` is an absolute path on the server's host: a folder, or for a single disk the file.
-    With `folder` it is a folder also when it is not there yet, which is made. Without `disks`, all disks of the point are restored."""
+    With `folder` it is a folder also when it is not there yet, which is made. Without `disks`, all
+    disks of the point are restored."""
 
     model_config = ConfigDict(
         extra="forbid",

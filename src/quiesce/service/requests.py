@@ -9,7 +9,8 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
     """`to` is absolute, on the server's host: a folder, or for one disk the file itself.
-    `folder`: it is a folder also when it is not there yet. `disks` None means all of the point's. `format` is raw or qcow2."""
+    `folder`: it is a folder also when it is not there yet. `disks` None means all of the
+    point's. `format` is raw or qcow2."""
 
     point_id: str
     to: Path

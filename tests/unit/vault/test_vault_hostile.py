@@ -74,7 +74,7 @@ def test_format_objects(data: bytes) -> None:
 def test_key_slots(data: bytes) -> None:
     with pytest.raises(Failure) as caught:
         unlock([data], KeyFile(bytes(32)), b"id")
-    assert caught.value.code == "auth.key-wrong"
+    assert caught.value.code == "vault.corrupt-slots"
 
 
 @given(st.text(max_size=80))

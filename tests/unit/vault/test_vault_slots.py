@@ -143,3 +143,21 @@ def test_a_slot_holds_no_secret_in_the_clear(scene: Scene) -> None:
     stored = b"".join(data for key, (data, _) in store.objects.items() if key.startswith("keys/"))
     assert b"horse" not in stored
     assert KEY.secret.hex().encode() not in stored
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_where_every_slot_is_damaged_that_is_said_and_no_key_is_called_wrong(
+    scene: Scene, more: int
+) -> None:
+    store = scene.store
+    assert isinstance(store, PaperStore)
+    for _ in range(more):
+        scene.vault.add_key(KeyFile.generate())
+    for slot in list_slots(store):
+        store.delete(f"keys/slot-{slot.id}")
+        store.put(f"keys/slot-{slot.id}", b"\0" * 300)
+    with pytest.raises(Failure) as caught:
+        Vault.open(store, KEY)
+    assert caught.value.code == "vault.corrupt-slots"
+    told = f"all of its {more + 1} key slots are" if more else "its only key slot is"
+    assert caught.value.message == f"No key opens the vault: {told} damaged."

@@ -197,7 +197,7 @@ def unlock(slots: Iterable[bytes], material: KeyMaterial | None, vault_id: bytes
     """Open the first slot that this key fits.
 
     :raise VaultFailure: vault.locked when there is no key at all; vault.version-unsupported when no
-        slot opens and one is of a newer version
+        slot opens and one is of a newer version; vault.corrupt-slots when all are damaged
     :raise AuthFailure: auth.key-wrong when no slot opens
     """
     if material is None:
@@ -206,8 +206,7 @@ def unlock(slots: Iterable[bytes], material: KeyMaterial | None, vault_id: bytes
             "The vault is locked: no key was given.",
             remedy="Give the passphrase, the key file or the recovery key of this vault.",
         )
-    tried = 0
-    damaged = 0
+    tried = others = damaged = 0
     newer = ""
     for stored in slots:
         try:
@@ -216,6 +215,7 @@ def unlock(slots: Iterable[bytes], material: KeyMaterial | None, vault_id: bytes
                 newer = f"version {str(slot['version'])[:20]!r}"
                 continue
             if slot["kind"] != material.kind:
+                others += 1
                 continue
             salt = bytes.fromhex(slot["salt"])
             wrapped = bytes.fromhex(slot["wrapped"])
@@ -240,6 +240,14 @@ def unlock(slots: Iterable[bytes], material: KeyMaterial | None, vault_id: bytes
             "No key slot of this version opens, and one was written by a newer Quiesce.",
             evidence=[Evidence(newer, "key slots")],
             remedy="Upgrade Quiesce on this machine, or give a key that it has added.",
+        )
+    if damaged and not tried and not others:
+        raise VaultFailure(
+            "vault.corrupt-slots",
+            "No key opens the vault: "
+            + ("its only key slot is" if damaged == 1 else f"all of its {damaged} key slots are")
+            + " damaged.",
+            evidence=[Evidence(f"{damaged} unreadable", "key slots")],
         )
     raise AuthFailure(
         "auth.key-wrong",

@@ -92,7 +92,12 @@ class TroubledVault(VaultMachine):
 
     # ── records that rot ─────────────────────────────────────────────────────────────────────
 
-    @rule(what=st.sampled_from(ROTTEN), which=st.integers(0, 9), how=SPOILT, at=st.floats(0.0, 1.0))
+    @rule(
+        what=st.sampled_from(ROTTEN),
+        which=st.integers(0, 9),
+        how=SPOILT | st.just("on a bad sector"),
+        at=st.floats(0.0, 1.0),
+    )
     def rot(self, what: str, which: int, how: str, at: float) -> None:
         # A mark that rots between a collection's look at it and its deletions: a stated limit.
         deleting = what == "garbage/" and self.count("collection")
@@ -100,13 +105,18 @@ class TroubledVault(VaultMachine):
         if keys and not deleting:
             key = keys[which % len(keys)]
             TOLD["records that rotted"] += 1
-            self.store.change(key, spoilt(self.store.objects[key][0], how, at))
+            if how == "on a bad sector":
+                self.store.bad_sectors[key] = 0, len(self.store.objects[key][0])
+            else:
+                self.store.change(key, spoilt(self.store.objects[key][0], how, at))
             self.rotten.add("lease" if key == "sessions/gc" else key.partition("/")[0])
 
     def foreseen(self, kind: str) -> set[str]:
         more: set[str] = set()
         if kind == "collection" and self.rotten & {"garbage", "damage"}:
             more |= {"vault.collect-refused"}
+        if kind == "backup" and self.rotten & {"garbage", "damage"}:
+            more |= {"vault.record-unread"}  # a verification has removed it meanwhile
         if kind == "collection" and "damage" in self.rotten:
             more |= {"vault.corrupt-index"}
         if self.off_by_hours and kind in ("backup", "copy", "arrival"):

@@ -187,8 +187,9 @@ def remedy_steps(failure: FailureReport) -> tuple[str, ...]:
 
 
 def failure_json(failure: FailureReport) -> Any:
-    """The object printed for a failure under `--json`."""
-    return asdict(failure)
+    """The object printed for a failure under `--json`: with the remedy that people see, a step a
+    line."""
+    return asdict(failure) | {"remedy": "\n".join(remedy_steps(failure))}
 
 
 def with_commands(text: str, console: Console = out) -> Text:

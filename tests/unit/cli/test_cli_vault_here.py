@@ -64,6 +64,16 @@ def test_a_path_that_ends_with_a_slash_is_a_folder_also_one_that_is_not_there_ye
     assert (here.tmp / "new folder" / "vda.img").read_bytes() == content("db", 0)
 
 
+def test_a_program_is_told_the_same_next_steps_as_people(here: Here) -> None:
+    (here.tmp / "other.key").write_text("0" * 64)
+    wrong = ("points", "--at", str(here.folder), "--key-file", str(here.tmp / "other.key"))
+    steps = json.loads(here.plain(*wrong, "--json").out)["remedy"].splitlines()
+    assert len(steps) == 2
+    said = here.plain(*wrong).err
+    for step in steps:
+        assert step in said
+
+
 def test_without_at_it_says_what_to_say(here: Here) -> None:
     for command in (("points",), ("restore", "0" * 16, "--to", "x.img")):
         said = here.plain(*command)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cyclopts import Parameter
+from cyclopts import ArgumentCollection, Group, Parameter
 from cyclopts.validators import Number
 
 from quiesce.model.failure import InputFailure
@@ -60,6 +60,14 @@ DiskFormat = Annotated[
     Parameter(help="Of the files written: raw, but qcow2 for a file named so."),
 ]
 Overwrite = Annotated[bool, Parameter(show_default=False, help="Replace files that exist already.")]
+Salvage = Annotated[
+    bool,
+    Parameter(
+        show_default=False,
+        help="Restore what can be read of a damaged point: zeros stand for the rest, which is "
+        "listed, and the command ends with 9.",
+    ),
+]
 
 # Bounds of the API, checked here too: where there is no server, nobody else checks them.
 SAMPLE = Number(gte=1, lte=10_000_000)
@@ -132,3 +140,22 @@ def pairs(what: str, values: tuple[str, ...]) -> dict[str, str]:
             )
         found[name] = rest
     return found
+
+
+def _one_of_two(options: ArgumentCollection) -> None:
+    """A vault at `--at` has no server. One that only the environment names is for other commands.
+
+    :raise InputFailure: input.usage
+    """
+    said = {token.keyword for option in options for token in option.tokens}
+    if {"--at", "--server"} <= said:
+        raise InputFailure(
+            "input.usage",
+            "`--server` and `--at` exclude each other.",
+            remedy="Leave `--server` out: the vault at `--at` is opened here, without any server. "
+            "For the server's vault, leave `--at` out.",
+        )
+
+
+AT_OR_SERVER = Group("Parameters", validator=_one_of_two)
+"""The parameters of commands on a vault, which is either here or a server's."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from quiesce.cli import screen
-from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite
+from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite, Salvage
 from quiesce.cli.restore import RestoreTo, format_of, place_of
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
@@ -46,6 +46,7 @@ def restore(
     disk: Disks = (),
     format: DiskFormat = None,  # noqa: A002 - the option's name
     overwrite: Overwrite = False,
+    salvage: Salvage = False,
     place: Place = PLACE,
     common: Common = COMMON,
 ) -> int:
@@ -53,6 +54,7 @@ def restore(
     whole."""
     from quiesce.block.image import open_target
     from quiesce.block.room import require_room
+    from quiesce.service.incomplete import Incomplete, incomplete, loss_of
     from quiesce.service.requests import RestoreRequest
     from quiesce.service.restore import make_folder_of, plan_targets
     from quiesce.transfer.restore import data_bytes, restore_disk
@@ -65,11 +67,12 @@ def restore(
     request = RestoreRequest(point, path, disk or None, chosen, overwrite, folder)
     targets = plan_targets(found, request)
     make_folder_of(request, targets)
-    readers = [vault.reader(point, target.disk.name) for target in targets]
+    readers = [vault.reader(point, target.disk.name, salvage=salvage) for target in targets]
     sizes = [data_bytes(reader) for reader in readers]
     require_room((target.path, size) for target, size in zip(targets, sizes, strict=True))
     done = 0
     told: list[dict[str, Any]] = []
+    hurt: list[Incomplete] = []
     go_on = "Disks that are whole stay; restore the others with `--disk NAME`."
     with working("Restore disks", go_on=go_on, quiet=common.json) as (tell, cancelled):
         for target, reader, size in zip(targets, readers, sizes, strict=True):
@@ -91,25 +94,35 @@ def restore(
                 phase=f"Restoring disk {target.disk.name}",
             )
             done += written.written_bytes
+            loss = loss_of(target.disk.name, reader.lost)
+            if loss.hurt_bytes:
+                hurt.append(Incomplete(loss, str(target.path)))
             told.append(
                 {
                     "disk": target.disk.name,
                     "path": str(target.path),
-                    "written_bytes": written.written_bytes,
+                    "written_bytes": written.written_bytes - loss.hurt_bytes,
                     "seconds": written.seconds,
+                    "lost_bytes": loss.hurt_bytes,
+                    "lost": [
+                        {"offset_bytes": each.offset_bytes, "length_bytes": each.length_bytes}
+                        for each in reader.lost
+                    ],
                 }
             )
 
     def human() -> None:
+        if hurt:
+            screen.show_failure(incomplete(hurt).report(), to=screen.out)
         for each in told:
             screen.say(
                 f"Disk {each['disk']} is at {each['path']}: {size_text(each['written_bytes'])} of "
                 f"data in {duration_text(each['seconds'])}.",
-                "green",
+                "yellow" if each["lost_bytes"] else "green",
             )
 
     screen.emit(told, as_json=common.json, human=human)
-    return ExitCode.OK
+    return incomplete(hurt).exit_code if hurt else ExitCode.OK
 
 
 def _only_at(place: Place, command: str, with_server: str) -> None:

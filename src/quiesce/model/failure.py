@@ -49,6 +49,7 @@ class ExitCode(IntEnum):
 
 
 EXIT_BY_CODE = {
+    "restore.point-incomplete": ExitCode.DAMAGED,
     "vault.base-missing": ExitCode.JOB_FAILED,
     "vault.clock-ahead": ExitCode.JOB_FAILED,
     "vault.collect-running": ExitCode.CONFLICT,
@@ -63,7 +64,8 @@ EXIT_BY_CODE = {
     "vault.session-expired": ExitCode.JOB_FAILED,
     "vault.version-unsupported": ExitCode.JOB_FAILED,
 }
-"""Codes that end a command otherwise than their family does: these vaults may well be sound."""
+"""Codes that end a command otherwise than their family does: these vaults may well be sound, and a
+restore has met damage where it is incomplete."""
 
 
 @dataclass(frozen=True, slots=True)

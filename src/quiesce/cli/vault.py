@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from cyclopts import App
 
+from quiesce.cli.options import AT_OR_SERVER
+
 app = App(
     name="vault",
     help="The vault: status, checks, keys, copies, clearing up. With --at, of any vault, without a "
     "server.",
+    group_parameters=AT_OR_SERVER,
 )
 
 for _name, _target, _text in (

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from quiesce.cli import screen
 from quiesce.cli.client import Json
 from quiesce.cli.confirm import confirmed
-from quiesce.cli.options import COMMON, Common, DryRun, Yes
+from quiesce.cli.options import AT_OR_SERVER, COMMON, Common, DryRun, Yes
 from quiesce.cli.vault_key_made import Kind, MadeKey, check_made, kind_of, make_key
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.model.failure import InputFailure
@@ -18,7 +18,11 @@ from quiesce.model.failure import InputFailure
 if TYPE_CHECKING:
     from quiesce.vault.vault import Vault
 
-app = App(name="key", help="Who can open the vault: list, add, remove, rotate.")
+app = App(
+    name="key",
+    help="Who can open the vault: list, add, remove, rotate.",
+    group_parameters=AT_OR_SERVER,
+)
 
 To = Annotated[
     Path | None, Parameter(help="Where the new key file is written; there must be none.")

@@ -51,6 +51,7 @@ def lock(
         raise InputFailure(
             "input.usage", "Say where the vault lies, also a server's: `--at s3://BUCKET/PREFIX`."
         )
+    place.check_no_key()
     if days is None and (mode is not None or lower or dry_run):
         raise InputFailure("input.usage", "Say for how long: `--days N`.")
     if days is not None and not 0 <= days <= MOST_DAYS:

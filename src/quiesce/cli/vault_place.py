@@ -86,6 +86,15 @@ class Place:
                 "input.usage", f"--without-key and {self._said[0]} exclude each other."
             )
 
+    def check_no_key(self) -> None:
+        """:raise InputFailure: input.usage, when a key is given to what needs none"""
+        if self._said:
+            raise InputFailure(
+                "input.usage",
+                f"No key is needed for this: `{self._said[0]}` would do nothing.",
+                remedy=f"Leave `{self._said[0]}` out.",
+            )
+
     def check_wait(self, wait: bool) -> None:
         """:raise InputFailure: input.usage, when nobody could go on with what is not waited for"""
         if self.at is not None and not wait:

@@ -64,6 +64,21 @@ def test_a_path_that_ends_with_a_slash_is_a_folder_also_one_that_is_not_there_ye
     assert (here.tmp / "new folder" / "vda.img").read_bytes() == content("db", 0)
 
 
+@pytest.mark.parametrize("command", [("status",), ("points",), ("key", "list"), ("gc",)])
+def test_a_server_is_not_named_in_vain(
+    here: Here, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = here(*command, "--server", "http://127.0.0.1:9")
+    assert (said.code, "`--server` and `--at` exclude each other." in said.words) == (2, True)
+    monkeypatch.setenv("QUIESCE_SERVER", "http://127.0.0.1:9")
+    assert here(*command).code == 0
+
+
+def test_a_key_is_not_given_to_a_lock_in_vain(here: Here) -> None:
+    said = here("lock", "--days", "3")
+    assert (said.code, "`--key-file` would do nothing" in said.words) == (2, True)
+
+
 def test_a_program_is_told_the_same_next_steps_as_people(here: Here) -> None:
     (here.tmp / "other.key").write_text("0" * 64)
     wrong = ("points", "--at", str(here.folder), "--key-file", str(here.tmp / "other.key"))

@@ -25,7 +25,7 @@ from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
 from quiesce.model.progress import Progress
-from quiesce.model.units import size_text
+from quiesce.model.units import count_text, size_text
 
 
 def prune(
@@ -194,8 +194,9 @@ def rebuild_index(
 def _rebuilding(plan: Any, common: Common) -> int:
     def human() -> None:
         screen.say(
-            f"Would read the lists of {plan['packs']} packs, write about {plan['segments']} "
-            f"segments of the index, and then delete the {plan['replaced']} older ones."
+            f"Would read the lists of {count_text(plan['packs'], 'pack')}, write about "
+            f"{count_text(plan['segments'], 'segment')} of the index, and then delete "
+            f"{count_text(plan['replaced'], 'older one')}."
         )
 
     screen.emit(plan, as_json=common.json, human=human)

@@ -14,7 +14,7 @@ from quiesce.cli.options import COMMON, NEWEST, Common, DryRun, Wait
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
 from quiesce.model.failure import ExitCode, InputFailure
-from quiesce.model.units import size_text
+from quiesce.model.units import count_text, size_text
 
 if TYPE_CHECKING:
     from quiesce.vault.copy.copying import CopyPlan, CopyReport
@@ -130,11 +130,12 @@ def _plan(plan: Json) -> None:
     if plan["makes_vault"]:
         screen.say(f"There is no vault at {plan['target']} yet; the copy makes it.")
     screen.say(
-        f"Would copy {len(plan['points'])} points and {plan['packs']} packs, "
+        f"Would copy {count_text(len(plan['points']), 'point')} and "
+        f"{count_text(plan['packs'], 'pack')}, "
         f"{size_text(plan['size_bytes'])}, from {plan['source']} to {plan['target']}."
     )
     if plan["points_there"]:
-        screen.say(f"{plan['points_there']} points are there already.")
+        screen.say(f"There already: {count_text(plan['points_there'], 'point')}.")
     for note in plan["notes"]:
         screen.say(note, "yellow")
     for unfit in plan["unfit"]:
@@ -147,14 +148,13 @@ def _unfit(unfit: Any) -> str:
 
 
 def _report(report: CopyReport, to: str) -> None:
+    from quiesce.service.copying import brought
     from quiesce.vault.copy.copying import shortfall
 
     for note in report.notes:
         screen.say(note, "yellow")
-    screen.say(
-        f"{len(report.points)} points and {report.packs} packs, {size_text(report.size_bytes)}, "
-        f"have been copied to {to}; {report.points_there} points were there."
-    )
+    there = f"There already: {count_text(report.points_there, 'point')}"
+    screen.say(f"{to}: {brought(report)} {there}.")
     missing = shortfall(report)
     if missing is not None:
         screen.show_failure(missing.report(), to=screen.out)

@@ -7,7 +7,7 @@ from quiesce.cli.client import Json
 from quiesce.cli.damage_text import show_damage
 from quiesce.cli.options import COMMON, Common
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
-from quiesce.model.units import size_text
+from quiesce.model.units import count_text, size_text
 
 
 def status(*, place: Place = PLACE, common: Common = COMMON) -> None:
@@ -37,10 +37,10 @@ def _show(vault: Json, place: Place) -> None:
         (
             ("vault", vault["location"]),
             ("id", vault["id"]),
-            ("points", f"{vault['points']} of {vault['vms']} VMs"),
+            ("points", f"{vault['points']} of {count_text(vault['vms'], 'VM')}"),
             ("protected", size_text(protected)),
             ("stored", size_text(stored) + ratio),
-            ("packs", f"{vault['packs']}, with {vault['chunks']} chunks"),
+            ("packs", f"{vault['packs']}, with {count_text(vault['chunks'], 'chunk')}"),
             ("free", "" if vault["free_bytes"] is None else size_text(vault["free_bytes"])),
         )
     )

@@ -20,6 +20,11 @@ def size_text(size_bytes: float) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def count_text(number: int, what: str) -> str:
+    """`1 pack`, `2 packs`: `what` is the word for one."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def size_bytes(text: str) -> int:
     """`20GiB`, "512 M" or "1048576" → bytes; every unit is binary.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nicegui import ui
 
 from quiesce.model.failure import Failure
-from quiesce.model.units import size_text
+from quiesce.model.units import count_text, size_text
 from quiesce.portal.damage_card import damage_html
 from quiesce.portal.failure_card import failure_html
 from quiesce.portal.frame import ask, attempt, button, card, fact, heading, html, page_frame
@@ -43,7 +43,7 @@ async def vault_page(service: Service, session: Session) -> None:
                 return
             with ui.element("div").classes("card-body"), ui.element("div").classes("facts"):
                 fact("Where", vault.location, wide=True)
-                fact("Recovery points", f"{vault.points} of {vault.vms} VMs")
+                fact("Recovery points", f"{vault.points} of {count_text(vault.vms, 'VM')}")
                 fact("Protected", size_text(vault.protected_bytes))
                 fact("Stored", size_text(vault.stored_bytes))
                 fact("Free", "–" if vault.free_bytes is None else size_text(vault.free_bytes))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from quiesce.model.job import Job, TaskName
 from quiesce.model.progress import Progress
-from quiesce.model.units import duration_text, size_text
+from quiesce.model.units import count_text, duration_text, size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import CollectRequest
 from quiesce.service.vault_views import CollectView, collect_view
@@ -69,7 +69,11 @@ def told(view: CollectView) -> list[str]:
             view.repack_copy_bytes,
         ),
     )
-    lines = [f"{what}: {packs} packs, {size_text(size)}." for what, packs, size in parts if packs]
+    lines = [
+        f"{what}: {count_text(packs, 'pack')}, {size_text(size)}."
+        for what, packs, size in parts
+        if packs
+    ]
     if view.hidden_until is not None and view.hidden_until > view.planned_at:
         lines.append(
             "What is deleted stays in the bucket, hidden, until its retention lock ends, the last "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quiesce.model.failure import Evidence, InputFailure, NotFoundFailure, StorageFailure
 from quiesce.model.job import Job, TaskName
-from quiesce.model.units import size_text
+from quiesce.model.units import count_text, size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import CopyRequest
 from quiesce.service.work import Parts
@@ -109,8 +109,9 @@ def copy(parts: Parts, job: Job) -> None:
     plan = planned(contents, request, cache_folder=cache)
     console.note(
         "info",
-        f"{len(plan.points)} points and {len(plan.packs)} packs, {size_text(plan.size_bytes)}, to "
-        f"copy to {plan.target.address}; {plan.points_there} points are there.",
+        f"To copy to {plan.target.address}: {count_text(len(plan.points), 'point')} and "
+        f"{count_text(len(plan.packs), 'pack')}, {size_text(plan.size_bytes)}; there already: "
+        f"{count_text(plan.points_there, 'point')}.",
     )
     plan = made(plan, request.to, cache_folder=cache)
     report = execute_copy(plan, console.progress, console.cancelled, clock=contents.clock)
@@ -129,11 +130,16 @@ def told(report: CopyReport) -> list[tuple[str, str]]:
         ("error", f"Point {u.point_id} of {u.vm or 'an unknown VM'} is not copied: {u.reason}")
         for u in report.unfit
     ]
-    lines.append(
-        (
-            "info",
-            f"{len(report.points)} points and {report.packs} packs, "
-            f"{size_text(report.size_bytes)}, have arrived.",
-        )
-    )
+    lines.append(("info", brought(report)))
     return lines
+
+
+def brought(report: CopyReport) -> str:
+    """What has arrived, as a sentence."""
+    if not (report.points or report.packs):
+        missing = "Nothing was brought" if report.unfit else "Nothing was missing"
+        return f"{missing} there."
+    return (
+        f"Copied: {count_text(len(report.points), 'point')} and "
+        f"{count_text(report.packs, 'pack')}, {size_text(report.size_bytes)}."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quiesce.model.job import Job, TaskName
+from quiesce.model.units import count_text
 from quiesce.service.work import Parts, warn
 from quiesce.vault.upkeep.rebuild import RebuildReport
 
@@ -22,6 +23,7 @@ def rebuild(parts: Parts, job: Job) -> None:
 
 def told(report: RebuildReport) -> str:
     return (
-        f"The index tells of {report.packs} packs with {report.rows} chunks, in {report.segments} "
-        f"segments; {report.replaced} older ones were replaced."
+        f"The index tells of {count_text(report.packs, 'pack')} with "
+        f"{count_text(report.rows, 'chunk')}, in {count_text(report.segments, 'segment')}; "
+        f"replaced: {count_text(report.replaced, 'older one')}."
     )

@@ -8,7 +8,7 @@ from quiesce.model.damage import DiskHealth, PointHealth
 from quiesce.model.failure import Evidence, InputFailure, VaultFailure
 from quiesce.model.job import Job, TaskName
 from quiesce.model.progress import Progress
-from quiesce.model.units import size_text
+from quiesce.model.units import count_text, size_text
 from quiesce.service.codec import from_json
 from quiesce.service.requests import VerifyRequest
 from quiesce.service.work import Parts
@@ -80,14 +80,14 @@ def _looked_at(report: VerifyReport) -> str:
     if report.sample is not None:
         drawn = report.sample
         return f"{drawn.restored} of {drawn.wanted} chunks drawn by chance were restored."
-    points = _count(len(report.points), "point")
+    points = count_text(len(report.points), "point")
     if report.mode is VerifyMode.STRUCTURE:
         need = "it needs" if len(report.points) == 1 else "they need"
         return (
             f"{points} checked: whether the packs that {need} are among the {report.packs} that "
             "are there."
         )
-    packs = _count(report.packs, "pack")
+    packs = count_text(report.packs, "pack")
     if report.packs_checked < report.packs:
         packs = f"{report.packs_checked} of {packs}"
     what = f"{points} and {packs}" if report.examined else packs
@@ -133,7 +133,7 @@ def damaged(report: VerifyReport, *, with_key: bool = True) -> VaultFailure:
     ]
     if len(hurt) > _SHOWN_POINTS:
         points.append(Evidence(f"{len(hurt) - _SHOWN_POINTS} more points suffer", "vault"))
-    suffer = f"{_count(len(hurt), 'point')} {'suffers' if len(hurt) == 1 else 'suffer'}"
+    suffer = f"{count_text(len(hurt), 'point')} {'suffers' if len(hurt) == 1 else 'suffer'}"
     rest = f"{whole} {'is' if whole == 1 else 'are'} whole"
     unseen = _unseen(report)
     remedy = (
@@ -165,7 +165,8 @@ def _damaged_objects(names: set[str], evidence: list[Evidence]) -> VaultFailure:
     one = len(names) == 1
     return VaultFailure(
         "vault.damaged",
-        f"{_count(len(names), 'pack' if packs else 'object')} {'is' if one else 'are'} damaged; "
+        f"{count_text(len(names), 'pack' if packs else 'object')} "
+        f"{'is' if one else 'are'} damaged; "
         f"which points need {'it' if one else 'them'} is known only with the key.",
         evidence=evidence,
         remedy="See which points suffer: `quiesce vault verify --at VAULT --key-file KEY`",
@@ -182,7 +183,7 @@ def _hurt_disk(disk: DiskHealth) -> str:
     ranges = [f"{r.offset_bytes}–{r.offset_bytes + r.length_bytes}" for r in disk.ranges]
     if disk.more_ranges:
         ranges.append(
-            f"and {_count(disk.more_ranges, 'more range')} of {size_text(disk.more_bytes)}"
+            f"and {count_text(disk.more_ranges, 'more range')} of {size_text(disk.more_bytes)}"
         )
     if disk.healable_bytes:
         whole = disk.healable_bytes == disk.hurt_bytes
@@ -194,7 +195,3 @@ def _hurt_disk(disk: DiskHealth) -> str:
         f"disk {disk.name}: {size_text(disk.hurt_bytes)} cannot be read, bytes "
         f"{', '.join(ranges)}; {heals}"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -168,6 +168,9 @@ def test_a_copy_of_one_vms_newest_point(here: Here) -> None:
     here("copy", "--to", str(target), "--new", "--vm", "web", "--newest", "1")
     (point,) = here.json("points", at=target)
     assert (point["vm"], point["job_id"]) == ("web", "web-2")
+    assert here("status", at=target).out.split().count("VM") == 1
+    again = here("copy", "--to", str(target), "--vm", "web", "--newest", "1").words
+    assert f"{target}: Nothing was missing there. There already: 1 point." in again
     said = here("copy", "--to", str(target), "--vm", "nobody")
     assert (said.code, "[vault.vm-unknown]" in said.err) == (5, True)
 
@@ -197,7 +200,7 @@ def test_a_damaged_source_ends_with_9_and_names_the_point(here: Here) -> None:
             pack.write_bytes(data)
     said = here("copy", "--to", str(here.tmp / "second"), "--new")
     assert said.code == 9
-    assert "3 points were copied and 1 were not" in said.words
+    assert "Copied: 3 points; not copied, for damage: 1." in said.words
     assert f"point {db['id']} of db" in said.words
     assert {p["vm"] for p in here.json("points", at=here.tmp / "second")} == {"web"}
 
@@ -530,7 +533,7 @@ def test_a_lost_index_is_rebuilt(here: Here) -> None:
     for segment in (here.folder / "index").iterdir():
         segment.unlink()
     told = here("rebuild-index", "--dry-run").words
-    assert "Would read the lists of 4 packs, write about 1 segments" in told
+    assert "Would read the lists of 4 packs, write about 1 segment of the index" in told
     assert list((here.folder / "index").iterdir()) == []
     said = here("rebuild-index")
     assert said.code == 0, said.words

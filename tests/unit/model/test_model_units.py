@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from quiesce.model.units import duration_text, rate_bytes, rate_text, size_bytes, size_text
+from quiesce.model.units import (
+    count_text,
+    duration_text,
+    rate_bytes,
+    rate_text,
+    size_bytes,
+    size_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +81,7 @@ def test_rates_are_read_as_people_write_them(text: str) -> None:
 def test_what_is_not_a_rate_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
         rate_bytes(text)
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [count_text(number, "key") for number in (0, 1, 2)] == ["0 keys", "1 key", "2 keys"]

@@ -206,7 +206,7 @@ def test_a_target_without_room_is_told_before_anything_travels(
     with pytest.raises(Failure) as caught:
         copies.copy(target)
     assert caught.value.code == "storage.full"
-    assert "1000 free" in caught.value.evidence[0].fact
+    assert " KiB more to store, 1000 B free" in caught.value.evidence[0].fact
     assert target.keys() == []
 
 

@@ -190,6 +190,7 @@ def test_a_copy_that_slept_for_a_day_commits_nothing(clock: FakeClock) -> None:
     with pytest.raises(Failure) as caught:
         copies.copy(watched)
     assert caught.value.code == "vault.session-expired"
+    assert caught.value.message.startswith("This copy gave no sign for so long that ")
     assert target.keys("points/") == []
     assert copies.copy(target).complete
 
@@ -211,4 +212,5 @@ def test_a_second_copy_between_the_same_places_takes_the_first_ones_place(
     with pytest.raises(Failure) as caught:
         copies.copy(watched)
     assert caught.value.code == "vault.session-expired"
+    assert caught.value.message.startswith("Another copy from and to the same places has begun")
     assert copies.jobs_in(target) == ALL

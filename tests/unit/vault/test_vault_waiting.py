@@ -36,7 +36,7 @@ def planned(scene: Scene) -> list[str]:
 def test_what_is_marked_says_at_once_when_it_may_go(scene: Scene, clock: FakeClock) -> None:
     due = clock() + MARGIN
     words = collected(scene)
-    assert words[0].startswith("Marked as garbage, for a day at least: 1 packs, ")
+    assert words[0].startswith("Marked as garbage, for a day at least: 1 pack, ")
     assert words[1].startswith("Marked, and waiting for its second phase: 1 pack, ")
     assert words[1].endswith(f"May be deleted from {due:%Y-%m-%d %H:%M} UTC (in 1 d 0 h) on.")
 
@@ -55,7 +55,7 @@ def test_a_plan_tells_the_hour_and_how_long_it_is_until_then(
     assert f"{due:%Y-%m-%d %H:%M} UTC (in 3 h 00 min) on." in line
     clock.advance(hours=3)
     assert scene.reopened().vault.plan_collect().waiting == ()
-    assert collected(scene)[0].startswith("Deleted: 1 packs, ")
+    assert collected(scene)[0].startswith("Deleted: 1 pack, ")
     assert paper.keys("packs/") == []
 
 
@@ -94,7 +94,7 @@ def test_a_backup_that_may_rely_on_it_is_named_as_the_reason(
     assert paper.keys("packs/")
     writer.abandon()
     (line,) = planned(scene)
-    assert line.startswith("To delete: 1 packs, ")
+    assert line.startswith("To delete: 1 pack, ")
 
 
 def test_a_deleted_point_that_a_backup_may_build_on_is_told(scene: Scene, clock: FakeClock) -> None:

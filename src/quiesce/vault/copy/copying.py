@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from quiesce.model.failure import Evidence, PolicyFailure, StorageFailure
 from quiesce.model.progress import Progress
+from quiesce.model.units import size_text
 from quiesce.vault.contents.contents import Clock, Contents, utc_now
 from quiesce.vault.contents.records import LONG_AGO, Records
 from quiesce.vault.copy.choosing import Filters
@@ -173,7 +174,11 @@ def check_room(plan: CopyPlan) -> None:
         raise StorageFailure(
             "storage.full",
             f"{plan.target.address} has no room for this copy.",
-            evidence=[Evidence(f"{room} more bytes to store, {free} free", plan.target.address)],
+            evidence=[
+                Evidence(
+                    f"{size_text(room)} more to store, {size_text(free)} free", plan.target.address
+                )
+            ],
             remedy="Free space there, or copy less: `--vm`, `--newest`. Nothing was copied.",
         )
 

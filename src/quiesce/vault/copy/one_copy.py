@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from quiesce.model.failure import Failure, StorageFailure, VaultFailure
+from quiesce.model.units import count_text
 from quiesce.vault.contents.reserve import LARGEST_BYTES
 from quiesce.vault.copy.arrived import replace_broken
 from quiesce.vault.copy.locked import TargetLocks
@@ -79,7 +80,7 @@ class OneCopy:
         self._pace.show()
         notes = plan.notes
         if self._gone:
-            notes = (*notes, f"{self._gone} points were deleted at the source meanwhile.")
+            notes = (*notes, f"Deleted at the source meanwhile: {count_text(self._gone, 'point')}.")
         notes += self._without_harm()
         notes += tuple(
             f"{bad.object} is damaged at the source ({bad.detail}), and whole in the copy."

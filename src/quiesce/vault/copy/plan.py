@@ -15,6 +15,7 @@ from quiesce.model.failure import (
     PolicyFailure,
     VaultFailure,
 )
+from quiesce.model.units import count_text
 from quiesce.vault.contents.contents import Clock, Contents
 from quiesce.vault.contents.index import IndexSnapshot
 from quiesce.vault.copy.apart import refuse_within, same_disk
@@ -313,7 +314,9 @@ def _keyed(plan: CopyPlan, keys: VaultKeys, config: VaultConfig, clock: Clock) -
     wanted[_mendable(vault.contents, there, snapshot)] = True
     notes = list(plan.notes)
     if dropped:
-        notes.append(f"{len(dropped)} points were deleted at the target and stay deleted there.")
+        notes.append(
+            f"Deleted at the target, and so not copied: {count_text(len(dropped), 'point')}."
+        )
     plan = replace(
         plan,
         points=tuple(point_id for point_id in bits if point_id not in arrived),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quiesce.model.failure import Evidence, VaultFailure
+from quiesce.model.units import count_text
 from quiesce.vault.copy.packs import Bad
 from quiesce.vault.copy.plan import Unfit
 
@@ -43,7 +44,8 @@ def shortfall(report: CopyReport) -> VaultFailure | None:
         return None
     return VaultFailure(
         "vault.copy-incomplete",
-        f"{len(report.points)} points were copied and {len(report.unfit)} were not, for damage.",
+        f"Copied: {count_text(len(report.points), 'point')}; not copied, for damage: "
+        f"{len(report.unfit)}.",
         evidence=[
             *(
                 Evidence(f"point {u.point_id} of {u.vm or 'an unknown VM'}: {u.reason}", "source")

@@ -31,6 +31,9 @@ from quiesce.vault.points.writer import HEARTBEAT, SESSION_LIMIT
 from quiesce.vault.stores.store import CANNOT_WRITE, ObjectInfo, ObjectMissing, Store
 
 _KEYLESS = b"A copy is under way that has no key of this vault.\n"
+_REPLACED = (
+    "Another copy from and to the same places has begun beside this one and taken its place, so"
+)
 _CANNOT_WRITE = CANNOT_WRITE - {"storage.full"}
 
 
@@ -93,8 +96,8 @@ class CopySession:
                 inner = missing
         raise VaultFailure(
             "vault.session-expired",
-            "This copy gave no sign for so long, or another one took its place, that its target no "
-            "longer keeps what it has brought.",
+            ("This copy gave no sign for so long" if late >= SESSION_LIMIT else _REPLACED)
+            + " that its target no longer keeps what it has brought.",
             evidence=[Evidence(f"last sign {late} ago", f"{self._store.address}/{self.key}")],
             remedy="Copy again; what has arrived and is still there is not sent twice.",
             retryable=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from quiesce.model.units import count_text
 from quiesce.vault.stores.store import Store
 
 _SHOWN = 10
@@ -33,8 +34,8 @@ def slots_to_send(
         )
     if there - here:
         notes.append(
-            f"{len(there - here)} keys open the target and not the source, since they were removed "
-            "at the source, or added at the target."
+            f"The target opens with {count_text(len(there - here), 'key')} that the source does "
+            "not open with: removed at the source, or added at the target."
         )
     return tuple(lacking) if wanted else (), tuple(notes)
 

@@ -122,7 +122,7 @@ def table(
         )
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
-    out.print(grid)
+    _print(grid, out)
 
 
 def facts(pairs: Iterable[tuple[str, str | Text]]) -> None:
@@ -133,7 +133,18 @@ def facts(pairs: Iterable[tuple[str, str | Text]]) -> None:
     for name, value in pairs:
         if value:
             grid.add_row(name, value if isinstance(value, Text) else Text(clean(value)))
-    out.print(grid)
+    _print(grid, out)
+
+
+def _print(grid: Table | Padding, console: Console) -> None:
+    """Where there is no terminal, without the blanks that fill each line up."""
+    if console.is_terminal:
+        console.print(grid)
+        return
+    with console.capture() as rendered:
+        console.print(grid)
+    for line in rendered.get().splitlines():
+        console.print(line.rstrip(), soft_wrap=True)
 
 
 def say(text: str, style: str = "") -> None:
@@ -267,4 +278,4 @@ def show_evidence(evidence: Sequence[Evidence], console: Console = out) -> None:
         if item.raw:
             words.append(f"\n{clean(item.raw)}", style="dim")
         grid.add_row(Text(seen_at(item.observed_at)), Text(clean(item.source)), words)
-    console.print(Padding(grid, (0, 0, 0, 2), expand=False))
+    _print(Padding(grid, (0, 0, 0, 2), expand=False), console)

@@ -36,6 +36,15 @@ def test_a_pipe_gets_lines_that_are_not_broken(capsys: pytest.CaptureFixture[str
     assert f"a      {words.strip()}" in lines
 
 
+def test_a_pipe_gets_no_blanks_at_the_ends_of_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.table(("what", "why"), [("a", "long words"), ("b", "short")])
+    screen.facts([("name", "a long value"), ("other", "short")])
+    screen.show_evidence([Evidence("a long fact", "a long place"), Evidence("fact", "place")])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 7
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_a_command_that_is_longer_than_the_terminal_has_a_line_of_its_own(
     narrow: Console,
 ) -> None:

@@ -176,7 +176,8 @@ class PolicyAdd(PolicyBody):
 class RestoreStart(_Body):
     """`to` is an absolute path on the server's host: a folder, or for a single disk the file.
     With `folder` it is a folder also when it is not there yet, which is made. Without `disks`, all
-    disks of the point are restored."""
+    disks of the point are restored. With `salvage` all that can be read of a damaged point is:
+    zeros stand for the rest, which the job's `restored` lists, and the job ends as failed."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -191,6 +192,7 @@ class RestoreStart(_Body):
     format: Literal["raw", "qcow2"] = "raw"
     overwrite: bool = False
     folder: bool = False
+    salvage: bool = False
 
 
 class Mends(_Body):

@@ -296,6 +296,7 @@ def restore(service: Running, body: RestoreStart) -> Job:
             format=body.format,
             overwrite=body.overwrite,
             folder=body.folder,
+            salvage=body.salvage,
         )
     )
 

@@ -29,7 +29,12 @@ _EXIT = {
     JobStatus.COMPLETED: ExitCode.OK,
     JobStatus.COMPLETED_WITH_WARNING: ExitCode.JOB_WARNING,
 }
-_DAMAGE = ("vault.damaged", "vault.copy-incomplete", "vault.pack-missing")
+_DAMAGE = (
+    "vault.damaged",
+    "vault.copy-incomplete",
+    "vault.pack-missing",
+    "restore.point-incomplete",
+)
 
 
 def finish_or_follow(client: Client, job: Json, *, wait: bool, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from quiesce.cli.client import Json
 from quiesce.cli.follow import finish_or_follow
-from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite
+from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite, Salvage
 
 RestoreTo = Annotated[
     str,
@@ -27,6 +27,7 @@ def restore(
     disk: Disks = (),
     format: DiskFormat = None,  # noqa: A002 - the option's name
     overwrite: Overwrite = False,
+    salvage: Salvage = False,
     wait: Annotated[
         bool, Parameter(show_default=False, help="Show progress until the job ends.")
     ] = False,
@@ -41,6 +42,7 @@ def restore(
         "disks": list(disk) or None,
         "format": format or format_of(path),
         "overwrite": overwrite,
+        "salvage": salvage,
     }
     with common.client() as client:
         job = client.post("restores", body=body)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from quiesce.model.damage import DamageReport
+from quiesce.model.damage import DamageReport, DiskHealth
 from quiesce.model.diagnosis import Diagnosis, Mend
 from quiesce.model.failure import FailureReport
 from quiesce.model.progress import Progress
@@ -87,13 +87,15 @@ class LogLine:
 class RestoredDisk:
     """A disk that a restore has begun to write. It is `in_place` once its file has the name `path`;
     until that is known, `file` tells a file that is whole again, whatever its name, and `temporary`
-    is the path that it has until then."""
+    is the path that it has until then. Zeros stand for what is `lost`; what of it heals was not
+    looked for."""
 
     disk: str
     path: str
     file: str = ""
     in_place: bool = False
     temporary: str = ""
+    lost: DiskHealth | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from quiesce.service.pruning import carried_out
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.vault_views import vault_view
 from quiesce.service.views import DeletionPlan, VaultView
-from quiesce.transfer.ports import DiskReader, PointWriter
+from quiesce.transfer.ports import PointWriter
+from quiesce.vault.points.reader import VaultDiskReader
 from quiesce.vault.upkeep.budget import Budget
 from quiesce.vault.vault import Vault
 
@@ -94,8 +95,9 @@ class Points:
         """A point in the making, idempotent by job id."""
         return self.vault.writer(vm, job_id, compression_level=compression_level)
 
-    def reader(self, point_id: str, disk: str) -> DiskReader:
-        return self.vault.reader(point_id, disk)
+    def reader(self, point_id: str, disk: str, *, salvage: bool) -> VaultDiskReader:
+        """With `salvage`, what is lost reads as zeros, and is told as the reader's `lost`."""
+        return self.vault.reader(point_id, disk, salvage=salvage)
 
     def delete(self, point_id: str, *, dry_run: bool) -> DeletionPlan:
         """Remove one point, or show what that would remove.

@@ -10,7 +10,8 @@ from pathlib import Path
 class RestoreRequest:
     """`to` is absolute, on the server's host: a folder, or for one disk the file itself.
     `folder`: it is a folder also when it is not there yet. `disks` None means all of the
-    point's. `format` is raw or qcow2."""
+    point's. `format` is raw or qcow2. `salvage`: zeros are written in place of what is damaged,
+    and the job ends as failed."""
 
     point_id: str
     to: Path
@@ -18,6 +19,7 @@ class RestoreRequest:
     format: str = "raw"
     overwrite: bool = False
     folder: bool = False
+    salvage: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from quiesce.block.image import open_target
 from quiesce.block.image_lock import refuse_in_use
 from quiesce.block.place import identity
 from quiesce.block.room import require_room
+from quiesce.model.damage import DiskHealth
 from quiesce.model.failure import (
     Evidence,
     InputFailure,
@@ -25,9 +26,11 @@ from quiesce.model.point import PointDisk, RecoveryPoint
 from quiesce.model.progress import Progress
 from quiesce.service.codec import from_json
 from quiesce.service.console import Console
+from quiesce.service.incomplete import Incomplete, incomplete, loss_of, loss_text
 from quiesce.service.requests import RestoreRequest
 from quiesce.service.work import Parts, begin, end_by_task, run_task, take_up, was_interrupted
 from quiesce.transfer.restore import data_bytes, restore_disk
+from quiesce.vault.points.reader import VaultDiskReader
 
 _RESTORE = TaskName.RESTORE
 _SUFFIX = {"raw": ".img", "qcow2": ".qcow2"}
@@ -150,7 +153,10 @@ def _restore(parts: Parts, job: Job) -> str:
     targets = plan_targets(point, request, restored=job.restored)
     console.stop_if_cancelled()
     make_folder_of(request, targets)
-    readers = [parts.points.reader(point.id, target.disk.name) for target in targets]
+    readers = [
+        parts.points.reader(point.id, target.disk.name, salvage=request.salvage)
+        for target in targets
+    ]
     sizes = [data_bytes(reader) for reader in readers]
     require_room(
         (target.path, size)
@@ -172,25 +178,42 @@ def _restore(parts: Parts, job: Job) -> str:
                 overwrite=request.overwrite,
                 data_bytes=size,
                 on_begun=partial(_note_begun, parts, job.id, target),
-                on_whole=partial(_note, parts, job.id, target),
+                on_whole=partial(_note_whole, parts, job.id, target, reader),
             ),
             on_progress=partial(_show, console, done, sum(sizes)),
             cancelled=console.cancelled,
             phase=f"Restoring disk {target.disk.name}",
         )
-        _note(parts, job.id, target, in_place=True)
+        lost = loss_of(target.disk.name, reader.lost)
+        _note(parts, job.id, target, in_place=True, lost=lost)
         done += restored.written_bytes
+        data = restored.written_bytes - lost.hurt_bytes
         console.note(
             "info",
-            f"Disk {target.disk.name} is at {target.path}: {restored.written_bytes} bytes of data "
-            f"in {restored.seconds:.1f} s.",
+            f"Disk {target.disk.name} is at {target.path}: {data} bytes of data in "
+            f"{restored.seconds:.1f} s.",
         )
+        if lost.hurt_bytes:
+            console.note("error", f"It is incomplete: {loss_text(lost)}.")
+    hurt = [
+        Incomplete(disk.lost, disk.path)
+        for disk in parts.book.get(job.id).restored  # an earlier run's, too
+        if disk.lost is not None and disk.lost.hurt_bytes
+    ]
+    if hurt:
+        raise incomplete(hurt)
     parts.book.move_task(job.id, _RESTORE, TaskStatus.COMPLETED)
     return "done"
 
 
 def _note_begun(parts: Parts, job_id: str, target: Target, temporary: Path) -> None:
     _note(parts, job_id, target, temporary=str(temporary))
+
+
+def _note_whole(
+    parts: Parts, job_id: str, target: Target, reader: VaultDiskReader, file: str
+) -> None:
+    _note(parts, job_id, target, file, lost=loss_of(target.disk.name, reader.lost))
 
 
 def _note(
@@ -201,6 +224,7 @@ def _note(
     *,
     temporary: str = "",
     in_place: bool = False,
+    lost: DiskHealth | None = None,
 ) -> None:
     name = target.disk.name
 
@@ -208,7 +232,7 @@ def _note(
         before = {disk.disk: disk for disk in job.restored}
         disk = before.pop(name, None) or RestoredDisk(name, str(target.path))
         temporary_now = temporary or disk.temporary
-        disk = replace(disk, file=file, in_place=in_place, temporary=temporary_now)
+        disk = replace(disk, file=file, in_place=in_place, temporary=temporary_now, lost=lost)
         return replace(job, restored=(*before.values(), disk))
 
     parts.book.update(job_id, noted)

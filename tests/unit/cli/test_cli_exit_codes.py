@@ -34,6 +34,11 @@ def test_a_job_that_met_damage_ends_with_9(kind: str, code: str) -> None:
     assert exit_code(job) is VaultFailure(code, "Said here.").exit_code is ExitCode.DAMAGED
 
 
+def test_a_restore_of_what_was_left_ends_with_9() -> None:
+    job = {"kind": "restore", "status": "Failed", "failure": {"code": "restore.point-incomplete"}}
+    assert exit_code(job) is ExitCode.DAMAGED
+
+
 def test_a_job_that_failed_of_something_else_ends_with_3() -> None:
     job = {"kind": "restore", "status": "Failed", "failure": {"code": "restore.target-exists"}}
     assert exit_code(job) is ExitCode.JOB_FAILED

@@ -24,8 +24,8 @@ def loss_of(disk: str, lost: Iterable[Extent]) -> DiskHealth:
     return DiskHealth.of(disk, ((each.offset_bytes, each.length_bytes, False) for each in lost))
 
 
-def incomplete(disks: Sequence[Incomplete]) -> RestoreFailure:
-    """How a restore ends that could not read all of these disks."""
+def incomplete(disks: Sequence[Incomplete], why: Iterable[Evidence] = ()) -> RestoreFailure:
+    """How a restore ends that could not read all of these disks. `why`: facts about the vault."""
     if len(disks) == 1:
         (only,) = disks
         who = f"Disk {only.lost.name} is incomplete"
@@ -35,7 +35,7 @@ def incomplete(disks: Sequence[Incomplete]) -> RestoreFailure:
     return RestoreFailure(
         "restore.point-incomplete",
         f"{who}: {size_text(lost)} could not be read, and zeros stand for them.",
-        evidence=[Evidence(loss_text(disk.lost), disk.path) for disk in disks],
+        evidence=[*(Evidence(loss_text(disk.lost), disk.path) for disk in disks), *why],
     )
 
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from quiesce.block.image import open_target
@@ -201,7 +202,7 @@ def _restore(parts: Parts, job: Job) -> str:
         if disk.lost is not None and disk.lost.hurt_bytes
     ]
     if hurt:
-        raise incomplete(hurt)
+        raise incomplete(hurt, chain.from_iterable(reader.why for reader in readers))
     parts.book.move_task(job.id, _RESTORE, TaskStatus.COMPLETED)
     return "done"
 

@@ -57,11 +57,12 @@ def test_the_job_fails_with_what_is_missing_and_the_disk_holds_the_rest(
     assert job.failure is not None
     assert job.failure.code == "restore.point-incomplete"
     assert job.failure.message.startswith("Disk vda is incomplete:")
-    (evidence,) = job.failure.evidence
+    evidence, *why = job.failure.evidence
     assert (f"bytes {offset}–{offset + length}" in evidence.fact, evidence.source) == (
         True,
         str(target),
     )
+    assert ["/packs/" in fact.source for fact in why] == [True]
     assert job.restored[0].lost == DiskHealth("vda", length, (HurtRange(offset, length),))
     assert target.read_bytes() == bytes(length) + machine.content[length:]
 

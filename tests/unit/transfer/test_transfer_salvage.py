@@ -269,3 +269,28 @@ def test_one_unreadable_object_of_a_store_that_answers_is_lost(
     told = [(lost.offset_bytes, lost.length_bytes) for lost in reads.lost]
     assert told == [(0, 70 * CHUNK), (100 * CHUNK, 40 * CHUNK + TAIL)]
     assert (tmp_path / "disk.img").read_bytes() == bytes(len(scene.content))
+
+
+def test_a_pack_whose_head_speaks_of_a_newer_version_costs_no_more_than_itself(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """One turned bit may say so, which no newer version could read either."""
+    place = scene.vault.contents.index.locate(scene.chunk(0))
+    assert place is not None
+    name = pack_key(scene.vault.contents.index.name_of(place.pack))
+    pack = tmp_path / "vault" / name
+    data = bytearray(pack.read_bytes())
+    assert data[6:7] == b"1"
+    data[6] ^= 2
+    pack.write_bytes(data)
+    scene.open()
+
+    reader = scene.reader(salvage=True)
+    target = open_target(tmp_path / "disk.img", len(scene.content), "raw", overwrite=False)
+    restore_disk(reader, target)
+
+    assert reader.lost
+    assert any(name in fact.source for fact in reader.why)
+    got = (tmp_path / "disk.img").read_bytes()
+    for lost in reader.lost:
+        assert got[lost.offset_bytes : lost.end_bytes] == bytes(lost.length_bytes)

@@ -125,6 +125,11 @@ class VaultDiskReader:
         """What was read as zeros since it could not be read: none here, where that fails."""
         return ()
 
+    @property
+    def why(self) -> tuple[Evidence, ...]:
+        """Why that could not be read: the first few facts."""
+        return ()
+
     def extents(self) -> Iterator[Extent]:
         chunk, size = self._ref.chunk_bytes, self.size_bytes
         start, kind = 0, ExtentKind.ZERO

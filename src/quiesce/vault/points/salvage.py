@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 
 from quiesce.model.extent import Extent, ExtentKind
-from quiesce.model.failure import Failure
+from quiesce.model.failure import Evidence, Failure
 from quiesce.vault.contents.contents import Contents
 from quiesce.vault.contents.damage import UNSOUND
 from quiesce.vault.format.config import read_config
@@ -20,6 +20,10 @@ from quiesce.vault.points.reader import DiskMap, VaultDiskReader
 _LOST_ID = b"\xff" * ID_BYTES
 """Stands in a map for whatever a part told that cannot be read."""
 _LOST_PART = _LOST_ID * FANOUT
+_FACTS = 16
+
+_LOSES = UNSOUND | {"vault.version-unsupported"}
+"""A pack whose head says that it is of a newer version may have a turned bit there."""
 
 
 class SalvagingReader(VaultDiskReader):
@@ -31,6 +35,7 @@ class SalvagingReader(VaultDiskReader):
         super().__init__(contents, ref, label)
         self._map = DiskMap(contents, ref, self._open_parts)
         self._lost = bytearray(chunk_count(ref.size_bytes, ref.chunk_bytes))
+        self._why: dict[tuple[str, str], Evidence] = {}
         self._looked_again = False
 
     @property
@@ -42,6 +47,10 @@ class SalvagingReader(VaultDiskReader):
             Extent(first * size, min(end * size, self.size_bytes) - first * size, ExtentKind.DATA)
             for first, end in borders.reshape(-1, 2).tolist()
         )
+
+    @property
+    def why(self) -> tuple[Evidence, ...]:
+        return tuple(self._why.values())
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         """:raise Failure: the store's, when it is not about one object"""
@@ -95,9 +104,12 @@ class SalvagingReader(VaultDiskReader):
         return part if len(part) == PART_BYTES else _LOST_PART
 
     def _raise_unless_damage(self, failure: Failure) -> None:
-        if failure.code not in UNSOUND:
+        if failure.code not in _LOSES:
             raise failure
         self._looked_again |= failure.code == "vault.pack-missing"  # it has been looked for anew
         if failure.retryable or failure.code != "vault.corrupt-chunk":
             # One object, or all of them: a store that cannot give its smallest one is not damaged.
             read_config(self._contents.store)
+        for fact in failure.evidence:
+            if len(self._why) < _FACTS:
+                self._why.setdefault((fact.source, fact.fact), fact)

@@ -6,7 +6,9 @@ import getpass
 import os
 import shlex
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 _KEY_FILE = "QUIESCE_VAULT_KEY_FILE"
 PASSPHRASE = "QUIESCE_VAULT_PASSPHRASE"
 """Environment variable; a command line is seen by everybody on the machine."""
+
+SILENCE_SECONDS = 3.0
 
 
 @Parameter(name="*")
@@ -126,7 +130,8 @@ class Place:
 
         store, key = self.store(), self.key()
         try:
-            return Vault.open(store, key)
+            with _told_when_slow(f"Still waiting for the vault at {self.address} to open."):
+                return Vault.open(store, key)
         except AuthFailure as wrong:
             file = self.key_path
             if file is not None:
@@ -166,6 +171,19 @@ class Place:
 
 
 PLACE = Place()
+
+
+@contextmanager
+def _told_when_slow(words: str) -> Iterator[None]:
+    """A store that cannot be reached is tried several times: half a minute, of which somebody who
+    waits would know nothing."""
+    timer = threading.Timer(SILENCE_SECONDS, screen.err.print, [screen.clean(words)])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def as_json_value(value: object) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -12,9 +12,16 @@ from quiesce.cli.options import COMMON, Common, DiskFormat, Disks, Overwrite, Sa
 from quiesce.cli.restore import RestoreTo, format_of, place_of
 from quiesce.cli.vault_place import PLACE, Place, as_json_value
 from quiesce.cli.working import working
-from quiesce.model.failure import ExitCode, InputFailure
+from quiesce.model.failure import Evidence, ExitCode, InputFailure
 from quiesce.model.progress import Progress
 from quiesce.model.units import duration_text, size_text
+
+if TYPE_CHECKING:
+    from quiesce.vault.vault import Vault
+
+_LEAST_DIGITS = 4
+"""Of a point's id; fewer may mean any."""
+_SHOWN = 20
 
 
 def points(
@@ -39,7 +46,9 @@ def points(
 
 
 def restore(
-    point: Annotated[str, Parameter(help="Its id, as `vault points` lists it.")],
+    point: Annotated[
+        str, Parameter(help="Its id, as `vault points` lists it, or how only it begins.")
+    ],
     /,
     *,
     to: RestoreTo,
@@ -63,6 +72,7 @@ def restore(
     path, folder = place_of(to)
     chosen = format or format_of(path)
     vault = place.open()
+    point = _whole_id(vault, point)
     found = vault.point(point)
     request = RestoreRequest(point, path, disk or None, chosen, overwrite, folder)
     targets = plan_targets(found, request)
@@ -123,6 +133,29 @@ def restore(
 
     screen.emit(told, as_json=common.json, human=human)
     return incomplete(hurt).exit_code if hurt else ExitCode.OK
+
+
+def _whole_id(vault: Vault, point: str) -> str:
+    """The id of the one point whose id begins so. Points that cannot be read count, too: it may be
+    one of them that is meant.
+
+    :raise InputFailure: input.point-ambiguous
+    """
+    from quiesce.vault.format.manifest import POINT_ID_DIGITS
+
+    if not _LEAST_DIGITS <= len(point) < POINT_ID_DIGITS:
+        return point
+    readable, damaged = vault.read_all_manifests()
+    named = {manifest.point.id: f"a point of {manifest.point.vm}" for manifest in readable}
+    named |= dict.fromkeys(damaged, "a point that cannot be read")
+    fit = sorted(point_id for point_id in named if point_id.startswith(point))
+    if len(fit) > 1:
+        raise InputFailure(
+            "input.point-ambiguous",
+            f"The ids of {len(fit)} points begin with {point!r}.",
+            evidence=[Evidence(named[point_id], point_id) for point_id in fit[:_SHOWN]],
+        )
+    return fit[0] if fit else point
 
 
 def _only_at(place: Place, command: str, with_server: str) -> None:

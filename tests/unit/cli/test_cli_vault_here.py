@@ -7,19 +7,23 @@ import os
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import Queue
 from zoneinfo import ZoneInfo
 
 import pytest
 from vault_here import Here, Said, content, make_points
 
-from quiesce.cli import follow
+from quiesce.cli import follow, screen, vault_place, vault_points
 from quiesce.cli.main import run
 from quiesce.cli.options import Common
 from quiesce.cli.working import working
-from quiesce.model.failure import Failure, JobFailure
+from quiesce.model.failure import Failure, JobFailure, StorageFailure
 from quiesce.model.policy import Retention
 from quiesce.model.progress import Progress
 from quiesce.service.pruning import prune_vault
+from quiesce.vault import Vault
+from quiesce.vault.format.keys import KeyMaterial
+from quiesce.vault.stores.store import Store
 
 
 def test_a_point_is_listed_and_restored_bit_for_bit(here: Here) -> None:
@@ -55,6 +59,20 @@ def test_a_missing_folder_is_to_be_made_and_not_to_be_given_access_to(here: Here
     assert f"`mkdir -p '{target.parent}'`" in said.words
 
 
+def test_a_point_is_named_by_how_only_its_id_begins(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (point,) = here.json("points", "--vm", "db")
+    said = here("restore", point["id"][:6], "--to", f"{here.tmp}/db.img")
+    assert said.code == 0, said.words
+    assert (here.tmp / "db.img").read_bytes() == content("db", 0)
+    assert here("restore", point["id"][:3], "--to", f"{here.tmp}/no.img").code == 5
+    monkeypatch.setattr(vault_points, "_LEAST_DIGITS", 0)
+    several = here("restore", "", "--to", f"{here.tmp}/no.img")
+    assert (several.code, "[input.point-ambiguous]" in several.words) == (2, True)
+    assert point["id"] in several.words
+
+
 def test_a_path_that_ends_with_a_slash_is_a_folder_also_one_that_is_not_there_yet(
     here: Here,
 ) -> None:
@@ -77,6 +95,23 @@ def test_a_server_is_not_named_in_vain(
 def test_a_key_is_not_given_to_a_lock_in_vain(here: Here) -> None:
     said = here("lock", "--days", "3")
     assert (said.code, "`--key-file` would do nothing" in said.words) == (2, True)
+
+
+def test_who_waits_for_a_vault_is_told_what_for(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: Queue[str] = Queue()
+    waited: list[str] = []
+
+    def unreachable(store: Store, key: KeyMaterial) -> Vault:
+        waited.append(told.get(timeout=60))
+        raise StorageFailure("storage.unreachable", "Nobody answers.")
+
+    monkeypatch.setattr(vault_place, "SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr(screen.err, "print", lambda *words, **_: told.put(str(words[0])))
+    monkeypatch.setattr(Vault, "open", unreachable)
+    assert here("status").code == 3
+    assert waited == [f"Still waiting for the vault at {here.folder} to open."]
 
 
 def test_a_program_is_told_the_same_next_steps_as_people(here: Here) -> None:

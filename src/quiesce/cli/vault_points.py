@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -121,9 +122,12 @@ def restore(
                 }
             )
 
+    why = chain.from_iterable(reader.why for reader in readers)
+    failure = incomplete(hurt, why) if hurt else None
+
     def human() -> None:
-        if hurt:
-            screen.show_failure(incomplete(hurt).report(), to=screen.out)
+        if failure:
+            screen.show_failure(failure.report(), to=screen.out)
         for each in told:
             screen.say(
                 f"Disk {each['disk']} is at {each['path']}: {size_text(each['written_bytes'])} of "
@@ -132,7 +136,7 @@ def restore(
             )
 
     screen.emit(told, as_json=common.json, human=human)
-    return incomplete(hurt).exit_code if hurt else ExitCode.OK
+    return failure.exit_code if failure else ExitCode.OK
 
 
 def _whole_id(vault: Vault, point: str) -> str:

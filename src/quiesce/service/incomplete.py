@@ -24,7 +24,7 @@ def loss_of(disk: str, lost: Iterable[Extent]) -> DiskHealth:
     return DiskHealth.of(disk, ((each.offset_bytes, each.length_bytes, False) for each in lost))
 
 
-def incomplete(disks: Sequence[Incomplete], why: Iterable[Evidence] = ()) -> RestoreFailure:
+def incomplete(disks: Sequence[Incomplete], why: Iterable[Evidence]) -> RestoreFailure:
     """How a restore ends that could not read all of these disks. `why`: facts about the vault."""
     if len(disks) == 1:
         (only,) = disks

@@ -62,6 +62,7 @@ def test_what_can_be_read_is_restored_and_the_rest_is_listed(here: Here, point: 
     assert first.startswith("Disk vda is incomplete:")
     assert f"{length} bytes" in said.words
     assert f"{start}–{start + length}" in said.words.replace("– ", "–")
+    assert "packs/" in said.out, "where the vault is damaged"
     expected = bytearray(content("db", 0))
     expected[start : start + length] = bytes(length)
     assert target.read_bytes() == expected

@@ -14,7 +14,9 @@ from starlette.testclient import TestClient
 
 from quiesce.api.app import create_app
 from quiesce.api.security import Trusted
+from quiesce.model.failure import NotFoundFailure
 from quiesce.service.logs import configure_logs
+from quiesce.service.requests import RestoreRequest
 from quiesce.service.service import Service
 
 API = "/api/v1"
@@ -228,3 +230,23 @@ def test_what_waits_in_a_vault_without_garbage_is_nothing(local: httpx.Client) -
     garbage = local.get(f"{API}/vault/garbage").json()
     assert (garbage["waiting"], garbage["waiting_bytes"]) == ([], 0)
     assert (garbage["unmarked"], garbage["held_points"]) == (None, 0)
+
+
+@pytest.mark.parametrize(("said", "salvage"), [({}, False), ({"salvage": True}, True)])
+def test_a_restore_salvages_only_when_it_is_told_to(
+    local: httpx.Client,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, bool],
+    salvage: bool,
+) -> None:
+    asked: list[RestoreRequest] = []
+
+    def start(request: RestoreRequest) -> None:
+        asked.append(request)
+        raise NotFoundFailure("restore.point-not-found", "There is none.")
+
+    monkeypatch.setattr(service.jobs, "start_restore", start)
+    answer = local.post(f"{API}/restores", json={"point": "p1", "to": "/srv/x.img", **said})
+    assert answer.status_code == HTTPStatus.NOT_FOUND
+    assert [request.salvage for request in asked] == [salvage]

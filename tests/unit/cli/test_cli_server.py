@@ -218,3 +218,33 @@ def test_a_server_that_takes_any_free_port_says_which(without_server: Cli) -> No
         process.stdout.read()
     assert ":0/" not in said
     assert "http://127.0.0.1:" in said
+
+
+@pytest.mark.skipif(not shutil.which("qemu-nbd"), reason="needs QEMU's tools")
+def test_what_is_left_of_a_damaged_point_is_restored_and_ends_with_9(cli: Cli) -> None:
+    disk, copy = cli.data / "hurt.raw", cli.data / "salvaged.raw"
+    disk.write_bytes(os.urandom(3 << 20))
+    cli.json("vm", "add", "hurt", "--qmp", str(cli.data / "off.qmp"), "--disk", f"vda={disk}")
+    before = set((cli.data / "vault" / "packs").glob("*/*"))
+    assert cli("backup", "hurt", "--wait").returncode == 0
+    new = set((cli.data / "vault" / "packs").glob("*/*")) - before
+    pack = max(new, key=lambda path: path.stat().st_size)
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:64] + bytes([whole[64] ^ 1]) + whole[65:])
+    [point] = cli.json("point", "list", "--vm", "hurt")
+    restore = ("restore", point["id"], "--to", str(copy), "--wait")
+
+    refused = cli(*restore)
+    assert (refused.returncode, copy.exists()) == (9, False)
+    assert "--salvage" in refused.stdout
+
+    salvaged = cli(*restore, "--salvage")
+    pack.write_bytes(whole)
+    assert salvaged.returncode == 9
+    assert "Disk vda is incomplete: " in salvaged.stdout
+    original, got = disk.read_bytes(), copy.read_bytes()
+    lost = sum(a != b for a, b in zip(original, got, strict=True))
+    assert 0 < lost <= 1 << 20
+    assert all(b in (a, 0) for a, b in zip(original, got, strict=True))
+    cli.json("point", "delete", point["id"], "--yes")
+    cli.json("vm", "remove", "hurt")

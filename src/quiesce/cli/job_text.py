@@ -80,9 +80,13 @@ def show_job(job: Json) -> None:
         ),
         right="took read stored",
     )
-    if job["log"]:
+    # What it failed with stands beneath, with its cause.
+    failure = job["failure"]
+    said = f"{failure['message']} [{failure['code']}]" if failure else None
+    log = [line for line in job["log"] if line["text"] != said]
+    if log:
         screen.out.print()
-        for line in job["log"]:
+        for line in log:
             style = {"warning": "yellow", "error": "red"}.get(line["level"], "")
             at = datetime.fromisoformat(line["at"]).astimezone().strftime("%H:%M:%S")
             screen.out.print(Text.assemble((f"{at} ", "dim"), (screen.clean(line["text"]), style)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from quiesce.model.diagnosis import (
     Verdict,
 )
 from quiesce.model.failure import FailureReport
-from quiesce.model.job import Job
+from quiesce.model.job import Job, LogLine
 from quiesce.model.snapshot import Route
 
 
@@ -100,3 +101,14 @@ def test_a_long_command_stays_whole_on_its_line(capsys: pytest.CaptureFixture[st
     show_outcome(as_the_api_sends_it(a_backup(diagnoses=(told,))))
     lines = capsys.readouterr().out.splitlines()
     assert any(f"`{command}`" in line for line in lines)
+
+
+def test_what_a_job_failed_with_is_not_told_by_its_log_once_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = (f"{SILENT.message} [{SILENT.code}]", "Something else went wrong.")
+    log = tuple(LogLine(datetime(2026, 3, 1, tzinfo=UTC), "error", line) for line in lines)
+    show_job(as_the_api_sends_it(a_backup(failure=SILENT, log=log)))
+    said = capsys.readouterr().out
+    assert said.count(SILENT.message) == 1
+    assert "Something else went wrong." in said

@@ -24,7 +24,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
         (("vault", "copy", "-h"), "a point that is deleted here later stays there."),
         (("vault", "key", "remove", "--help"), "It still opens copies of the vault"),
         (("doctor", "--help"), "Nothing is changed without --fix."),
-        (("vault", "restore", "--help"), "Its id, as `vault points` lists it."),
+        (("vault", "restore", "--help"), "Its id, as `vault points` lists it"),
     ],
 )
 def test_help_says_all_that_is_to_be_said_of_a_command(

@@ -53,7 +53,7 @@ def test_a_copy_job_brings_the_points_and_says_so(
     assert (plan.makes_vault, plan.points) == (True, (point,))
     job = copied(service, second)
     assert job.status is JobStatus.COMPLETED
-    assert any("1 points and" in line.text for line in job.log)
+    assert any("Copied: 1 point and" in line.text for line in job.log)
     assert [found.id for found in opened(service, second).points()] == [point]
     assert service.upkeep.plan_copy(CopyRequest(second)).points_there == 1
     assert job.tasks[0].progress.done_bytes == plan.size_bytes

@@ -22,6 +22,7 @@ after every round, says it all:
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -38,6 +39,8 @@ from vault_data import Disks, load
 from vault_table import table
 from vault_targets import targets_table
 from vault_tools import HERE, TOOLS, Lap, work_seconds
+
+import quiesce
 
 ONCE = ("casync",)
 Costs = dict[str, dict[str, list[dict[str, float]]]]
@@ -112,6 +115,8 @@ def main() -> None:
     folder = chosen.folder.absolute() / "vault"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    # As pip leaves an installation: a checkout may have to compile itself at each start.
+    compileall.compile_dir(Path(quiesce.__file__).parent, quiet=2)
     try:
         data = chosen.data
         if data is None:

@@ -95,7 +95,7 @@ class Points:
         """A point in the making, idempotent by job id."""
         return self.vault.writer(vm, job_id, compression_level=compression_level)
 
-    def reader(self, point_id: str, disk: str, *, salvage: bool) -> VaultDiskReader:
+    def reader(self, point_id: str, disk: str, *, salvage: bool = False) -> VaultDiskReader:
         """With `salvage`, what is lost reads as zeros, and is told as the reader's `lost`."""
         return self.vault.reader(point_id, disk, salvage=salvage)
 

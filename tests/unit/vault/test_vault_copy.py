@@ -149,7 +149,7 @@ def test_a_point_deleted_at_the_target_stays_deleted_and_that_is_said(
     copies.copy(target)
     copies.opened(target).delete(copies.points["db-1"])
     report = copies.copy(target)
-    assert any("deleted at the target" in note for note in report.notes)
+    assert any("Deleted at the target" in note for note in report.notes)
     assert copies.jobs_in(target) == {"web-1", "web-2"}
 
 

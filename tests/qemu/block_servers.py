@@ -30,6 +30,16 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+def listens(path: Path) -> bool:
+    """A socket that is there already may still refuse: it is bound first, and then listened at."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 @contextmanager
 def qemu_nbd(
     image: Path, sock: Path, *, image_format: str = "raw", bitmap: str | None = None
@@ -39,7 +49,7 @@ def qemu_nbd(
     command += ["-B", bitmap] if bitmap else []
     process = subprocess.Popen([*command, "-k", str(sock), str(image)])
     try:
-        wait_for(lambda: sock.exists() or process.poll() is not None)
+        wait_for(lambda: listens(sock) or process.poll() is not None)
         assert process.poll() is None, "qemu-nbd did not start"
         yield process
     finally:
@@ -62,7 +72,7 @@ class StorageDaemon:
                 "chardev=m",
             ]
         )
-        wait_for(lambda: path.exists() or self.process.poll() is not None)
+        wait_for(lambda: listens(path) or self.process.poll() is not None)
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.settimeout(20)
         self._sock.connect(str(path))

@@ -144,7 +144,8 @@ def test_idle_says_why_an_attempt_could_not_be_ended(stand: Stand) -> None:
     stand.enable(2)
     report = stand.handler.await_stage(2, "done", "failed")
     assert report["failure"] is not None
-    assert "idle: " in Path("/var/log/quiesce/extension.log").read_text()
+    log = Path("/var/log/quiesce/extension.log")
+    wait_for("the log, which is written last", lambda: "idle: " in log.read_text())
     run("fsfreeze", "--unfreeze", stand.mount)
     shutil.rmtree(RUN / "attempt-1")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from driver_stand import SIGNATURE, Stand
-from guest_bench import run
+from guest_bench import run, wait_for
 from loopback import Reply, Request, refusal, snapshot_taken
 
 pytestmark = [
@@ -58,8 +58,9 @@ def test_no_secret_is_written_anywhere(stand: Stand) -> None:
     stand.begin(1)
     report = stand.handler.await_stage(1, "failed")
     assert report["failure"]["code"] == "storage.auth-failed"
-    log = Path("/var/log/quiesce/extension.log").read_text()
-    assert "attempt-1" in log
+    written = Path("/var/log/quiesce/extension.log")
+    wait_for("the log, which is written last", lambda: "attempt-1" in written.read_text())
+    log = written.read_text()
     secret = SIGNATURE.partition("=")[2]
     assert secret not in log + stand.handler.everything_written()
 

@@ -19,6 +19,17 @@ PROXY_PORT = 3128
 SQUID_USER = "proxy"
 """As Debian's package makes it."""
 
+_OWN_SHARED_MEMORY = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t tmpfs shm /dev/shm && exec "$@"',
+    "sh",
+]
+"""squid keeps files of fixed names there: one of two that start at once finds the other's and ends,
+and both leave theirs behind."""
+
 
 @dataclass
 class Daemon:
@@ -64,7 +75,9 @@ class Daemon:
         user = ["--reuid", self.user, "--regid", self.user, "--clear-groups"] if self.user else []
         tie = ["--pdeathsig", "KILL"] if self.tied else []
         self._process = subprocess.Popen(
-            self.space.enter(["setpriv", "--no-new-privs", *user, *tie, *self.argv]),
+            self.space.enter(
+                [*_OWN_SHARED_MEMORY, "setpriv", "--no-new-privs", *user, *tie, *self.argv]
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
